@@ -1,0 +1,1 @@
+"""The science: from Sentinel images and census counts to a population map, free of Dagster."""

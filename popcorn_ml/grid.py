@@ -1,0 +1,210 @@
+"""A country's pixel grid: one CRS and origin, square pixels, nesting hectares, tiles with a halo.
+
+Every raster of a country lies on its one grid, so no asset ever resamples another. Nothing here
+reads a file; `raster` does that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+EARTH_ENGINE_10M_DEG = 8.983152841195215e-05
+"""Earth Engine's "10 m" in EPSG:4326, in degrees: 10 m along the equator of WGS 84."""
+
+PIXELS_PER_HECTARE_SIDE = 10
+METRES_PER_DEGREE = 6378137.0 * math.pi / 180.0
+"""Metres in a degree along the equator of WGS 84."""
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: first row and column, and how many of each."""
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices into an array of the whole grid."""
+        return (
+            slice(self.row, self.row + self.height),
+            slice(self.col, self.col + self.width),
+        )
+
+    def grown(self, halo: int, within: tuple[int, int]) -> Window:
+        """The window with `halo` pixels added on each side, cut to an array of shape `within`."""
+        top, left = max(self.row - halo, 0), max(self.col - halo, 0)
+        bottom = min(self.row + self.height + halo, within[0])
+        right = min(self.col + self.width + halo, within[1])
+        return Window(top, left, bottom - top, right - left)
+
+    def inside(self, outer: Window) -> tuple[slice, slice]:
+        """Where this window lies in an array that holds `outer`."""
+        row, col = self.row - outer.row, self.col - outer.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
+
+class Tile(NamedTuple):
+    """One piece of work: `core` is written, `read` (the core and its halo) is read."""
+
+    index: int
+    core: Window
+    read: Window
+
+
+@dataclass(frozen=True)
+class Grid:
+    """North-up grid of square pixels.
+
+    Attributes:
+        crs: the coordinate reference system, as an authority code ("EPSG:32736") or WKT.
+        west, north: coordinates of the outer corner of the first pixel, in CRS units.
+        step: side of a pixel in CRS units (10 for metric grids).
+        width, height: pixels.
+    """
+
+    crs: str
+    west: float
+    north: float
+    step: float
+    width: int
+    height: int
+
+    @classmethod
+    def covering(cls, crs: str, bounds: tuple[float, float, float, float], step: float) -> Grid:
+        """The smallest grid that covers `bounds`, its origin and size snapped to whole hectares.
+
+        Args:
+            crs: target CRS; `bounds` are in it.
+            bounds: west, south, east, north.
+            step: pixel side in CRS units.
+
+        The origin is a multiple of ten pixels from the CRS's origin, so that neighbouring grids of
+        one CRS share their hectares.
+        """
+        west, south, east, north = bounds
+        if not (east > west and north > south and step > 0):
+            raise ValueError(f"empty bounds {bounds} or step {step}")
+        cell = step * PIXELS_PER_HECTARE_SIDE
+        tiny = 1e-6  # a bound that lies on a cell's edge up to rounding does not open a new cell
+        left, right = math.floor(west / cell + tiny), math.ceil(east / cell - tiny)
+        bottom, top = math.floor(south / cell + tiny), math.ceil(north / cell - tiny)
+        return cls(
+            crs=crs,
+            west=left * cell,
+            north=top * cell,
+            step=step,
+            width=(right - left) * PIXELS_PER_HECTARE_SIDE,
+            height=(top - bottom) * PIXELS_PER_HECTARE_SIDE,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return self.height, self.width
+
+    @property
+    def transform(self) -> tuple[float, float, float, float, float, float]:
+        """Affine coefficients a, b, c, d, e, f, from (column, row) to (x, y)."""
+        return self.step, 0.0, self.west, 0.0, -self.step, self.north
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north, in CRS units."""
+        return (
+            self.west,
+            self.north - self.height * self.step,
+            self.west + self.width * self.step,
+            self.north,
+        )
+
+    @property
+    def is_geographic(self) -> bool:
+        """Whether the CRS counts in degrees."""
+        from pyproj import CRS
+
+        return CRS.from_user_input(self.crs).is_geographic
+
+    def window_bounds(self, window: Window) -> tuple[float, float, float, float]:
+        """West, south, east, north of a window, in CRS units."""
+        west = self.west + window.col * self.step
+        north = self.north - window.row * self.step
+        return (
+            west,
+            north - window.height * self.step,
+            west + window.width * self.step,
+            north,
+        )
+
+    def subgrid(self, window: Window) -> Grid:
+        """The grid of one window."""
+        west, _, _, north = self.window_bounds(window)
+        return Grid(self.crs, west, north, self.step, window.width, window.height)
+
+    def hectares(self) -> Grid:
+        """The grid of the 10 x 10 pixel cells; a last cell may be partly outside this grid."""
+        side = PIXELS_PER_HECTARE_SIDE
+        return Grid(
+            self.crs,
+            self.west,
+            self.north,
+            self.step * side,
+            math.ceil(self.width / side),
+            math.ceil(self.height / side),
+        )
+
+    def whole(self) -> Window:
+        """The window of the whole grid."""
+        return Window(0, 0, self.height, self.width)
+
+    def tiles(self, size: int, halo: int = 0) -> Iterator[Tile]:
+        """Tiles of `size` x `size` pixels, row by row, each pixel in exactly one core.
+
+        Reads reach `halo` pixels beyond the core and are cut at the grid's edge.
+        """
+        index = 0
+        for row in range(0, self.height, size):
+            for col in range(0, self.width, size):
+                core = Window(row, col, min(size, self.height - row), min(size, self.width - col))
+                yield Tile(index, core, core.grown(halo, self.shape))
+                index += 1
+
+    def tile_count(self, size: int) -> int:
+        """How many tiles `tiles(size)` yields."""
+        return math.ceil(self.height / size) * math.ceil(self.width / size)
+
+    def row_area_m2(self):
+        """True area of a pixel of each row in square metres, float64 of shape (height,).
+
+        For a geographic CRS: the area of the cell on the WGS 84 ellipsoid, from the closed
+        form of the area between two parallels (Snyder 1987, Map Projections, eq. 3-12). For a
+        projected one: the plane's.
+        """
+        import numpy as np
+
+        if not self.is_geographic:
+            return np.full(self.height, self.step * self.step)
+        semi_major, flattening = 6378137.0, 1 / 298.257223563
+        e2 = flattening * (2 - flattening)
+        e = math.sqrt(e2)
+        edges = self.north - self.step * np.arange(self.height + 1)
+        sine = np.sin(np.radians(edges))
+        q = (1 - e2) * (
+            sine / (1 - e2 * sine**2) - np.log((1 - e * sine) / (1 + e * sine)) / (2 * e)
+        )
+        return semi_major**2 / 2 * math.radians(self.step) * -np.diff(q)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for a manifest or a specification; `Grid(**d)` reads them back."""
+        return {
+            "crs": self.crs,
+            "west": self.west,
+            "north": self.north,
+            "step": self.step,
+            "width": self.width,
+            "height": self.height,
+        }
