@@ -1,0 +1,37 @@
+# Every target makes .venv when it is missing; nothing else has to be set up.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$p && break; done)
+export DAGSTER_HOME ?= $(CURDIR)
+
+.PHONY: demo test ui check install clean
+
+demo: install ## Simulated scenes, a trained model, maps of two years and their evaluation
+	$(BIN)/popcorn demo
+
+ui: install ## Dagster's web interface and daemon, on this machine only
+	$(BIN)/popcorn ui
+
+test: install ## The whole test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: install ## Style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## Removes the environment, never data/
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

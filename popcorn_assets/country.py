@@ -1,0 +1,216 @@
+"""A country's file: one YAML each, in `countries/` or the folder POPCORN_COUNTRIES names.
+
+Adding a country is adding a file. What its sections mean is defined beside what reads them:
+`imagery` in popcorn_ml.imagery.settings, `census` in popcorn_ml.census.settings. Relative paths in
+a country's file are taken from the store's root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from popcorn_ml.census.settings import CensusSettings
+from popcorn_ml.errors import ConfigError
+from popcorn_ml.grid import Grid
+from popcorn_ml.imagery.settings import GridSettings, ImagerySettings
+
+COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
+PACKAGED = Path(__file__).parent / "countries"
+_CODE = re.compile(r"[a-z][a-z0-9_]{1,30}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingSettings(_Section):
+    """How a country's checkpoints are trained; defaults as published (arXiv 2311.14006)."""
+
+    members: int = Field(5, ge=1, le=50)
+    first_seed: int = Field(1600, ge=0)
+    epochs: int = Field(100, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate_decay: float = Field(0.75, gt=0, le=1)
+    learning_rate_decay_epochs: int = Field(5, ge=1)
+    weight_decay: float = Field(1e-5, ge=0)
+    gradient_clip: float = Field(0.01, gt=0)
+    batch_units: int = Field(2, ge=1)
+    initial_bias: float | Literal["auto"] = "auto"
+    held_out_share: float = Field(0.1, ge=0, lt=0.9)
+    max_pixels_per_step: int = Field(4_000_000, ge=4096)
+
+    def seeds(self) -> list[int]:
+        """One seed a member."""
+        return [self.first_seed + i for i in range(self.members)]
+
+
+class ModelChoice(_Section):
+    """Which country-year's checkpoints map this country."""
+
+    country: str | None = None
+    year: int | None = None
+
+
+class MappingSettings(_Section):
+    """How the map is computed."""
+
+    tile_px: int = Field(512, ge=64, multiple_of=20)
+
+
+class EvaluationSettings(_Section):
+    """What a map is compared with.
+
+    Attributes:
+        truth: path of a raster of people per pixel on the country's grid, `{year}` replaced;
+            only a simulated country has one.
+    """
+
+    truth: str | None = None
+
+
+class Country(_Section):
+    """All settings of one country."""
+
+    name: str
+    grid: GridSettings
+    imagery: ImagerySettings
+    census: CensusSettings
+    extractor: Literal["published", "demo"] = "published"
+    training: TrainingSettings = TrainingSettings()
+    model: ModelChoice = ModelChoice()
+    mapping: MappingSettings = MappingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    code: str = Field("", exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _code_comes_from_the_file_name(cls, data: Any, info) -> Any:
+        if isinstance(data, dict) and info.context:
+            if "code" in data:
+                raise ValueError("'code' is the file's name and not set inside it")
+            data = {**data, "code": info.context["code"]}
+        return data
+
+    def pixel_grid(self) -> Grid:
+        """The country's one grid."""
+        return self.grid.grid()
+
+
+def folders() -> list[Path]:
+    """Where country files are looked for; the operator's folder wins over the packaged ones."""
+    named = os.environ.get(COUNTRIES_VARIABLE)
+    return [*([Path(named)] if named else []), PACKAGED]
+
+
+def country_files() -> dict[str, Path]:
+    """Code -> file, of every country there is a file for."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.glob("*.yaml")):
+            if _CODE.fullmatch(path.stem):
+                found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def country_codes() -> list[str]:
+    """Codes of the countries whose files can be used."""
+    return [code for code in country_files() if not isinstance(_try(code), ConfigError)]
+
+
+def broken_countries() -> dict[str, ConfigError]:
+    """Code -> what is wrong with its file, of those that cannot be used."""
+    tried = {code: _try(code) for code in country_files()}
+    return {code: error for code, error in tried.items() if isinstance(error, ConfigError)}
+
+
+def load_country(code: str) -> Country:
+    """A country's settings.
+
+    Raises:
+        ConfigError: unknown, or its file has a wrong or missing key; names file and line.
+    """
+    files = country_files()
+    if code not in files:
+        raise ConfigError(
+            f"there is no country {code!r}",
+            expected=", ".join(files) or "at least one country file",
+            remedy=f"add {code}.yaml to the folder that {COUNTRIES_VARIABLE} names",
+        )
+    path = files[code]
+    return _load(path, path.stat().st_mtime_ns)
+
+
+def _try(code: str) -> Country | ConfigError:
+    try:
+        return load_country(code)
+    except ConfigError as error:
+        return error
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path, _modified: int) -> Country:
+    text = path.read_text("utf-8")
+    try:
+        data = yaml.safe_load(text)
+        nodes = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ConfigError(
+            "the file is not YAML",
+            where=f"{path}:{mark.line + 1}" if mark else path,
+            found=getattr(error, "problem", str(error)),
+        ) from error
+    try:
+        return Country.model_validate(data, context={"code": path.stem})
+    except ValidationError as error:
+        problems = [_problem(path, nodes, item) for item in error.errors()]
+        raise ConfigError(
+            "the country's file cannot be used:\n  " + "\n  ".join(problems),
+            remedy="correct the lines named; docs/countries.md lists every key",
+        ) from error
+
+
+def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
+    place = [p for p in item["loc"] if isinstance(p, str | int)]
+    line = _line(nodes, place)
+    message = item["msg"]
+    if item["type"] == "extra_forbidden":
+        message = f"unknown key; allowed here: {', '.join(_allowed(place[:-1])) or '(see docs)'}"
+    elif item["type"] == "missing":
+        message = "this key is missing"
+    return f"{path}:{line}: {'.'.join(map(str, place))}: {message}"
+
+
+def _line(node: yaml.Node | None, place: list[str | int]) -> int:
+    """Line of the deepest part of `place` that the file has."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in place:
+        if isinstance(node, yaml.MappingNode):
+            hit = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if hit is None:
+                continue  # the name of a union's branch, which is not in the file
+            line, node = hit[0].start_mark.line + 1, hit[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            if part >= len(node.value):
+                break
+            node = node.value[part]
+            line = node.start_mark.line + 1
+    return line
+
+
+def _allowed(place: list[str | int]) -> list[str]:
+    """Keys of the section at `place`, by walking the models."""
+    model: Any = Country
+    for part in place:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return []
+        model = field.annotation
+    return sorted(set(getattr(model, "model_fields", {})) - {"code"})

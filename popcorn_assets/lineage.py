@@ -1,0 +1,244 @@
+"""Manifests: what an asset's version was made from, by what, when; written by every asset.
+
+`Making` is one materialisation under way. It resolves and notes the inputs, decides whether what
+is in the store is current, lets the asset's function write into a draft, publishes it with its
+manifest, and turns the manifest into what Dagster shows. The *recipe* is a hash of everything the
+contents depend on (inputs by version, source files by digest, parameters, code version): equal
+recipes give equal contents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.partitions import country_and_year
+from popcorn_assets.show import as_metadata
+from popcorn_assets.store import Address, Store, Version, sha256
+from popcorn_ml.errors import StoreError
+
+REUSE_TAG = "popcorn/reuse"
+"""A run with this tag takes what is current from the store instead of making it again."""
+
+PICTURE = "picture.png"
+"""A version's file of this name is what an operator sees first."""
+
+_LIBRARIES = ("dagster", "torch", "numpy", "rasterio", "duckdb", "geopandas", "odc-stac")
+
+
+@dataclass
+class Outcome:
+    """What an asset's function has to say of what it wrote.
+
+    Attributes:
+        shown: title -> number, text, list or table row; shown in the UI, in this order.
+        facts: kept in the manifest only, for instance the scenes used.
+    """
+
+    shown: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Making:
+    """One materialisation of one asset."""
+
+    def __init__(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        store: Store,
+        asset: str,
+        *,
+        code_version: str,
+        partitioned: bool = True,
+    ) -> None:
+        self.context, self.store, self.code_version = context, store, code_version
+        self.country, self.year = country_and_year(context) if partitioned else (None, None)
+        self.address = Address(asset, self.country, self.year)
+        self.started = datetime.now(UTC)
+        self.inputs: list[dict[str, Any]] = []
+        self.sources: list[dict[str, Any]] = []
+        self.parameters: dict[str, Any] = {}
+
+    def input(
+        self,
+        asset: str,
+        *,
+        country: str | None = None,
+        year: int | None = None,
+        partitioned: bool = True,
+        files: Iterable[str] | None = None,
+        version: str | None = None,
+    ) -> Version:
+        """The current version of an upstream asset, noted as an input.
+
+        Args:
+            country, year: another partition than this one.
+            partitioned: False for an asset without partitions.
+            files: the only files that matter; others may change without making this stale.
+            version: a given version instead of the current one.
+        """
+        address = (
+            Address(asset, country or self.country, year or self.year)
+            if partitioned
+            else Address(asset)
+        )
+        found = self.store.version(address, version) if version else self.store.latest(address)
+        entry: dict[str, Any] = {
+            "asset": asset,
+            "country": address.country,
+            "year": address.year,
+            "version": found.version,
+        }
+        if files is not None:
+            entry["files"] = {name: sha256(found.file(name)) for name in sorted(files)}
+        self.inputs.append(entry)
+        return found
+
+    def source(self, path: str | Path) -> Path:
+        """A file from outside the store, noted with its digest.
+
+        Raises:
+            StoreError: it is not there.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise StoreError(
+                f"{self.address} needs a file that is missing",
+                where=path,
+                remedy="put it there, or correct its path in the country's file",
+            )
+        self.sources.append(
+            {"path": str(path), "size": path.stat().st_size, "sha256": sha256(path)}
+        )
+        return path
+
+    def recipe(self) -> str:
+        """Hash of everything the contents depend on."""
+        inputs = [
+            {**entry, "version": None} if "files" in entry else entry for entry in self.inputs
+        ]
+        sources = sorted(s["sha256"] for s in self.sources)
+        text = json.dumps(
+            [str(self.address), inputs, sources, self.parameters, self.code_version],
+            sort_keys=True,
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def current(self) -> Version | None:
+        """The stored version, if this run may reuse it and it was made by the same recipe."""
+        if self.context.run.tags.get(REUSE_TAG) != "true":
+            return None
+        try:
+            found = self.store.find(self.address)
+            if found is None or found.manifest().get("recipe") != self.recipe():
+                return None
+            for name, entry in found.manifest()["files"].items():
+                if found.file(name).stat().st_size != entry["size"]:
+                    return None
+        except StoreError:
+            return None
+        return found
+
+    def publish(
+        self, make: Callable[[Path], Outcome], parameters: dict[str, Any] | None = None
+    ) -> dg.MaterializeResult:
+        """Run `make` on a draft folder and publish what it wrote, or reuse what is current.
+
+        Args:
+            make: writes files into the folder it is given and says what it wrote.
+            parameters: settings the contents depend on, as plain values.
+        """
+        version = self.publish_version(make, parameters)
+        return dg.MaterializeResult(
+            metadata=self.metadata(version), data_version=dg.DataVersion(version.version)
+        )
+
+    def publish_version(
+        self, make: Callable[[Path], Outcome], parameters: dict[str, Any] | None = None
+    ) -> Version:
+        """As `publish`, for graph-backed assets that yield their own output."""
+        self.parameters.update(parameters or {})
+        found = self.current()
+        if found is not None:
+            self.context.log.info(f"{self.address} is current: version {found.version} reused")
+            return found
+        with self.store.draft(self.address) as draft:
+            outcome = make(draft)
+            version = self.store.publish(self.address, draft, self._manifest(outcome))
+        self.context.log.info(f"{self.address} published as {version.version}")
+        return version
+
+    def metadata(self, version: Version) -> dict[str, Any]:
+        """What the UI shows of a version."""
+        manifest = version.manifest()
+        picture = version.path / PICTURE
+        return as_metadata(
+            picture.read_bytes() if picture.is_file() else None,
+            manifest["shown"],
+            path=version.path,
+            version=version.version,
+            reused=manifest["run_id"] != self.context.run_id,
+        )
+
+    def _manifest(self, outcome: Outcome) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "asset": self.address.asset,
+            "country": self.country,
+            "year": self.year,
+            "recipe": self.recipe(),
+            "inputs": self.inputs,
+            "sources": self.sources,
+            "parameters": self.parameters,
+            "shown": outcome.shown,
+            "facts": outcome.facts,
+            "code": {"version": self.code_version, **code_state()},
+            "libraries": library_versions(),
+            "run_id": self.context.run_id,
+            "started": self.started.isoformat(),
+            "finished": datetime.now(UTC).isoformat(),
+        }
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on."""
+    return {name: metadata.version(name) for name in _LIBRARIES}
+
+
+@cache
+def code_state() -> dict[str, Any]:
+    """Version of the package and, in a checkout, the commit and whether files differ from it."""
+    state: dict[str, Any] = {"package": metadata.version("popcorn-assets"), "commit": None}
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return state
+    try:
+        state["commit"] = _git(root, "rev-parse", "HEAD").strip()
+        state["modified"] = bool(
+            _git(root, "status", "--porcelain", "--untracked-files=no").strip()
+        )
+    except (OSError, subprocess.SubprocessError):
+        pass  # no git on this machine: the package's version has to do
+    return state
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", os.fspath(root), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    ).stdout
