@@ -1,0 +1,82 @@
+"""What is simulated: the settings of one country and the pixels it lies on. Draws nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from popcorn_ml.grid import Grid
+
+MARGIN_PX = 32
+"""How far the simulated place reaches beyond the country on every side, in pixels of 10 m."""
+
+
+@dataclass(frozen=True)
+class CountrySpec:
+    """One simulated country.
+
+    Attributes:
+        code: names the country in identifiers.
+        seed: of everything drawn; two countries with one seed and size are the same.
+        crs: a metric CRS (UTM) for the country's grid and for its scenes.
+        utm_zone: the zone of `crs`, as the tile identifiers write it ("36M").
+        west, north: outer corner of the first pixel in metres, multiples of 100 m.
+        width, height: pixels of 10 m, multiples of 10.
+        base_year: the year whose extent the settlements are laid out for; they grow from there.
+        urban_share: share of the place that is laid out as town by then, 0..1.
+        coarse_units: census units that are published with counts, and trained on.
+        fine_units_each: mean number of finer units in a coarse one, for evaluation.
+        s2_dates: Sentinel-2 acquisitions a season of the orbit that sees the whole country.
+        s2_edge_dates: acquisitions a season of the orbit whose swath ends inside the country.
+        s1_passes: Sentinel-1 passes a season and orbit direction.
+    """
+
+    code: str = "demo"
+    seed: int = 20
+    crs: str = "EPSG:32736"
+    utm_zone: str = "36M"
+    west: float = 312300.0
+    north: float = 9755700.0
+    width: int = 770
+    height: int = 770
+    base_year: int = 2020
+    urban_share: float = 0.2
+    coarse_units: int = 80
+    fine_units_each: int = 4
+    s2_dates: int = 4
+    s2_edge_dates: int = 1
+    s1_passes: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("west", "north"):
+            if getattr(self, name) % 100:
+                raise ValueError(f"{name} = {getattr(self, name)} is not a multiple of 100 m")
+        for name in ("width", "height"):
+            if getattr(self, name) % 10 or getattr(self, name) < 10:
+                raise ValueError(f"{name} = {getattr(self, name)} is not whole hectares")
+
+    @property
+    def grid(self) -> Grid:
+        """The country's grid."""
+        return Grid(self.crs, self.west, self.north, 10.0, self.width, self.height)
+
+    @property
+    def place_grid(self) -> Grid:
+        """The grid of everything that is simulated: the country and `MARGIN_PX` around it."""
+        margin = MARGIN_PX * 10.0
+        return Grid(
+            self.crs,
+            self.west - margin,
+            self.north + margin,
+            10.0,
+            self.width + 2 * MARGIN_PX,
+            self.height + 2 * MARGIN_PX,
+        )
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for a manifest; `CountrySpec(**d)` reads them back."""
+        return asdict(self)
+
+
+def demo_grid() -> Grid:
+    """The grid of the demo country: 770 x 770 pixels of 10 m (77 x 77 hectares) in EPSG:32736."""
+    return CountrySpec().grid
