@@ -187,7 +187,7 @@ def write_counts(path: Path, level: Level, people: np.ndarray) -> None:
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["id", "name", "parent", "people"])
     rows = zip(level.ids, level.names, level.parents, sums[1:], strict=True)
-    out.writerows((i, n, p, int(round(c))) for i, n, p, c in rows)
+    out.writerows((i, n, p, round(c)) for i, n, p, c in rows)
     with _replacing(path) as draft:
         Path(draft).write_text(text.getvalue(), encoding="utf-8")
 

@@ -20,7 +20,7 @@ GAMMA0_DB: dict[str, tuple[float, float]] = {
     "tile": (-7.0, -15.0),
     "concrete": (-7.0, -15.5),
     "thatch": (-9.0, -15.0),
-    "hall_sheet": (-7.0, -17.0),
+    "hall_sheet": (-3.0, -14.0),
     "asphalt": (-16.0, -24.0),
     "laterite": (-13.5, -21.5),
     "soil": (-12.5, -20.0),
@@ -32,10 +32,10 @@ GAMMA0_DB: dict[str, tuple[float, float]] = {
 }
 """VV, VH of each material, before walls."""
 
-WALL_BOUNCE = (2.2, 0.10)
+WALL_BOUNCE = (4.0, 0.18)
 """Power that a square metre of wall facing the sensor adds per square metre of ground, VV, VH."""
 
-WALL_SCATTER = (0.30, 0.10)
+WALL_SCATTER = (0.35, 0.11)
 """The same of walls whichever way they face: corners, eaves, fences, turned walls (mostly VH)."""
 
 KERNEL = (0.1788, 0.6424, 0.1788)
@@ -63,7 +63,9 @@ def gamma_nought(
     for i in range(2):
         total = np.zeros(world.shape, np.float32)
         for name, value in GAMMA0_DB.items():
-            power = np.float32(10 ** ((value[i] + swing_db.get(name, 0) * wetness) / 10))
+            power = np.asarray(
+                10 ** ((value[i] + swing_db.get(name, 0) * wetness) / 10), np.float32
+            )
             if name == "crop":
                 power = power * 10 ** ((0.25 if i == 0 else 0.35) * crops).astype(np.float32)
             total += share[name] * power

@@ -36,11 +36,13 @@ class Kind:
         fill: share of plots that end up built on.
         house_m: mean length and width of a building; both vary by a fifth.
         extra_storeys: mean number of storeys beyond the first.
+        storey_m: height of a storey.
         people_per_100_m2: of floor, where anyone lives.
         empty: share of buildings nobody lives in (shops, offices, halls, unlet).
         roofs: weights of `ROOFS`.
         ground: shares of soil, yard (concrete), grass and trees between the buildings.
         jitter: how far buildings stray from the middle of their plot, as a share of it.
+        turn: standard deviation of their angle from the street's, in radians.
     """
 
     plot_m: tuple[float, float]
@@ -50,33 +52,40 @@ class Kind:
     fill: float
     house_m: tuple[float, float]
     extra_storeys: float
+    storey_m: float
     people_per_100_m2: float
     empty: float
     roofs: tuple[float, float, float, float, float, float]
     ground: tuple[float, float, float, float]
     jitter: float
+    turn: float
 
 
 KINDS: dict[str, Kind] = {
     "core": Kind(
-        (14, 18), (7, 2), 9, 1.0, 0.95, (14, 11), 1.4, 3.2, 0.30,
-        (0.25, 0.2, 0.1, 0.45, 0, 0), (0.25, 0.6, 0.08, 0.07), 0.05,
+        plot_m=(14, 18), block=(7, 2), street_m=9, asphalt=1.0, fill=0.95,
+        house_m=(14, 11), extra_storeys=1.4, storey_m=3.1, people_per_100_m2=3.2, empty=0.30,
+        roofs=(0.25, 0.2, 0.1, 0.45, 0, 0), ground=(0.25, 0.6, 0.08, 0.07), jitter=0.05, turn=0.03,
     ),
     "informal": Kind(
-        (8, 8), (10, 4), 3.5, 0.05, 0.88, (6.5, 5.5), 0.05, 9.0, 0.08,
-        (0.3, 0.65, 0, 0.05, 0, 0), (0.85, 0.05, 0.06, 0.04), 0.12,
+        plot_m=(8, 8), block=(10, 4), street_m=3.5, asphalt=0.05, fill=0.88,
+        house_m=(6.5, 5.5), extra_storeys=0.05, storey_m=2.3, people_per_100_m2=9.0, empty=0.08,
+        roofs=(0.3, 0.65, 0, 0.05, 0, 0), ground=(0.85, 0.05, 0.06, 0.04), jitter=0.15, turn=0.25,
     ),
     "suburb": Kind(
-        (20, 28), (6, 2), 8, 0.5, 0.85, (13, 11), 0.15, 2.7, 0.10,
-        (0.3, 0.1, 0.5, 0.1, 0, 0), (0.2, 0.1, 0.42, 0.28), 0.12,
+        plot_m=(20, 28), block=(6, 2), street_m=8, asphalt=0.5, fill=0.85,
+        house_m=(13, 11), extra_storeys=0.15, storey_m=2.9, people_per_100_m2=2.7, empty=0.10,
+        roofs=(0.3, 0.1, 0.5, 0.1, 0, 0), ground=(0.2, 0.1, 0.42, 0.28), jitter=0.12, turn=0.08,
     ),
     "industry": Kind(
-        (62, 90), (4, 2), 14, 1.0, 0.8, (68, 40), 0.9, 0.0, 1.0,
-        (0.25, 0.1, 0, 0.15, 0, 0.5), (0.35, 0.5, 0.12, 0.03), 0.04,
+        plot_m=(62, 90), block=(4, 2), street_m=14, asphalt=1.0, fill=0.8,
+        house_m=(68, 40), extra_storeys=0.15, storey_m=7.0, people_per_100_m2=0.0, empty=1.0,
+        roofs=(0.25, 0.1, 0, 0.15, 0, 0.5), ground=(0.35, 0.5, 0.12, 0.03), jitter=0.04, turn=0.02,
     ),
     "village": Kind(
-        (15, 15), (1, 1), 0, 0.0, 1.0, (7, 6), 0.0, 10.5, 0.10,
-        (0.25, 0.35, 0.05, 0, 0.35, 0), (0.55, 0, 0.3, 0.15), 0.3,
+        plot_m=(15, 15), block=(1, 1), street_m=0, asphalt=0.0, fill=1.0,
+        house_m=(7, 6), extra_storeys=0.0, storey_m=2.4, people_per_100_m2=10.5, empty=0.10,
+        roofs=(0.25, 0.35, 0.05, 0, 0.35, 0), ground=(0.55, 0, 0.3, 0.15), jitter=0.3, turn=0.3,
     ),
 }  # fmt: skip
 KIND_NAMES = tuple(KINDS)
@@ -90,6 +99,7 @@ class Buildings:
         row, col: middle, in pixels of the place (fractions count).
         length_m, width_m, height_m: of the building.
         angle: of the long side from the direction of the columns, in radians.
+        glint: how strongly its walls return the radar's pulse, of mean 1.
         kind: index into `KIND_NAMES`.
         roof: index into `ROOFS`.
         built: when it was built, as a decimal year.
@@ -102,6 +112,7 @@ class Buildings:
     width_m: np.ndarray
     height_m: np.ndarray
     angle: np.ndarray
+    glint: np.ndarray
     kind: np.ndarray
     roof: np.ndarray
     built: np.ndarray
@@ -388,8 +399,9 @@ def _build(rng, row, col, built, kind, angle, style: Kind):
         col,
         length,
         width,
-        2.7 * storeys + rng.uniform(-0.3, 0.5, count),
-        np.broadcast_to(angle, count) + rng.normal(0, 0.03 + style.jitter / 4, count),
+        style.storey_m * storeys * rng.uniform(0.9, 1.1, count),
+        np.broadcast_to(angle, count) + rng.normal(0, style.turn, count),
+        np.exp(rng.normal(-0.18, 0.6, count)),
         np.full(count, kind),
         roof,
         built,

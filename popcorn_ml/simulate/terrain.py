@@ -80,7 +80,7 @@ def _spline_matrix(at: np.ndarray, knots: int) -> np.ndarray:
     return matrix
 
 
-def step_up(values: np.ndarray, middle: float, softness: float) -> np.ndarray:
+def step_up(values: np.ndarray, middle: float | np.ndarray, softness: float) -> np.ndarray:
     """0 below and 1 above `middle`, passing smoothly within about `softness` of it."""
     return (1 / (1 + np.exp(-np.clip((values - middle) / softness, -30, 30)))).astype(np.float32)
 

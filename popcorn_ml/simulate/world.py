@@ -185,14 +185,13 @@ def _wall_area(table: Buildings) -> dict[str, np.ndarray]:
     """Square metres of wall of each building: all of one long and one short side, and what of
     them faces each orbit. A rough model of how double bounce fades as walls turn away."""
     gap = np.array([np.mean(np.subtract(k.plot_m, k.house_m)) for k in KINDS.values()])[table.kind]
-    seen = np.clip(gap / table.height_m, 0, 1)  # what the next house does not hide
-    long_wall = table.length_m * table.height_m * seen
-    short_wall = table.width_m * table.height_m * seen
+    seen = np.clip(gap / table.height_m, 0, 1) * table.glint  # what the next house does not hide
+    long_wall, short_wall = table.length_m * table.height_m, table.width_m * table.height_m
     areas = {"wall": long_wall + short_wall}
     for orbit, axis in LOOK_AXIS.items():
         total = np.zeros(len(table))
         for wall, normal in ((long_wall, table.angle + np.pi / 2), (short_wall, table.angle)):
             off = (normal - axis + np.pi / 2) % np.pi - np.pi / 2
             total += wall * np.exp(-((off / ALIGNED_WITHIN) ** 2))
-        areas[str(orbit)] = total
+        areas[str(orbit)] = total * seen
     return areas
