@@ -156,7 +156,7 @@ class Canvas:
 
 
 def _span(start: int, length: int, limit: int, halo: int) -> tuple[int, int]:
-    """First pixel and length along one axis of a tile: haloed, aligned outwards, cut at the edge."""
+    """First pixel and length of a tile along one axis: haloed, aligned outwards, cut to fit."""
     first = max((start - halo) // ALIGN_PX * ALIGN_PX, 0)
     last = min(math.ceil((start + length + halo) / ALIGN_PX) * ALIGN_PX, limit)
     return first, last - first
