@@ -1,0 +1,166 @@
+"""What a country's file says about its imagery. Reads YAML values; imports nothing heavy.
+
+Each source's own settings are the `Settings` model of its module in `popcorn_ml.imagery.sources`;
+they stand under the source's name:
+
+    imagery:
+      source: stac                # earthengine | files | stac
+      stac: {profile: planetary-computer}
+      s1_orbit: descending
+      gaps: {nearest_px: 20}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from popcorn_ml.errors import ConfigError
+from popcorn_ml.imagery.source import source_module, source_names
+from popcorn_ml.sentinel import SCL_CLEAR, SCL_SNOW, Orbit
+
+
+class GapRules(BaseModel):
+    """How pixels without a clear observation are filled, in this order; the rest stays nodata.
+
+    Attributes:
+        neighbouring_seasons: from the season before and the one after (the year as a circle): the
+            mean of both where both are there, else the one that is.
+        other_orbit: Sentinel-1 only, from the season's other orbit direction.
+        nearest_px: from the nearest observed or filled pixel of the same band, at most this many
+            pixels away; 0 = not at all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    neighbouring_seasons: bool = True
+    other_orbit: bool = True
+    nearest_px: int = Field(default=20, ge=0, le=200)
+
+
+class CheckLimits(BaseModel):
+    """When a composite is refused ("max_") or doubted ("warn_").
+
+    Attributes:
+        max_nodata_share, warn_nodata_share: of the pixels asked for, in one season before filling.
+        max_empty_share: of the pixels asked for, after filling.
+        warn_single_share: share of pixels that rest on a single clear observation.
+        value_tolerance_std: how many published standard deviations a band's median may lie from
+            the published mean.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_nodata_share: float = Field(default=0.9, ge=0, le=1)
+    warn_nodata_share: float = Field(default=0.2, ge=0, le=1)
+    max_empty_share: float = Field(default=0.2, ge=0, le=1)
+    warn_single_share: float = Field(default=0.3, ge=0, le=1)
+    value_tolerance_std: float = Field(default=3.0, gt=0)
+
+
+class ImagerySettings(BaseModel):
+    """A country's imagery: which source, which observations count, how gaps are filled.
+
+    Attributes:
+        source: module name in `popcorn_ml.imagery.sources`.
+        s1_orbit: direction of flight that Sentinel-1 composites are made of.
+        s1_other_orbit: whether the other direction is fetched where the preferred leaves gaps.
+        keep_snow: whether snow counts as a clear observation (scene class 11).
+        tile_px: side of the squares that are fetched and composited one by one.
+        max_lost_share: share of scene assets that may be missing or unreadable before the season
+            is refused instead of being made from the rest.
+        gaps, checks: see there.
+
+    Under the name of each source stand its own settings (`chosen` gives those of the chosen one).
+
+    Raises:
+        ValidationError: of pydantic; `parse` turns it into `ConfigError`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    source: str = "stac"
+    s1_orbit: Orbit = "descending"
+    s1_other_orbit: bool = True
+    keep_snow: bool = False
+    tile_px: int = Field(default=1024, ge=64, le=4096)
+    max_lost_share: float = Field(default=0.1, ge=0, le=1)
+    gaps: GapRules = GapRules()
+    checks: CheckLimits = CheckLimits()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_sources(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        read = dict(values)
+        for name in set(read) - set(cls.model_fields):
+            if name not in source_names():
+                raise ValueError(
+                    f"{name!r} is neither a setting ({', '.join(cls.model_fields)}) "
+                    f"nor a source ({', '.join(source_names())})"
+                )
+            model = source_module(name).Settings
+            if not isinstance(read[name], model):
+                read[name] = model.model_validate(read[name] or {})
+        chosen = read.get("source", cls.model_fields["source"].default)
+        if chosen not in source_names():
+            raise ValueError(f"source {chosen!r} is not one of {', '.join(source_names())}")
+        if chosen not in read:
+            read[chosen] = source_module(chosen).Settings()
+        return read
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str | Path = "imagery") -> ImagerySettings:
+        """Settings from a country's file.
+
+        Raises:
+            ConfigError: with the setting's name, what was found and what may stand there.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"imagery setting {place}: {first['msg']}" if place else first["msg"],
+                where=where,
+                found=first.get("input") if place else None,
+            ) from error
+
+    @property
+    def chosen(self) -> Any:
+        """The settings of the chosen source."""
+        return (self.model_extra or {})[self.source]
+
+    def using(self, source: str) -> ImagerySettings:
+        """The same with another source, for one run."""
+        return type(self).parse({**self._given(), "source": source})
+
+    def rooted(self, folder: Path) -> ImagerySettings:
+        """The same with every relative path of the sources taken from `folder`."""
+        given = self._given()
+        for name in set(given) & set(source_names()):
+            paths = {
+                key: folder / value
+                for key, value in vars(given[name]).items()
+                if isinstance(value, Path) and not value.is_absolute()
+            }
+            given[name] = given[name].model_copy(update=paths)
+        return type(self).parse(given)
+
+    def _given(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return {**own, **(self.model_extra or {})}
+
+    @property
+    def clear_classes(self) -> tuple[int, ...]:
+        """Sentinel-2 scene classes that count as a clear observation."""
+        return (*SCL_CLEAR, SCL_SNOW) if self.keep_snow else SCL_CLEAR
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest: common settings and those of the chosen source."""
+        own = self.model_dump(mode="json", include=set(type(self).model_fields))
+        return {**own, self.source: self.chosen.model_dump(mode="json")}
