@@ -78,5 +78,9 @@ class WeightsError(PopcornError):
     """Network weights that are missing, altered or of another architecture."""
 
 
+class TrainingError(PopcornError):
+    """A training that cannot go on, such as one whose loss is no longer a number."""
+
+
 class StoreError(PopcornError):
     """A stored version that is missing, incomplete or not what its manifest says."""

@@ -33,7 +33,8 @@ PUBLISHED_SHA256 = "0c1244fcf15a99bf887233b90c5830965e4696e1a44fae01d2e70f4b5368
 EXTRACTOR_FILE = "extractor.safetensors"
 OCCUPANCY_FILE = "occupancy.safetensors"
 CARD_FILE = "card.json"
-"""Beside every safetensors file, one a folder: what it is, where from, and the file's sha256."""
+"""Beside a member's weights: what they are, where from, and the file's sha256. Extractors, which
+may share a folder, have theirs under their own name with `.json`."""
 
 EXTRACTOR_ARCHITECTURE = "popcorn-builtup-extractor/1"
 OCCUPANCY_ARCHITECTURE = "popcorn-occupancy/1"
@@ -115,8 +116,9 @@ def load_extractor(path: str | Path, *, sha256: str = PUBLISHED_SHA256) -> Built
 
 
 def save_extractor(model: BuiltupExtractor, path: str | Path, card: dict[str, Any]) -> Path:
-    """Write the extractor as safetensors with its card; see `save_occupancy`."""
-    return _save(model, Path(path), card, EXTRACTOR_ARCHITECTURE)
+    """Write the extractor as `NAME.safetensors` with its card `NAME.json`; see `save_occupancy`."""
+    path = Path(path)
+    return _save(model, path, path.with_suffix(".json"), card, EXTRACTOR_ARCHITECTURE)
 
 
 def load_occupancy(path: str | Path) -> OccupancyModel:
@@ -148,7 +150,8 @@ def save_occupancy(model: OccupancyModel, path: str | Path, card: dict[str, Any]
     Returns:
         The path of the weights. Both files appear whole or not at all, the card last.
     """
-    return _save(model, Path(path), card, OCCUPANCY_ARCHITECTURE)
+    path = Path(path)
+    return _save(model, path, path.with_name(CARD_FILE), card, OCCUPANCY_ARCHITECTURE)
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
@@ -158,14 +161,15 @@ def read_card(path: str | Path) -> dict[str, Any]:
         WeightsError: there is none, or it is not JSON.
     """
     path = Path(path)
-    card_path = (path if path.is_dir() else path.parent) / CARD_FILE
+    own = path.with_suffix(".json")
+    card_path = own if own.is_file() else (path if path.is_dir() else path.parent) / CARD_FILE
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise WeightsError(
             "the weights have no card",
             where=path,
-            expected=f"a file {CARD_FILE} beside them",
+            expected=f"a file {own.name} or {CARD_FILE} beside them",
             found="none",
             remedy="copy the whole folder, or import the weights again",
         ) from error
@@ -416,7 +420,7 @@ def _read_safetensors(path: Path, architecture: str) -> dict[str, Tensor]:
         raise WeightsError(
             "the weights have been altered since they were written",
             where=path,
-            expected=f"sha256 {card.get('sha256')}, as {CARD_FILE} says",
+            expected=f"sha256 {card.get('sha256')}, as their card says",
             found=f"sha256 {found}",
             remedy="fetch, import or train them again",
         )
@@ -426,7 +430,9 @@ def _read_safetensors(path: Path, architecture: str) -> dict[str, Tensor]:
         raise WeightsError("the weights cannot be read", where=path, found=str(error)) from error
 
 
-def _save(model: nn.Module, path: Path, card: dict[str, Any], architecture: str) -> Path:
+def _save(
+    model: nn.Module, path: Path, card_path: Path, card: dict[str, Any], architecture: str
+) -> Path:
     from safetensors.torch import save
 
     if path.suffix != ".safetensors":
@@ -442,7 +448,7 @@ def _save(model: nn.Module, path: Path, card: dict[str, Any], architecture: str)
     }
     with _appearing(path) as (_, out):
         out.write(content)
-    with _appearing(path.parent / CARD_FILE) as (_, out):
+    with _appearing(card_path) as (_, out):
         out.write((json.dumps(full_card, indent=2, sort_keys=True) + "\n").encode())
     return path
 
