@@ -1,0 +1,675 @@
+"""Reading boundary files into valid polygons with a CRS, and saying what had to be mended.
+
+GeoPackage, GeoJSON, Shapefile, GeoParquet and TopoJSON, also inside a zip archive. Rasters of unit
+numbers are polygonised in `unit_rasters`. Which attribute means what comes from the settings.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from popcorn_ml.census.findings import Finding, rows_text
+from popcorn_ml.census.settings import BoundarySettings
+from popcorn_ml.census.tables import pick_column
+from popcorn_ml.census.text import clean_id, clean_name
+from popcorn_ml.errors import CensusError
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+
+VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".topojson", ".shp", ".parquet", ".geoparquet")
+RASTER_SUFFIXES = (".tif", ".tiff")
+EQUAL_AREA_CRS = "EPSG:6933"
+"""Cylindrical equal area on the WGS 84 ellipsoid (NSIDC EASE-Grid 2.0): areas in m2, worldwide."""
+LON_LAT = "EPSG:4326"
+MENDED_AREA_SHARE = 0.01
+"""A polygon is mended in silence of its area only if that changes by less than this share."""
+OVERLAP_WARN, OVERLAP_ERROR = 0.001, 0.05
+"""Share of the smaller of two units that the other may also claim."""
+GEOMETRY_COLUMNS = ("id", "name", "parent", "row", "geometry")
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """Units as polygons.
+
+    Attributes:
+        path: the file.
+        frame: GeoDataFrame in the file's CRS: id, name, parent (text), row (1-based feature
+            number), vintage, geometry (valid polygons, two-dimensional).
+        findings: what was wrong or mended.
+    """
+
+    path: Path
+    frame: gpd.GeoDataFrame
+    findings: tuple[Finding, ...]
+
+
+def read_boundaries(path: Path, settings: BoundarySettings, year: int | None = None) -> Boundaries:
+    """Read polygons; those of one id are joined where they carry one name.
+
+    Args:
+        path: the file itself (`readers.Files` opens archives).
+        settings: layer, columns and CRS.
+        year: the partition's, where one file holds several vintages.
+
+    Raises:
+        CensusError: missing, unreadable, empty, without CRS or with one that contradicts the
+            settings, without the named columns, without polygons.
+    """
+    raw = _open(path, settings)
+    if len(raw) == 0:
+        raise CensusError(
+            "the boundary file has no features",
+            where=path,
+            expected="at least one polygon",
+            found="none",
+            remedy="export it again with its features",
+        )
+    raw = _kept(_with_crs(raw, path, settings), path, settings)
+    findings: list[Finding] = []
+    if raw.attrs.get("encoding_guessed"):
+        findings.append(
+            Finding(
+                "units_readable",
+                "warn",
+                f"{path}: attributes are not UTF-8; read as {raw.attrs['encoding_guessed']}. Look "
+                "at the names, and state `encoding` in the country's file",
+            )
+        )
+    frame = _columns(raw, path, settings)
+    if settings.year_column is not None:
+        frame = _in_force(frame, raw, path, settings, year)
+    if settings.shift != (0.0, 0.0):
+        frame["geometry"] = frame.geometry.translate(*settings.shift)
+    frame, found = mend(frame, path)
+    findings += found
+    frame, found = unite(frame, path)
+    findings += found
+    if frame.empty:
+        raise CensusError(
+            "the boundary file has no usable polygon",
+            where=path,
+            expected="polygons",
+            found="; ".join(f.message for f in findings) or "none",
+            remedy="hand in polygons, one or more for each unit",
+        )
+    return Boundaries(path, frame, tuple(findings))
+
+
+def _open(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+    import pyarrow as pa
+
+    if not path.is_file():
+        raise CensusError(
+            "the boundary file is missing",
+            where=path,
+            remedy="put it there, or correct its path in the country's file",
+        )
+    if path.stat().st_size == 0:
+        raise CensusError(
+            "the boundary file is empty",
+            where=path,
+            found="0 bytes",
+            remedy="fetch or export it again",
+        )
+    suffix = path.suffix.lower()
+    if suffix not in VECTOR_SUFFIXES:
+        raise CensusError(
+            "this kind of boundary file is not read",
+            where=path,
+            expected="one of " + ", ".join(VECTOR_SUFFIXES),
+            found=suffix or "no suffix",
+            remedy="save it as GeoPackage",
+        )
+    try:
+        if suffix in (".parquet", ".geoparquet"):
+            return gpd.read_parquet(path)
+        if suffix == ".shp":
+            return _open_shapefile(path, settings)
+        options = {"layer": settings.layer} if settings.layer else {}
+        _one_layer(path, settings)
+        return gpd.read_file(path, engine="pyogrio", **options)
+    except CensusError:
+        raise
+    except (pa.ArrowException, ValueError, OSError, RuntimeError, UnicodeError) as error:
+        raise CensusError(
+            "the boundary file cannot be read",
+            where=path,
+            expected=f"a complete {suffix} file",
+            found=str(error).splitlines()[0],
+            remedy="open it in QGIS, mend it and export it again",
+        ) from error
+
+
+def attribute_names(path: Path, settings: BoundarySettings) -> list[str]:
+    """Names of the attributes of a boundary file, the geometry's left out."""
+    raw = _open(path, settings)
+    return [str(c) for c in raw.columns if c != raw.geometry.name]
+
+
+def _one_layer(path: Path, settings: BoundarySettings) -> None:
+    import pyogrio
+
+    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    if settings.layer is not None and settings.layer not in layers:
+        raise CensusError(
+            "the boundary file has no such layer",
+            where=path,
+            expected=settings.layer,
+            found=", ".join(layers),
+            remedy="correct `layer` in the country's file",
+        )
+    if settings.layer is None and len(layers) > 1:
+        raise CensusError(
+            "the boundary file has several layers",
+            where=path,
+            expected="one, or its name in the settings",
+            found=", ".join(layers),
+            remedy="name one as `layer` in the country's file",
+        )
+
+
+def _open_shapefile(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+
+    missing = [s for s in (".dbf", ".shx") if not _sibling(path, s)]
+    if missing:
+        raise CensusError(
+            "the shapefile is not complete",
+            where=path,
+            expected="the .dbf, .shx and .prj files beside it",
+            found="missing: " + ", ".join(missing),
+            remedy="hand in all its files, best in one zip archive",
+        )
+    if settings.encoding or _sibling(path, ".cpg"):
+        return gpd.read_file(path, engine="pyogrio", encoding=settings.encoding)
+    try:
+        return gpd.read_file(path, engine="pyogrio", encoding="utf-8")
+    except UnicodeDecodeError:
+        frame = gpd.read_file(path, engine="pyogrio", encoding="cp1252")
+        frame.attrs["encoding_guessed"] = "cp1252"
+        return frame
+
+
+def _sibling(path: Path, suffix: str) -> bool:
+    return any(path.with_suffix(s).is_file() for s in (suffix, suffix.upper()))
+
+
+def _with_crs(raw: gpd.GeoDataFrame, path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    stated = None
+    if settings.crs is not None:
+        try:
+            stated = CRS.from_user_input(settings.crs)
+        except CRSError as error:
+            raise CensusError(
+                "the settings name an unknown CRS",
+                where=path,
+                expected="a code such as EPSG:4326",
+                found=settings.crs,
+                remedy="correct `crs` in the country's file",
+            ) from error
+    crs = raw.crs
+    if crs is not None and any(word in crs.name.lower() for word in ("unknown", "undefined")):
+        crs = None
+    if crs is None and stated is None and _is_topojson(path):
+        stated = CRS.from_user_input(LON_LAT)  # TopoJSON has no other, unless settings say so
+    if crs is None and stated is None:
+        raise CensusError(
+            "the boundary file does not say its CRS",
+            where=path,
+            expected="a CRS in the file (for a shapefile, the .prj beside it)",
+            found="none",
+            remedy="state `crs` in the country's file, from the agency's documentation",
+        )
+    if crs is not None and stated is not None and not crs.equals(stated, ignore_axis_order=True):
+        raise CensusError(
+            "the boundary file's CRS is not the one in the settings",
+            where=path,
+            expected=settings.crs,
+            found=crs.to_string()[:60],
+            remedy="remove `crs` from the country's file, or correct the file",
+        )
+    return raw if crs is not None else raw.set_crs(stated, allow_override=True)
+
+
+def _is_topojson(path: Path) -> bool:
+    if path.suffix.lower() == ".topojson":
+        return True
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        return json.loads(path.read_bytes()).get("type") == "Topology"
+    except (ValueError, AttributeError):
+        return False
+
+
+def _kept(raw: gpd.GeoDataFrame, path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    """The features that `where` keeps; their numbers in the file stay in the index."""
+    names = [str(c) for c in raw.columns if c != raw.geometry.name]
+    attrs = raw.attrs
+    for name, values in settings.where.items():
+        column = pick_column(names, name, "the filter", "boundaries.where", path)
+        raw = raw[raw[column].map(clean_id).isin([clean_id(v) for v in values])]
+    if raw.empty:
+        raise CensusError(
+            "no feature of the boundary file passes the filter",
+            where=path,
+            expected=", ".join(f"{k} = {' or '.join(v)}" for k, v in settings.where.items()),
+            remedy="correct `boundaries.where` in the country's file",
+        )
+    raw.attrs = attrs
+    return raw
+
+
+def _columns(raw: gpd.GeoDataFrame, path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+
+    names = [str(c) for c in raw.columns if c != raw.geometry.name]
+    wanted = settings.columns
+
+    def column(name: str, purpose: str) -> pd.Series:
+        found = pick_column(names, name, purpose, f"boundaries.columns.{purpose}", path)
+        return raw[found]
+
+    data: dict[str, object] = {}
+    parts = [column(name, "id").map(clean_id) for name in wanted.id]
+    if parts:
+        data["id"] = ["".join(pair) for pair in zip(*parts, strict=True)]
+    for key in ("name", "parent"):
+        name = getattr(wanted, key)
+        data[key] = list(column(name, key).map(clean_name)) if name else [""] * len(raw)
+    if not parts:
+        if wanted.name is None:
+            raise CensusError(
+                "the settings name neither an id nor a name column of the boundaries",
+                where=path,
+                expected="boundaries.columns.id or .name",
+                found=", ".join(names),
+                remedy="add it to the country's file",
+            )
+        data["id"] = [
+            f"{parent}/{name}" if parent else name
+            for parent, name in zip(data["parent"], data["name"], strict=True)  # type: ignore[call-overload]
+        ]
+    frame = gpd.GeoDataFrame(data, geometry=list(raw.geometry), crs=raw.crs)
+    frame["row"] = [int(i) + 1 for i in raw.index]
+    frame["vintage"] = settings.vintage if settings.vintage is not None else -1
+    return frame
+
+
+def _in_force(
+    frame: gpd.GeoDataFrame,
+    raw: gpd.GeoDataFrame,
+    path: Path,
+    settings: BoundarySettings,
+    year: int | None,
+) -> gpd.GeoDataFrame:
+    import pandas as pd
+
+    assert settings.year_column is not None
+    names = [str(c) for c in raw.columns]
+    found = pick_column(names, settings.year_column, "vintage", "boundaries.year_column", path)
+    vintages = pd.to_numeric(raw[found], errors="coerce")
+    known = sorted({int(v) for v in vintages.dropna()})
+    if not known:
+        raise CensusError(
+            "no feature says its year",
+            where=path,
+            expected=f"years in {found!r}",
+            remedy="correct `boundaries.year_column` in the country's file",
+        )
+    past = [v for v in known if year is None or v <= year]
+    chosen = past[-1] if past else known[0]
+    keep = (vintages == chosen).to_numpy()
+    out = frame[keep].reset_index(drop=True)
+    out["vintage"] = chosen
+    return out
+
+
+def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Finding]]:
+    """Valid two-dimensional polygons; those that cannot be mended are left out and reported.
+
+    A self-intersecting polygon is rebuilt from its lines; where that changes its area by more
+    than `MENDED_AREA_SHARE`, what it should have been is not known, and it is an error.
+    """
+    import numpy as np
+    import shapely
+
+    geometry = np.asarray(frame.geometry.values, dtype=object)
+    geometry = shapely.force_2d(geometry)
+    findings: list[Finding] = []
+
+    def described(mask, **extra) -> tuple[dict, ...]:
+        return tuple(
+            {"file": path.name, "row": int(r), "id": i, "name": n, **extra}
+            for r, i, n in zip(
+                frame["row"][mask], frame["id"][mask], frame["name"][mask], strict=True
+            )
+        )
+
+    empty = shapely.is_missing(geometry) | shapely.is_empty(geometry)
+    if empty.any():
+        rows = described(empty, problem="no geometry")
+        findings.append(
+            Finding(
+                "geometry",
+                "error",
+                f"{path}: {len(rows)} units have no geometry: {rows_text(rows)}. Draw them, or "
+                "remove them together with their people",
+                rows,
+            )
+        )
+    kind = shapely.get_type_id(geometry)
+    other = ~empty & ~np.isin(kind, (3, 6, 7))
+    if other.any():
+        rows = described(other, problem="not a polygon")
+        findings.append(
+            Finding(
+                "geometry",
+                "error",
+                f"{path}: {len(rows)} features are no polygons: {rows_text(rows)}. Hand in areas, "
+                "not points or lines",
+                rows,
+            )
+        )
+    usable = ~empty & ~other
+    broken = usable & ~np.where(usable, shapely.is_valid(geometry), True)
+    spoiled = np.zeros(len(frame), bool)
+    if broken.any():
+        reasons = shapely.is_valid_reason(geometry[broken])
+        before = np.abs([_ring_area(g) for g in geometry[broken]])
+        fixed = np.array([_polygonal(shapely.make_valid(g)) for g in geometry[broken]], object)
+        after = shapely.area(fixed)
+        change = np.abs(after - before) / np.maximum(np.maximum(after, before), 1e-30)
+        geometry = geometry.copy()
+        geometry[broken] = fixed
+        lost = (change > MENDED_AREA_SHARE) | (after <= 0)
+        places = np.flatnonzero(broken)
+        for severity, chosen in (("warn", ~lost), ("error", lost)):
+            if not chosen.any():
+                continue
+            mask = np.zeros(len(frame), bool)
+            mask[places[chosen]] = True
+            rows = tuple(
+                {**row, "problem": str(reason)}
+                for row, reason in zip(described(mask), reasons[chosen], strict=True)
+            )
+            text = (
+                "were mended, their area unchanged"
+                if severity == "warn"
+                else "cross themselves so that their area is not certain. Mend them in QGIS (Fix "
+                "geometries) and look at the result"
+            )
+            findings.append(
+                Finding(
+                    "geometry",
+                    "warn" if severity == "warn" else "error",
+                    f"{path}: {len(rows)} polygons {text}: {rows_text(rows)}",
+                    rows,
+                )
+            )
+        spoiled[places] = after <= 0
+    flat = usable & ~broken & (np.where(usable, shapely.area(geometry), 1.0) <= 0)
+    if flat.any():
+        rows = described(flat, problem="no area")
+        findings.append(
+            Finding(
+                "geometry",
+                "error",
+                f"{path}: {len(rows)} polygons have no area: {rows_text(rows)}. Draw them again",
+                rows,
+            )
+        )
+    keep = usable & ~spoiled & ~flat
+    out = frame[keep].copy()
+    out["geometry"] = [_polygonal(g) for g in geometry[keep]]
+    return out.reset_index(drop=True), findings
+
+
+def _polygonal(geometry):
+    """The polygons of a geometry, without the points and lines that mending may leave."""
+    import shapely
+
+    if geometry.geom_type in ("Polygon", "MultiPolygon"):
+        return geometry
+    parts = [
+        p
+        for p in shapely.get_parts(shapely.get_parts(geometry))
+        if p.geom_type in ("Polygon", "MultiPolygon")
+    ]
+    return shapely.union_all(parts) if parts else shapely.Polygon()
+
+
+def _ring_area(geometry) -> float:
+    """Area by the rings as drawn (shoelace), the sign of crossed parts included."""
+    import shapely
+
+    return float(
+        sum(
+            abs(shapely.area(shapely.Polygon(p.exterior)))
+            - sum(abs(shapely.area(shapely.Polygon(h))) for h in p.interiors)
+            for p in shapely.get_parts(geometry)
+            if p.geom_type == "Polygon"
+        )
+    )
+
+
+def unite(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Finding]]:
+    """One row a unit: parts of one id and one name become a multipolygon, others are reported.
+
+    Units are sorted by id, so that their order does not depend on the file's.
+    """
+    import shapely
+
+    findings: list[Finding] = []
+    nameless = frame["id"] == ""
+    if nameless.any():
+        rows = tuple(
+            {"file": path.name, "row": int(r), "name": n, "problem": "no id"}
+            for r, n in zip(frame["row"][nameless], frame["name"][nameless], strict=True)
+        )
+        findings.append(
+            Finding(
+                "unit_ids",
+                "error",
+                f"{path}: {len(rows)} units have no identifier: {rows_text(rows)}. Fill it in, or "
+                "name another column as `boundaries.columns.id`",
+                rows,
+            )
+        )
+        frame = frame[~nameless]
+    frame = frame.sort_values(["id", "row"], kind="stable").reset_index(drop=True)
+    twice = frame["id"].duplicated(keep=False)
+    if not twice.any():
+        return frame, findings
+    same: list[dict] = []
+    different: list[dict] = []
+    geometry, drop = list(frame.geometry), []
+    for _, group in frame[twice].groupby("id", sort=True):
+        first = group.index[0]
+        one_name = group["name"].nunique() == 1 and group["parent"].nunique() == 1
+        described = [
+            {"file": path.name, "row": int(r), "id": i, "name": n, "problem": "id used twice"}
+            for r, i, n in zip(group["row"], group["id"], group["name"], strict=True)
+        ]
+        (same if one_name else different).extend(described)
+        drop.extend(group.index[1:])
+        if one_name:
+            geometry[first] = _polygonal(shapely.union_all(list(group.geometry)))
+    frame["geometry"] = geometry
+    frame = frame.drop(index=drop).reset_index(drop=True)
+    if same:
+        findings.append(
+            Finding(
+                "unit_ids",
+                "warn",
+                f"{path}: {len(same)} features share an id and a name and were joined into one "
+                f"unit each: {rows_text(same)}",
+                tuple(same),
+            )
+        )
+    if different:
+        findings.append(
+            Finding(
+                "unit_ids",
+                "error",
+                f"{path}: {len(different)} features share an id under different names: "
+                f"{rows_text(different)}. Only the first of each was kept; give each its own id",
+                tuple(different),
+            )
+        )
+    return frame, findings
+
+
+def area_ha(frame: gpd.GeoDataFrame):
+    """Area of each polygon in hectares, float64, in `EQUAL_AREA_CRS`."""
+    return frame.geometry.to_crs(EQUAL_AREA_CRS).area.to_numpy() / 1e4
+
+
+def overlaps(frame: gpd.GeoDataFrame, path: Path) -> list[Finding]:
+    """Pairs of units that claim the same ground, by the share of the smaller of the two."""
+    import numpy as np
+    import shapely
+
+    if len(frame) < 2:
+        return []
+    flat = np.asarray(frame.geometry.to_crs(EQUAL_AREA_CRS).values, dtype=object)
+    flat = np.array([g if g.is_valid else shapely.make_valid(g) for g in flat], object)
+    tree = shapely.STRtree(flat)
+    left, right = tree.query(flat, predicate="intersects")
+    pair = left < right
+    left, right = left[pair], right[pair]
+    # Neighbours that only touch are the rule; their intersection is costly and has no area.
+    inside = ~shapely.touches(flat[left], flat[right])
+    left, right = left[inside], right[inside]
+    if left.size == 0:
+        return []
+    area = shapely.area(flat)
+    common = shapely.area(shapely.intersection(flat[left], flat[right]))
+    share = common / np.maximum(np.minimum(area[left], area[right]), 1e-9)
+    findings = []
+    for severity, mask in (
+        ("error", share >= OVERLAP_ERROR),
+        ("warn", (share >= OVERLAP_WARN) & (share < OVERLAP_ERROR)),
+    ):
+        if not mask.any():
+            continue
+        order = np.argsort(-share[mask], kind="stable")
+        rows = tuple(
+            {
+                "file": path.name,
+                "row": int(frame["row"].iloc[a]),
+                "id": frame["id"].iloc[a],
+                "other_id": frame["id"].iloc[b],
+                "overlap_ha": round(float(c) / 1e4, 4),
+                "share_of_smaller": round(float(s), 4),
+            }
+            for a, b, c, s in zip(
+                left[mask][order],
+                right[mask][order],
+                common[mask][order],
+                share[mask][order],
+                strict=True,
+            )
+        )
+        findings.append(
+            Finding(
+                "geometry_overlap",
+                "error" if severity == "error" else "warn",
+                f"{path}: {len(rows)} pairs of units overlap: {rows_text(rows)}. Each pixel goes "
+                "to the smaller unit of the two; mend the boundaries if that is not right",
+                rows,
+            )
+        )
+    return findings
+
+
+def place(
+    frame: gpd.GeoDataFrame, path: Path, box: tuple[float, float, float, float]
+) -> list[Finding]:
+    """Findings on where the polygons lie: in their CRS's range, and in the country's box.
+
+    Args:
+        frame: polygons in any CRS.
+        path: for messages.
+        box: west, south, east, north in degrees.
+    """
+    import numpy as np
+
+    findings: list[Finding] = []
+    bounds = frame.geometry.bounds.to_numpy()
+
+    def rows_of(mask, problem: str) -> tuple[dict, ...]:
+        return tuple(
+            {"file": path.name, "row": int(r), "id": i, "name": n, "problem": problem}
+            for r, i, n in zip(
+                frame["row"][mask], frame["id"][mask], frame["name"][mask], strict=True
+            )
+        )
+
+    if frame.crs.is_geographic:
+        outside = (np.abs(bounds[:, [0, 2]]) > 360).any(1) | (np.abs(bounds[:, [1, 3]]) > 90).any(1)
+        if outside.any():
+            rows = rows_of(outside, "not degrees")
+            part = "all" if outside.all() else f"{len(rows)} of {len(frame)}"
+            swapped = outside.all() and (np.abs(bounds[:, [0, 2]]) <= 90).all()
+            hint = (
+                "Latitude and longitude seem to be swapped"
+                if swapped
+                else "They seem to be metres: the file mixes two CRS, or states the wrong one"
+            )
+            findings.append(
+                Finding(
+                    "geometry_place",
+                    "error",
+                    f"{path}: {part} units lie outside the degrees of {frame.crs.to_string()}: "
+                    f"{rows_text(rows)}. {hint}; export it again in one CRS",
+                    rows,
+                )
+            )
+            return findings
+    degrees = frame.geometry.to_crs(LON_LAT).bounds.to_numpy()
+    west, south, east, north = box
+    with np.errstate(invalid="ignore"):
+        near = (
+            (degrees[:, 0] <= east)
+            & (degrees[:, 2] >= west)
+            & (degrees[:, 1] <= north)
+            & (degrees[:, 3] >= south)
+            & np.isfinite(degrees).all(1)
+        )
+    if near.all():
+        return findings
+    rows = rows_of(~near, "outside the country's box")
+    hint = "Correct the file, the country's box, or its grid"
+    if not near.any():
+        turned = (
+            (degrees[:, 1] <= east)
+            & (degrees[:, 3] >= west)
+            & (degrees[:, 0] <= north)
+            & (degrees[:, 2] >= south)
+        )
+        hint = (
+            "Latitude and longitude are swapped: export the file again"
+            if turned.any()
+            else "The file is of another country, or its CRS is not the one it states"
+        )
+    findings.append(
+        Finding(
+            "geometry_place",
+            "error",
+            f"{path}: {len(rows)} of {len(frame)} units lie outside the country's box "
+            f"({west:.3f}, {south:.3f}, {east:.3f}, {north:.3f}): {rows_text(rows)}. {hint}",
+            rows,
+        )
+    )
+    return findings
