@@ -1,1 +1,9 @@
 """The orchestration: Dagster assets that call popcorn_ml and record what they made from what."""
+
+import warnings
+
+import dagster as dg
+
+# Partitioned checks and data versions on outputs are used on purpose, the release being pinned.
+for _notice in (dg.PreviewWarning, dg.BetaWarning):
+    warnings.filterwarnings("ignore", category=_notice)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
-from popcorn_ml.imagery.settings import GridSettings, ImagerySettings
+from popcorn_ml.imagery.settings import ImagerySettings
 
 COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
 PACKAGED = Path(__file__).parent / "countries"
@@ -30,8 +30,32 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class GridSettings(_Section):
+    """The country's grid; its origin and size are snapped to whole hectares.
+
+    Attributes:
+        crs: authority code of the CRS, metric unless the country keeps a published grid.
+        bounds: west, south, east, north, in `crs`.
+        step: pixel side in CRS units.
+    """
+
+    crs: str
+    bounds: tuple[float, float, float, float]
+    step: float = Field(10.0, gt=0)
+
+    def grid(self) -> Grid:
+        """The grid."""
+        return Grid.covering(self.crs, self.bounds, self.step)
+
+
 class TrainingSettings(_Section):
-    """How a country's checkpoints are trained; defaults as published (arXiv 2311.14006)."""
+    """How a country's checkpoints are trained; defaults as published (arXiv 2311.14006).
+
+    Attributes:
+        members: checkpoints in the ensemble, with seeds `first_seed`, `first_seed` + 1, ...
+        initial_bias: first guess at people per built-up pixel; None works it out from the census.
+        The others: as in popcorn_ml.training.spec.TrainingSpec.
+    """
 
     members: int = Field(5, ge=1, le=50)
     first_seed: int = Field(1600, ge=0)
@@ -42,9 +66,9 @@ class TrainingSettings(_Section):
     weight_decay: float = Field(1e-5, ge=0)
     gradient_clip: float = Field(0.01, gt=0)
     batch_units: int = Field(2, ge=1)
-    initial_bias: float | Literal["auto"] = "auto"
+    initial_bias: float | None = None
     held_out_share: float = Field(0.1, ge=0, lt=0.9)
-    max_pixels_per_step: int = Field(4_000_000, ge=4096)
+    max_pixels_per_step: int = Field(1_000_000, ge=16_384)
 
     def seeds(self) -> list[int]:
         """One seed a member."""

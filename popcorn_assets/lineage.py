@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,15 +25,14 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets.partitions import country_and_year
-from popcorn_assets.show import as_metadata
+from popcorn_assets.show import PICTURE, as_check_result, as_metadata
 from popcorn_assets.store import Address, Store, Version, sha256
 from popcorn_ml.errors import StoreError
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
 
-PICTURE = "picture.png"
-"""A version's file of this name is what an operator sees first."""
+PROGRESS_SECONDS = 5.0
 
 _LIBRARIES = ("dagster", "torch", "numpy", "rasterio", "duckdb", "geopandas", "odc-stac")
 
@@ -44,14 +44,22 @@ class Outcome:
     Attributes:
         shown: title -> number, text, list or table row; shown in the UI, in this order.
         facts: kept in the manifest only, for instance the scenes used.
+        checks: verdicts on what was written: objects with name, passed, severity ("error" or
+            "warn") and message, and optionally rows (offending ones) or metadata.
     """
 
     shown: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    checks: Iterable[Any] = ()
 
 
 class Making:
-    """One materialisation of one asset."""
+    """One materialisation of one asset.
+
+    Attributes:
+        country, year: of the partition; empty and 0 for an unpartitioned asset.
+        reuse: whether a current version may be taken from the store; the run's tag says so.
+    """
 
     def __init__(
         self,
@@ -63,8 +71,9 @@ class Making:
         partitioned: bool = True,
     ) -> None:
         self.context, self.store, self.code_version = context, store, code_version
-        self.country, self.year = country_and_year(context) if partitioned else (None, None)
-        self.address = Address(asset, self.country, self.year)
+        self.country, self.year = country_and_year(context) if partitioned else ("", 0)
+        self.address = Address(asset, self.country, self.year) if partitioned else Address(asset)
+        self.reuse = context.run.tags.get(REUSE_TAG) == "true"
         self.started = datetime.now(UTC)
         self.inputs: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
@@ -123,6 +132,35 @@ class Making:
         )
         return path
 
+    def parameter(self, **values: Any) -> None:
+        """Note settings that the contents depend on, as plain values."""
+        self.parameters.update(values)
+
+    def noted(self) -> dict[str, Any]:
+        """Inputs, sources and parameters as plain values, for a later step of the same graph."""
+        return {"inputs": self.inputs, "sources": self.sources, "parameters": self.parameters}
+
+    def restore(self, noted: dict[str, Any]) -> None:
+        """Take over what an earlier step noted: what was planned is what is published."""
+        self.inputs, self.sources = noted["inputs"], noted["sources"]
+        self.parameters = noted["parameters"]
+
+    def work(self) -> Path:
+        """A folder for half-done work of exactly this recipe, which a later run resumes."""
+        return self.store.work(self.address, self.recipe())
+
+    def progress(self, unit: str) -> Callable[[int, int], None]:
+        """A callback that logs "done of total" at the start, the end and every few seconds."""
+        state = {"last": -PROGRESS_SECONDS}
+
+        def report(done: int, total: int) -> None:
+            now = time.monotonic()
+            if done >= total or now - state["last"] >= PROGRESS_SECONDS:
+                state["last"] = now
+                self.context.log.info(f"{done} of {total} {unit}")
+
+        return report
+
     def recipe(self) -> str:
         """Hash of everything the contents depend on."""
         inputs = [
@@ -137,7 +175,7 @@ class Making:
 
     def current(self) -> Version | None:
         """The stored version, if this run may reuse it and it was made by the same recipe."""
-        if self.context.run.tags.get(REUSE_TAG) != "true":
+        if not self.reuse:
             return None
         try:
             found = self.store.find(self.address)
@@ -150,25 +188,23 @@ class Making:
             return None
         return found
 
-    def publish(
-        self, make: Callable[[Path], Outcome], parameters: dict[str, Any] | None = None
-    ) -> dg.MaterializeResult:
+    def publish(self, make: Callable[[Path], Outcome]) -> dg.MaterializeResult:
         """Run `make` on a draft folder and publish what it wrote, or reuse what is current.
+
+        Inputs, sources and parameters are all noted before.
 
         Args:
             make: writes files into the folder it is given and says what it wrote.
-            parameters: settings the contents depend on, as plain values.
         """
-        version = self.publish_version(make, parameters)
+        version = self.publish_version(make)
         return dg.MaterializeResult(
-            metadata=self.metadata(version), data_version=dg.DataVersion(version.version)
+            metadata=self.metadata(version),
+            data_version=dg.DataVersion(version.version),
+            check_results=[as_check_result(check) for check in version.manifest()["checks"]],
         )
 
-    def publish_version(
-        self, make: Callable[[Path], Outcome], parameters: dict[str, Any] | None = None
-    ) -> Version:
+    def publish_version(self, make: Callable[[Path], Outcome]) -> Version:
         """As `publish`, for graph-backed assets that yield their own output."""
-        self.parameters.update(parameters or {})
         found = self.current()
         if found is not None:
             self.context.log.info(f"{self.address} is current: version {found.version} reused")
@@ -195,13 +231,14 @@ class Making:
         return {
             "schema": 1,
             "asset": self.address.asset,
-            "country": self.country,
-            "year": self.year,
+            "country": self.address.country,
+            "year": self.address.year,
             "recipe": self.recipe(),
             "inputs": self.inputs,
             "sources": self.sources,
             "parameters": self.parameters,
             "shown": outcome.shown,
+            "checks": [_plain_check(check) for check in outcome.checks],
             "facts": outcome.facts,
             "code": {"version": self.code_version, **code_state()},
             "libraries": library_versions(),
@@ -209,6 +246,17 @@ class Making:
             "started": self.started.isoformat(),
             "finished": datetime.now(UTC).isoformat(),
         }
+
+
+def _plain_check(check: Any) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "passed": bool(check.passed),
+        "severity": check.severity,
+        "message": check.message,
+        "rows": [dict(row) for row in getattr(check, "rows", ())],
+        "metadata": dict(getattr(check, "metadata", {})),
+    }
 
 
 @cache

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from popcorn_assets.country import Country
 from popcorn_assets.store import Store
+from popcorn_ml.imagery.secrets import Secrets
+from popcorn_ml.imagery.settings import ImagerySettings
+from popcorn_ml.imagery.source import open_source
 
 DATA_VARIABLE = "POPCORN_DATA"
 
@@ -45,19 +49,63 @@ class WarehouseResource(dg.ConfigurableResource):
         return Path(self.path) if self.path else data_root() / "warehouse.duckdb"
 
 
+class ImageryResource(dg.ConfigurableResource):
+    """Where imagery comes from, and what is needed to be let in.
+
+    Attributes:
+        source: a source for this run instead of the one in the country's file; empty means that.
+        earthengine_project: Google Cloud project that Earth Engine's use is counted on.
+        earthengine_key_file: service account key; empty means application default credentials.
+        planetary_computer_key: subscription key; empty means anonymous, with lower limits.
+    """
+
+    source: str = ""
+    earthengine_project: str = ""
+    earthengine_key_file: str = ""
+    planetary_computer_key: str = ""
+
+    def settings_of(self, country: Country) -> ImagerySettings:
+        """The country's imagery settings, its relative paths taken from the store's root."""
+        settings = country.imagery.rooted(data_root())
+        return settings.using(self.source) if self.source else settings
+
+    def secrets(self) -> Secrets:
+        """Credentials, never part of a manifest."""
+        return Secrets(
+            earthengine_project=self.earthengine_project or None,
+            earthengine_key_file=Path(self.earthengine_key_file)
+            if self.earthengine_key_file
+            else None,
+            planetary_computer_key=self.planetary_computer_key or None,
+        )
+
+    def fingerprint(self, settings: ImagerySettings) -> str:
+        """What the source itself says it depends on, such as the digest of an item collection."""
+        source = open_source(settings, self.secrets())
+        try:
+            return source.fingerprint()
+        finally:
+            source.close()
+
+
 class ComputeResource(dg.ConfigurableResource):
     """Where training and mapping run.
 
     Attributes:
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        precision: 32, or bf16 for mixed precision on a GPU.
+        precision: float32, or bfloat16 for speed on a GPU.
         threads: CPU threads of a step; 0 means all cores.
     """
 
     device: str = "auto"
-    precision: str = "32"
+    precision: str = "float32"
     threads: int = 0
 
     def thread_count(self) -> int:
         """CPU threads a step may use."""
         return self.threads or os.cpu_count() or 1
+
+
+def published_weights() -> Path:
+    """Where `popcorn weights` puts the published extractor."""
+    return data_root() / "weights" / "published.safetensors"

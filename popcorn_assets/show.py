@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+if TYPE_CHECKING:
+    from popcorn_ml.pictures import Kind
+
+PICTURE = "picture.png"
+"""A version's file of this name is what an operator sees first."""
+
+PICTURE_PX = 400
+"""Longest side of a picture: each is kept in Dagster's event log."""
+
 MAX_PICTURE_BYTES = 1_500_000
+
+
+def save_picture(folder: Path, source: Path, kind: Kind) -> None:
+    """Write a small picture of a raster as the folder's picture."""
+    from popcorn_ml.pictures import thumbnail
+
+    (folder / PICTURE).write_bytes(thumbnail(source, kind, max_px=PICTURE_PX))
 
 
 def as_metadata(
@@ -40,6 +56,21 @@ def as_metadata(
     return result
 
 
+def as_check_result(check: dict[str, Any]) -> dg.AssetCheckResult:
+    """A verdict kept in a manifest as Dagster's; only a failed error blocks what follows."""
+    warn = check["severity"] == "warn"
+    metadata = {title: _value(value) for title, value in check["metadata"].items()}
+    if check["rows"]:
+        metadata["rows"] = dg.MetadataValue.md(markdown_table(check["rows"]))
+    return dg.AssetCheckResult(
+        check_name=check["name"],
+        passed=check["passed"],
+        severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
+        description=check["message"],
+        metadata=metadata,
+    )
+
+
 def markdown_image(png: bytes) -> str:
     """A picture as markdown that needs no server."""
     return f"![picture](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
@@ -49,9 +80,9 @@ def markdown_table(rows: list[dict[str, Any]]) -> str:
     """Rows of equal keys as a markdown table."""
     if not rows:
         return "(none)"
-    head = list(rows[0])
+    head = list(dict.fromkeys(key for row in rows for key in row))
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(_cell(row.get(k)) for k in head) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cell(row.get(k, "")) for k in head) + " |" for row in rows]
     return "\n".join(lines)
 
 

@@ -1,0 +1,208 @@
+"""Census assets: units with their geometry and place on the grid, and people per unit and year.
+
+Files go to the store, tables to the warehouse; what a row must be is popcorn_ml.census's business.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+
+from popcorn_assets.country import Country, load_country
+from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.resources import StoreResource, WarehouseResource, data_root
+from popcorn_assets.show import save_picture
+from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
+from popcorn_ml.errors import CensusError
+
+GROUP = "census"
+POOL = "duckdb"
+UNITS = "census_units"
+COUNTS = "census_counts"
+
+
+def census_folders(country: str) -> list[Path]:
+    """Where the files that a country's file names are looked for, in this order."""
+    return [data_root() / "census" / country, data_root()]
+
+
+def census_files(country: Country) -> Iterator[Path]:
+    """Every census file of a country.
+
+    Raises:
+        CensusError: one of them is in none of the folders.
+    """
+    from popcorn_ml.census.readers import Files
+
+    with Files(census_folders(country.code)) as files:
+        for level in country.census.levels.values():
+            named = [level.boundaries, *level.counts, *(c.boundaries for c in level.counts)]
+            for file in named:
+                if file is not None:
+                    yield files.path(file.file)
+
+
+@dg.asset(
+    name=UNITS,
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    pool=POOL,
+    kinds={"duckdb", "cog"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            name, asset=UNITS, description=text, blocking=True, partitions_def=COUNTRY_YEAR
+        )
+        for name, text in UNIT_CHECKS.items()
+    ],
+)
+def census_units(
+    context: dg.AssetExecutionContext, store: StoreResource, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """Census units of every level: geometry in the warehouse, unit numbers on the grid."""
+    from popcorn_ml.census.build import prepare_units
+    from popcorn_ml.warehouse import Warehouse
+
+    making = Making(context, store.open(), UNITS, code_version="1")
+    country = load_country(making.country)
+    grid = country.pixel_grid()
+    tables = Warehouse(warehouse.file())
+    for path in sorted(set(census_files(country))):
+        making.source(path)
+    making.parameter(grid=grid.as_dict(), census=country.census.model_dump(mode="json"))
+    making.reuse = making.reuse and tables.holds("units", making.country, making.year)
+
+    def make(folder: Path) -> Outcome:
+        report = prepare_units(
+            making.country,
+            making.year,
+            country.census,
+            grid,
+            folder,
+            census_folders(country.code),
+            progress=making.progress("strips"),
+        )
+        tables.replace_units(making.country, making.year, report.units)
+        tables.replace_sources(making.country, making.year, UNITS, report.sources)
+        train = report.rasters[country.census.train_level]
+        save_picture(folder, train, "units")
+        return Outcome(
+            shown={
+                "levels": [
+                    {"level": level, **numbers}
+                    for level, numbers in report.coverage["levels"].items()
+                ]
+            },
+            checks=report.checks,
+        )
+
+    return making.publish(make)
+
+
+@dg.asset(
+    name=COUNTS,
+    deps=[census_units],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    pool=POOL,
+    kinds={"duckdb"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            name, asset=COUNTS, description=text, blocking=True, partitions_def=COUNTRY_YEAR
+        )
+        for name, text in COUNT_CHECKS.items()
+    ],
+)
+def census_counts(
+    context: dg.AssetExecutionContext, store: StoreResource, warehouse: WarehouseResource
+) -> dg.MaterializeResult:
+    """People per census unit in the partition's year: counted, or projected by a stated rule."""
+    from popcorn_ml.census.build import prepare_counts
+    from popcorn_ml.warehouse import Warehouse
+
+    making = Making(context, store.open(), COUNTS, code_version="1")
+    country = load_country(making.country)
+    tables = Warehouse(warehouse.file())
+    units = making.input(UNITS)
+    for path in sorted(set(census_files(country))):
+        making.source(path)
+    making.parameter(census=country.census.model_dump(mode="json"))
+    making.reuse = making.reuse and tables.holds("counts", making.country, making.year)
+
+    def make(folder: Path) -> Outcome:
+        report = prepare_counts(
+            making.country,
+            making.year,
+            country.census,
+            units.path,
+            folder,
+            census_folders(country.code),
+        )
+        tables.replace_counts(making.country, making.year, report.counts)
+        tables.replace_sources(making.country, making.year, COUNTS, report.sources)
+        return Outcome(
+            shown={
+                "people": report.totals[country.census.train_level],
+                "levels": [
+                    {"level": level, **numbers}
+                    for level, numbers in report.coverage["levels"].items()
+                ],
+            },
+            checks=report.checks,
+        )
+
+    return making.publish(make)
+
+
+def units_raster(making: Making, level: str) -> Path:
+    """The raster of a level's unit numbers, noted as an input."""
+    return making.input(UNITS).file(f"units_{level}.tif")
+
+
+def counts_file(making: Making, level: str) -> Path:
+    """The JSON list of a level's counts, noted as an input."""
+    return making.input(COUNTS).file(f"counts_{level}.json")
+
+
+def counts_by_number(
+    making: Making, level: str, *, complete: bool = True
+) -> tuple[Path, list[float]]:
+    """The raster of a level's units, and the people of units 1..n; both noted as inputs.
+
+    Args:
+        complete: refuse a unit with pixels and no count; otherwise its people are NaN.
+
+    Raises:
+        CensusError: a unit on the grid has no count.
+    """
+    import pyarrow.parquet as pq
+
+    raster, counts = units_raster(making, level), counts_file(making, level)
+    known = {entry["number"]: entry["people"] for entry in json.loads(counts.read_text("utf-8"))}
+    table = pq.read_table(raster.with_suffix(".parquet"), columns=["number", "id", "pixels"])
+    people: list[float] = []
+    absent: list[str] = []
+    for unit in sorted(table.to_pylist(), key=lambda row: row["number"]):
+        if unit["number"] in known:
+            people.append(float(known[unit["number"]]))
+        elif unit["pixels"] == 0:  # merged with a neighbour, or off the grid
+            people.append(0.0)
+        else:
+            people.append(math.nan)
+            absent.append(unit["id"])
+    if absent and complete:
+        raise CensusError(
+            f"{len(absent)} units of level {level} have pixels and no count",
+            where=counts,
+            expected="a count for every unit",
+            found="none for " + ", ".join(absent[:10]),
+            remedy="see the checks of census_counts: they name the rows",
+        )
+    return raster, people
+
+
+assets: list[dg.AssetsDefinition] = [census_units, census_counts]

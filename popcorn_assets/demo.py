@@ -1,0 +1,173 @@
+"""`popcorn demo`: a simulated country from its scenes to evaluated maps, as two Dagster runs.
+
+The first run trains on 2020 and maps it; the second maps 2021 with the model of 2020. Both are
+ordinary runs of ordinary jobs in the persistent instance, so that the UI shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
+from popcorn_assets.console import QUIET, failure_text, printing
+from popcorn_assets.lineage import REUSE_TAG
+from popcorn_assets.partitions import partition_key
+from popcorn_assets.resources import StoreResource, data_root
+from popcorn_assets.store import Address, write_json
+
+COUNTRY = "demo"
+RUNS = ((2020, COUNTRY_YEAR_JOB, "train and map"), (2021, REFRESH_JOB, "map with the 2020 model"))
+OWNER_TAG = "popcorn/process"
+
+APPROACHES = {
+    "uniform": "uniform disaggregation",
+    "builtup": "built-up disaggregation",
+    "map": "map",
+    "adjusted": "adjusted map",
+}
+
+
+def run_demo() -> int:
+    """Run the demo and print what came out; the exit code."""
+    started = time.monotonic()
+    console = Console()
+    console.print(f"[bold]The demo country[/bold], in {data_root()}")
+    write_scenes(console)
+    instance = dg.DagsterInstance.get()
+    end_abandoned_runs(instance)
+    seconds: dict[str, float] = {}
+    for year, job, purpose in RUNS:
+        console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
+        run_id = str(uuid.uuid4())
+        if not execute(instance, job, year, run_id, console):
+            console.print(f"[red]The run failed.[/red] {failure_text(instance, run_id)}")
+            console.print(f"Its log: make ui, then Runs, then {run_id[:8]}")
+            return 1
+        for stats in instance.get_run_step_stats(run_id):
+            if stats.start_time and stats.end_time:
+                name = f"{year}.{stats.step_key}"
+                seconds[name] = round(stats.end_time - stats.start_time, 3)
+    summary = summarise(seconds, time.monotonic() - started)
+    path = data_root() / "demo" / "summary.json"
+    write_json(path, summary)
+    print_summary(console, summary, path)
+    return 0
+
+
+def write_scenes(console: Console) -> None:
+    """The demo's scenes, census and hidden truth, unless they are there already."""
+    from popcorn_ml.simulate import demo_spec, write_country
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("scenes, census and truth", total=None)
+        write_country(
+            data_root() / "demo",
+            demo_spec(),
+            [year for year, _, _ in RUNS],
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def execute(
+    instance: dg.DagsterInstance, job: str, year: int, run_id: str, console: Console
+) -> bool:
+    """One run of a job in this process; whether it succeeded."""
+    from popcorn_assets.definitions import defs
+
+    with printing(instance, run_id, console):
+        result = defs.resolve_job_def(job).execute_in_process(
+            run_config=QUIET,
+            instance=instance,
+            partition_key=partition_key(COUNTRY, year),
+            tags={REUSE_TAG: "true", OWNER_TAG: f"{socket.gethostname()}:{os.getpid()}"},
+            run_id=run_id,
+            raise_on_error=False,
+        )
+    return result.success
+
+
+def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
+    """Report demo runs whose process is gone as failed: the UI would show them running."""
+    for run in instance.get_runs():
+        owner = run.tags.get(OWNER_TAG, "")
+        host, _, pid = owner.partition(":")
+        if run.status in FINISHED_STATUSES or host != socket.gethostname():
+            continue
+        if not psutil.pid_exists(int(pid)):
+            instance.report_run_failed(run, "the process of this run ended before the run did")
+
+
+def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
+    """The figures of both years as plain values."""
+    store = StoreResource().open()
+    metrics: dict[str, Any] = {}
+    totals: dict[str, Any] = {}
+    for year, _, _ in RUNS:
+        path = store.latest(Address("evaluation", COUNTRY, year)).file("metrics.json")
+        found = json.loads(path.read_text("utf-8"))
+        metrics[str(year)] = found["metrics"]
+        totals[str(year)] = {
+            "predicted": found["totals"]["map"],
+            "adjusted": found["totals"]["adjusted"],
+            "true": found["totals"]["true"],
+        }
+    peak_kb = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return {
+        "metrics": metrics,
+        "totals": totals,
+        "seconds": seconds,
+        "wall_seconds": round(wall, 1),
+        "peak_rss_mb": round(peak_kb / 1024, 1),
+    }
+
+
+def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None:
+    """The table of the two years."""
+    for year, approaches in summary["metrics"].items():
+        table = Table(
+            title=f"\n{COUNTRY} {year}: against the true population", title_justify="left"
+        )
+        table.add_column("")
+        for per in ("hectare", "unit"):
+            for name in ("R2", "MAE", "RMSE"):
+                table.add_column(f"{name}\nper {per}", justify="right")
+        for approach, title in APPROACHES.items():
+            cells = [
+                f"{approaches[approach][per][name]:.2f}"
+                for per in ("hectare", "unit")
+                for name in ("r2", "mae", "rmse")
+            ]
+            table.add_row(title, *cells)
+        console.print(table)
+        people = summary["totals"][year]
+        console.print(
+            f"People: {people['predicted']:,.0f} on the map, {people['true']:,.0f} in truth "
+            f"({people['predicted'] / people['true'] - 1:+.1%})"
+        )
+    console.print(
+        f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
+        f"The same figures: {path}\nSee the assets and their pictures: make ui"
+    )

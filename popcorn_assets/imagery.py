@@ -1,0 +1,146 @@
+"""Imagery assets: eight seasonal composites, then the same with their gaps filled, a sensor each.
+
+One factory makes the season assets, so that one season can be made again alone. How a composite
+comes about is popcorn_ml.imagery's business.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.country import load_country
+from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.show import save_picture
+from popcorn_ml.pictures import Kind
+from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Season, Sensor, season_period
+
+GROUP = "imagery"
+POOL = "imagery"
+
+SENSOR_NAMES: dict[Sensor, str] = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
+UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
+COMPOSITE = "composite.tif"
+LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
+
+
+def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
+    """The asset of one sensor's composite of one season."""
+
+    @dg.asset(
+        name=f"{sensor}_{season}",
+        partitions_def=COUNTRY_YEAR,
+        group_name=GROUP,
+        pool=POOL,
+        kinds={"cog", sensor},
+        code_version="1",
+        description=f"{SENSOR_NAMES[sensor]} composite of {season}: per-pixel median of the clear "
+        f"observations, {', '.join(BANDS[sensor])} in {UNITS[sensor]}, with their count.",
+    )
+    def composite(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        imagery: ImageryResource,
+        compute: ComputeResource,
+    ) -> dg.MaterializeResult:
+        from popcorn_ml.imagery.build import build_season
+
+        making = Making(context, store.open(), f"{sensor}_{season}", code_version="1")
+        country = load_country(making.country)
+        settings = imagery.settings_of(country)
+        grid = country.pixel_grid()
+        period = season_period(making.year, season)
+        making.parameter(
+            grid=grid.as_dict(),
+            imagery=country.imagery.as_dict(),
+            source=imagery.fingerprint(settings),
+            period=[period.start.isoformat(), period.end.isoformat()],
+        )
+
+        def make(folder: Path) -> Outcome:
+            report = build_season(
+                sensor,
+                season,
+                making.year,
+                grid,
+                settings,
+                folder,
+                making.work(),
+                workers=compute.thread_count(),
+                progress=making.progress("tiles"),
+                secrets=imagery.secrets(),
+            )
+            save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
+            return Outcome(_shown(report.as_dict()), report.as_dict())
+
+        return making.publish(make)
+
+    return composite
+
+
+def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
+    """The asset of one sensor's four seasons with their gaps filled."""
+    upstream = [f"{sensor}_{season}" for season in SEASONS]
+
+    @dg.asset(
+        name=f"{sensor}_composites",
+        deps=upstream,
+        partitions_def=COUNTRY_YEAR,
+        group_name=GROUP,
+        kinds={"cog", sensor},
+        code_version="1",
+        description=f"{SENSOR_NAMES[sensor]} composites of the four seasons, gaps filled by stated "
+        "rules (neighbouring seasons, the other orbit, nearest pixel of the same band); what "
+        "stays empty stays nodata. What the networks read.",
+    )
+    def composites(
+        context: dg.AssetExecutionContext, store: StoreResource, imagery: ImageryResource
+    ) -> dg.MaterializeResult:
+        from popcorn_ml.imagery.build import fill_gaps
+
+        making = Making(context, store.open(), f"{sensor}_composites", code_version="1")
+        country = load_country(making.country)
+        settings = imagery.settings_of(country)
+        grid = country.pixel_grid()
+        seasons = {season: making.input(f"{sensor}_{season}").path for season in SEASONS}
+
+        making.parameter(grid=grid.as_dict(), gaps=settings.gaps.model_dump(mode="json"))
+
+        def make(folder: Path) -> Outcome:
+            report = fill_gaps(
+                sensor, seasons, grid, settings, folder, progress=making.progress("blocks")
+            )
+            save_picture(folder, folder / "summer.tif", LOOKS[sensor])
+            return Outcome(report.as_dict(), report.as_dict())
+
+        return making.publish(make)
+
+    return composites
+
+
+def _shown(report: dict[str, Any]) -> dict[str, Any]:
+    """What an operator looks at of a season's report."""
+    shown: dict[str, Any] = {
+        "scenes": len(report["scenes"]),
+        "nodata share": report["nodata_share"],
+        "clear observations, median": report["clear"]["median"],
+        "from": report["start"][:10],
+        "until, exclusive": report["end"][:10],
+        "bands": [{"band": band, **stats} for band, stats in report["bands"].items()],
+        "tiles": report["tiles"],
+        "traffic": report["traffic"],
+        "provenance": report["provenance"],
+    }
+    if report["orbit"]:
+        shown["orbit"] = report["orbit"]
+    if report["lost"]:
+        shown["lost scene assets"] = report["lost"]
+    return shown
+
+
+assets: list[dg.AssetsDefinition] = [
+    *(season_asset(sensor, season) for sensor in SENSORS for season in SEASONS),
+    *(filled_asset(sensor) for sensor in SENSORS),
+]

@@ -1,0 +1,241 @@
+"""Map assets: built-up area, population and its spread, adjusted to the census, per hectare.
+
+The networks and the arithmetic are popcorn_ml.mapping's business.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.census import counts_by_number
+from popcorn_assets.country import load_country
+from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.show import save_picture
+from popcorn_assets.training import (
+    DEPLOYED,
+    EXTRACTOR,
+    composites_by_season,
+    deployed_members,
+    extractor_file,
+)
+
+GROUP = "maps"
+GPU_POOL = "gpu"
+
+BUILTUP = "builtup_score.tif"
+POPULATION = "population.tif"
+POPULATION_STD = "population_std.tif"
+MEMBERS = "population_members.tif"
+FACTOR = "factor.tif"
+
+
+@dg.asset(
+    deps=[EXTRACTOR, "s1_composites", "s2_composites"],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    pool=GPU_POOL,
+    kinds={"cog", "pytorch"},
+    code_version="1",
+)
+def builtup_area(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """Built-up score (0 to 1) of every pixel in each season, by the frozen extractor."""
+    from popcorn_ml.mapping.builtup import map_builtup
+
+    from popcorn_ml.model.weights import load_extractor
+
+    making = Making(context, store.open(), "builtup_area", code_version="1")
+    country = load_country(making.country)
+    grid = country.pixel_grid()
+    composites = composites_by_season(making)
+    weights = extractor_file(making, country)
+    making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)
+
+    def make(folder: Path) -> Outcome:
+        map_builtup(
+            load_extractor(weights),
+            composites,
+            grid,
+            folder / BUILTUP,
+            tile_px=country.mapping.tile_px,
+            threads=compute.thread_count(),
+            progress=making.progress("tiles"),
+        )
+        save_picture(folder, folder / BUILTUP, "builtup")
+        return Outcome({"extractor": country.extractor, **_summary(folder / BUILTUP, total=False)})
+
+    return making.publish(make)
+
+
+@dg.asset(
+    deps=[DEPLOYED, "s1_composites", "s2_composites", builtup_area],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    pool=GPU_POOL,
+    kinds={"cog", "pytorch"},
+    code_version="1",
+)
+def population_map(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """People per pixel by the deployed model, mean of the members, and the members' spread."""
+    from popcorn_ml.mapping.predict import MappingSpec, map_population
+
+    making = Making(context, store.open(), "population_map", code_version="1")
+    country = load_country(making.country)
+    grid = country.pixel_grid()
+    composites = composites_by_season(making)
+    builtup = making.input("builtup_area").file(BUILTUP)
+    deployed = deployed_members(making)
+    making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)
+
+    def make(folder: Path) -> Outcome:
+        map_population(
+            MappingSpec(
+                composites=composites,
+                builtup=builtup,
+                members=deployed.files,
+                grid=grid,
+                out=folder,
+                tile_px=country.mapping.tile_px,
+                device=compute.device,
+                precision=compute.precision,
+                threads=compute.thread_count(),
+            ),
+            progress=making.progress("tiles"),
+        )
+        save_picture(folder, folder / POPULATION, "population")
+        spread = _summary(folder / POPULATION_STD)
+        return Outcome(
+            {
+                **_summary(folder / POPULATION),
+                "sum of spread": spread["people"],
+                "model": deployed.title,
+                "members": len(deployed.files),
+            }
+        )
+
+    return making.publish(make)
+
+
+@dg.asset(
+    deps=[population_map, "census_units", "census_counts"],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    kinds={"cog"},
+    code_version="1",
+)
+def adjusted_map(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """People per pixel, scaled so that every census unit's sum is its count."""
+    from popcorn_ml.mapping.dasymetric import adjust_map
+
+    making = Making(context, store.open(), "adjusted_map", code_version="1")
+    country = load_country(making.country)
+    level = country.census.train_level
+    predicted = making.input("population_map")
+    units, people = counts_by_number(making, level)
+    making.parameter(level=level)
+
+    def make(folder: Path) -> Outcome:
+        adjustment = adjust_map(
+            predicted.file(POPULATION),
+            predicted.file(POPULATION_STD),
+            predicted.file(BUILTUP),
+            units,
+            people,
+            country.pixel_grid(),
+            folder,
+            threads=compute.thread_count(),
+            tags={"census_level": level},
+            progress=making.progress("blocks"),
+        )
+        save_picture(folder, folder / POPULATION, "population")
+        return Outcome(
+            {
+                **_summary(folder / POPULATION),
+                "census people": float(sum(people)),
+                "predicted before adjustment": float(adjustment.predicted[1:].sum()),
+                "predicted outside all units": float(adjustment.predicted[0]),
+                "units that fell back": [
+                    {"unit": unit, "people": count, "placed by": method}
+                    for unit, count, method in adjustment.fallbacks
+                ],
+                "people without a place": float(sum(p for _, p in adjustment.unplaced)),
+            }
+        )
+
+    return making.publish(make)
+
+
+@dg.asset(
+    deps=[population_map, adjusted_map],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    kinds={"cog"},
+    code_version="1",
+)
+def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """People per hectare and the members' spread: the product. Unadjusted sums lie beside it."""
+    from popcorn_ml.mapping.aggregate import aggregate_map
+
+    making = Making(context, store.open(), "hectare_map", code_version="1")
+    country = load_country(making.country)
+    grid = country.pixel_grid()
+    predicted, adjusted = making.input("population_map"), making.input("adjusted_map")
+    members = predicted.file(MEMBERS)
+
+    def make(folder: Path) -> Outcome:
+        aggregate_map(
+            adjusted.file(POPULATION),
+            members,
+            grid,
+            folder,
+            factor=adjusted.file(FACTOR),
+            tags={"adjusted_to_census": "yes"},
+            progress=making.progress("blocks"),
+        )
+        aggregate_map(
+            predicted.file(POPULATION),
+            members,
+            grid,
+            folder / "unadjusted",
+            tags={"adjusted_to_census": "no"},
+        )
+        save_picture(folder, folder / POPULATION, "population")
+        return Outcome({**_summary(folder / POPULATION), **_hectare_area(grid)})
+
+    return making.publish(make)
+
+
+def _summary(path: Path, *, total: bool = True) -> dict[str, Any]:
+    """Total (or mean) and nodata share of a raster's first band, block by block."""
+    import numpy as np
+
+    from popcorn_ml import raster
+
+    grid = raster.grid_of(path)
+    people, missing = 0.0, 0
+    for tile in grid.tiles(1024):
+        values = raster.read_float(path, tile.core, 1)
+        people += float(np.nansum(values, dtype=np.float64))
+        missing += int(np.isnan(values).sum())
+    pixels = grid.width * grid.height
+    share = missing / pixels
+    if total:
+        return {"people": people, "nodata share": share}
+    return {"mean": people / max(pixels - missing, 1), "nodata share": share}
+
+
+def _hectare_area(grid: Any) -> dict[str, float]:
+    """True area of a cell, which on a geographic grid is no hectare."""
+    area = grid.row_area_m2()
+    return {"mean cell area, ha": float(area.mean()) * 100 / 10_000}
+
+
+assets: list[dg.AssetsDefinition] = [builtup_area, population_map, adjusted_map, hectare_map]

@@ -1,0 +1,327 @@
+"""Training assets: the frozen extractor, a country-year's checkpoints, which of them is deployed.
+
+`checkpoints` is a graph: a plan, one mapped step a member (parallel as the pool allows, retried
+one by one, resumed from its last epoch), and a step that publishes all members as one version.
+How a member is trained is popcorn_ml.training's business.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.census import counts_file, units_raster
+from popcorn_assets.country import Country, load_country
+from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.resources import ComputeResource, StoreResource, published_weights
+from popcorn_assets.show import PICTURE, markdown_image
+from popcorn_assets.store import Address, Version, write_json
+from popcorn_ml.errors import StoreError, WeightsError
+from popcorn_ml.sentinel import SEASONS, Season
+
+GROUP = "training"
+EXTRACTOR = "builtup_extractor"
+CHECKPOINTS = "checkpoints"
+DEPLOYED = "deployed_model"
+DEPLOYED_FILE = "deployed.json"
+WEIGHTS = "occupancy.safetensors"
+GPU_POOL = "gpu"
+CODE_VERSION = "1"
+
+
+@dg.asset(name=EXTRACTOR, group_name=GROUP, kinds={"pytorch"}, code_version="1")
+def builtup_extractor(
+    context: dg.AssetExecutionContext, store: StoreResource
+) -> dg.MaterializeResult:
+    """Frozen networks that find built-up area: the published one where it was fetched, and the
+    demo country's own. A country's file says which it uses."""
+    from popcorn_ml.simulate.weights import demo_extractor
+
+    making = Making(context, store.open(), EXTRACTOR, code_version="1", partitioned=False)
+    available = {"demo": demo_extractor()}
+    if published_weights().is_file():
+        available["published"] = published_weights()
+    for path in available.values():
+        making.source(path)
+
+    def make(folder: Path) -> Outcome:
+        rows = []
+        for name, path in available.items():
+            shutil.copyfile(path, folder / f"{name}.safetensors")
+            card = path.with_suffix(".json")
+            if card.is_file():
+                shutil.copyfile(card, folder / f"{name}.json")
+            rows.append({"extractor": name, "bytes": path.stat().st_size})
+        shown: dict[str, Any] = {"extractors": rows}
+        if "published" not in available:
+            shown["published"] = "not here: popcorn weights fetch, or popcorn weights import FILE"
+        return Outcome(shown)
+
+    return making.publish(make)
+
+
+def extractor_file(making: Making, country: Country) -> Path:
+    """The weights of the extractor that a country uses, noted as an input.
+
+    Raises:
+        WeightsError: they are not in the store.
+    """
+    name = f"{country.extractor}.safetensors"
+    try:
+        return making.input(EXTRACTOR, partitioned=False, files=[name]).file(name)
+    except StoreError as error:
+        raise WeightsError(
+            f"the {country.extractor} extractor is not in the store",
+            where=making.store.folder(Address(EXTRACTOR)),
+            found=error.what,
+            remedy=f"popcorn weights fetch (or import FILE), then materialise {EXTRACTOR}",
+        ) from error
+
+
+def composites_by_season(making: Making) -> dict[Season, tuple[Path, Path]]:
+    """Season -> Sentinel-1 and Sentinel-2 composite, noted as inputs."""
+    s1, s2 = making.input("s1_composites"), making.input("s2_composites")
+    return {s: (s1.file(f"{s}.tif"), s2.file(f"{s}.tif")) for s in SEASONS}
+
+
+@dataclass(frozen=True)
+class CheckpointInputs:
+    """What a country-year's members are trained from, as files."""
+
+    composites: dict[Season, tuple[Path, Path]]
+    builtup: Path
+    units: Path
+    counts: Path
+    extractor: Path
+
+
+def _checkpoints_making(
+    context: dg.OpExecutionContext, store: StoreResource
+) -> tuple[Making, CheckpointInputs, Country]:
+    """The materialisation of a country-year's checkpoints, all it depends on noted."""
+    making = Making(context, store.open(), CHECKPOINTS, code_version=CODE_VERSION)
+    country = load_country(making.country)
+    level = country.census.train_level
+    inputs = CheckpointInputs(
+        composites=composites_by_season(making),
+        builtup=making.input("builtup_area").file("builtup_score.tif"),
+        units=units_raster(making, level),
+        counts=counts_file(making, level),
+        extractor=extractor_file(making, country),
+    )
+    making.parameter(
+        training=country.training.model_dump(mode="json"),
+        level=level,
+        pixel_area_m2=float(country.pixel_grid().row_area_m2().mean()),
+    )
+    return making, inputs, country
+
+
+@dg.op(
+    ins={
+        name: dg.In(dg.Nothing)
+        for name in (
+            "s1_composites",
+            "s2_composites",
+            "builtup_area",
+            "census_units",
+            "census_counts",
+            EXTRACTOR,
+        )
+    },
+    out=dg.DynamicOut(dict),
+)
+def plan_members(
+    context: dg.OpExecutionContext, store: StoreResource, compute: ComputeResource
+) -> Iterator[dg.DynamicOutput[dict]]:
+    """One training specification a member; none where the checkpoints are current."""
+    from popcorn_ml.training.spec import TrainingSpec
+
+    making, inputs, country = _checkpoints_making(context, store)
+    if making.current() is not None:
+        context.log.info("the checkpoints are current: no member is trained")
+        return
+    settings, work = country.training, making.work()
+    for member, seed in enumerate(settings.seeds(), start=1):
+        folder = work / f"member_{seed}"
+        spec = TrainingSpec(
+            s1={season: str(s1) for season, (s1, _) in inputs.composites.items()},
+            s2={season: str(s2) for season, (_, s2) in inputs.composites.items()},
+            builtup=str(inputs.builtup),
+            units=str(inputs.units),
+            counts=str(inputs.counts),
+            extractor=str(inputs.extractor),
+            out=str(folder / "out"),
+            work=str(folder / "state"),
+            seed=seed,
+            member=member,
+            device=compute.device,
+            precision=compute.precision,
+            threads=compute.thread_count(),
+            about={"country": making.country, "year": making.year},
+            **settings.model_dump(exclude={"members", "first_seed"}),
+        )
+        yield dg.DynamicOutput(
+            {"spec": json.loads(spec.to_json()), "noted": making.noted()}, f"member_{seed}"
+        )
+
+
+@dg.op(pool=GPU_POOL)
+def train_member(context: dg.OpExecutionContext, plan: dict) -> dict:
+    """Train one member, or take it up from its last finished epoch."""
+    from popcorn_ml.training.fit import train_member as train
+    from popcorn_ml.training.spec import TrainingSpec
+
+    spec = TrainingSpec.from_json(json.dumps(plan["spec"]))
+
+    def report(metrics: dict[str, Any]) -> None:
+        context.log.info(
+            ", ".join(
+                f"{title} {value:.4g}" if isinstance(value, float) else f"{title} {value}"
+                for title, value in metrics.items()
+            )
+        )
+
+    result = train(spec, report)
+    context.add_output_metadata(
+        {"loss": dg.MetadataValue.md(markdown_image((Path(spec.out) / "loss.png").read_bytes()))}
+    )
+    return {**plan, "result": result.as_dict()}
+
+
+@dg.op
+def collect_members(
+    context: dg.OpExecutionContext, store: StoreResource, members: list
+) -> dg.Output[dict]:
+    """Publish all members as one version."""
+    making, _, _ = _checkpoints_making(context, store)
+    if members:
+        making.restore(members[0]["noted"])
+    elif making.current() is None:
+        raise StoreError(
+            "the inputs of the checkpoints changed between planning and publishing",
+            where=making.store.folder(making.address),
+            remedy="run this partition again",
+        )
+
+    def make(folder: Path) -> Outcome:
+        rows = []
+        for member in members:
+            out = Path(member["spec"]["out"])
+            name = f"member_{member['spec']['seed']}"
+            shutil.copytree(out, folder / name)
+            rows.append({"member": name, **member["result"]})
+        first = Path(members[0]["spec"]["out"]) / "loss.png"
+        shutil.copyfile(first, folder / PICTURE)
+        return Outcome({"members": rows}, {"seeds": [m["spec"]["seed"] for m in members]})
+
+    version = making.publish_version(make)
+    shutil.rmtree(making.work(), ignore_errors=True)
+    return dg.Output(
+        {"version": version.version},
+        metadata=making.metadata(version),
+        data_version=dg.DataVersion(version.version),
+    )
+
+
+@dg.graph_asset(
+    name=CHECKPOINTS,
+    group_name=GROUP,
+    partitions_def=COUNTRY_YEAR,
+    kinds={"pytorch"},
+    description="Occupancy networks trained on this country-year's composites and census counts, "
+    "one a seed; with their held-out scores and loss curves.",
+    ins={
+        name: dg.AssetIn(dagster_type=dg.Nothing)
+        for name in (
+            "s1_composites",
+            "s2_composites",
+            "builtup_area",
+            "census_units",
+            "census_counts",
+            EXTRACTOR,
+        )
+    },
+)
+def checkpoints(
+    s1_composites, s2_composites, builtup_area, census_units, census_counts, builtup_extractor
+):
+    plans = plan_members(
+        s1_composites=s1_composites,
+        s2_composites=s2_composites,
+        builtup_area=builtup_area,
+        census_units=census_units,
+        census_counts=census_counts,
+        builtup_extractor=builtup_extractor,
+    )
+    return collect_members(plans.map(train_member).collect())
+
+
+@dg.asset(
+    name=DEPLOYED,
+    deps=[dg.AssetDep(CHECKPOINTS, partition_mapping=dg.AllPartitionMapping())],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    code_version="1",
+)
+def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """Which checkpoints map this country-year: those that the country's file names, or its own."""
+    making = Making(context, store.open(), DEPLOYED, code_version="1")
+    choice = load_country(making.country).model
+    trained_on = choice.country or making.country, choice.year or making.year
+    chosen = making.input(CHECKPOINTS, country=trained_on[0], year=trained_on[1])
+    manifest = chosen.manifest()
+
+    def make(folder: Path) -> Outcome:
+        decision = {
+            "country": trained_on[0],
+            "year": trained_on[1],
+            "version": chosen.version,
+            "members": [f"member_{seed}" for seed in manifest["facts"]["seeds"]],
+            "pixel_area_m2": manifest["parameters"]["pixel_area_m2"],
+        }
+        write_json(folder / DEPLOYED_FILE, decision)
+        title = f"{trained_on[0]}|{trained_on[1]}, version {chosen.version}"
+        transferred = trained_on[0] != making.country
+        return Outcome({"model": title, "from another country": transferred})
+
+    return making.publish(make)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The deployed members.
+
+    Attributes:
+        title: country-year and version they were trained as.
+        files: weights, one a member.
+        pixel_area_m2: mean area of the pixels they were trained on.
+    """
+
+    title: str
+    files: list[Path]
+    pixel_area_m2: float
+
+
+def deployed_members(making: Making) -> Deployed:
+    """The members that map this country-year; decision and checkpoints noted as inputs."""
+    decision = json.loads(making.input(DEPLOYED).file(DEPLOYED_FILE).read_text("utf-8"))
+    version: Version = making.input(
+        CHECKPOINTS,
+        country=decision["country"],
+        year=decision["year"],
+        version=decision["version"],
+    )
+    return Deployed(
+        f"{decision['country']}|{decision['year']}, version {version.version}",
+        [version.file(f"{member}/{WEIGHTS}") for member in decision["members"]],
+        decision["pixel_area_m2"],
+    )
+
+
+assets: list[dg.AssetsDefinition] = [builtup_extractor, checkpoints, deployed_model]

@@ -1,0 +1,107 @@
+"""Country files: a wrong key is refused with file, line and what is allowed; the others load."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from popcorn_assets.country import (
+    PACKAGED,
+    broken_countries,
+    country_codes,
+    country_files,
+    load_country,
+)
+from popcorn_ml.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("POPCORN_COUNTRIES", str(tmp_path))
+    return tmp_path
+
+
+def write(folder, code="abc", **changes):
+    data = yaml.safe_load((PACKAGED / "demo.yaml").read_text())
+    for key, value in changes.items():
+        place, _, last = key.rpartition("__")
+        section = data
+        for part in filter(None, place.split("__")):
+            section = section[part]
+        if value is None:
+            del section[last]
+        else:
+            section[last] = value
+    path = folder / f"{code}.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def line_of(path, text):
+    lines = path.read_text().splitlines()
+    return next(i for i, line in enumerate(lines, 1) if line.strip().startswith(text))
+
+
+def test_every_packaged_country_loads():
+    assert "demo" in country_codes()
+    for path in PACKAGED.glob("*.yaml"):
+        assert load_country(path.stem).pixel_grid().width > 0
+
+
+def test_an_operators_folder_adds_countries_and_wins_over_the_packaged(folder):
+    write(folder, "abc", name="Own")
+    write(folder, "demo", name="Other demo")
+    assert load_country("abc").name == "Own"
+    assert load_country("demo").name == "Other demo"
+    assert load_country("abc").code == "abc"
+
+
+def test_unknown_country_lists_the_known():
+    with pytest.raises(ConfigError, match=r"no country 'atlantis'\n.*demo"):
+        load_country("atlantis")
+
+
+def test_an_unknown_key_is_refused_with_line_and_allowed_keys(folder):
+    path = write(folder, training__epoch=3)
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    text = str(caught.value)
+    assert f"{path}:{line_of(path, 'epoch:')}: training.epoch: unknown key" in text
+    assert "epochs" in text
+    assert "learning_rate" in text
+
+
+def test_a_missing_key_is_refused_with_the_line_of_its_section(folder):
+    path = write(folder, grid__crs=None)
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    assert f"{path}:{line_of(path, 'grid:')}: grid.crs: this key is missing" in str(caught.value)
+
+
+def test_a_wrong_value_is_refused_with_its_line(folder):
+    path = write(folder, training__members=0)
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    assert f"{path}:{line_of(path, 'members:')}: training.members" in str(caught.value)
+
+
+def test_text_that_is_no_yaml_is_refused_with_its_line(folder):
+    (folder / "abc.yaml").write_text("name: x\ngrid: [1, 2\nother: {\n")
+    with pytest.raises(ConfigError, match=r"abc\.yaml:\d+: the file is not YAML"):
+        load_country("abc")
+
+
+def test_a_broken_file_does_not_hide_the_other_countries(folder):
+    write(folder, "abc", grid__crs=None)
+    write(folder, "abd")
+    codes = country_codes()
+    assert "abd" in codes
+    assert "demo" in codes
+    assert "abc" not in codes
+    assert set(broken_countries()) == {"abc"}
+
+
+def test_names_of_files_that_cannot_be_codes_are_left_alone(folder):
+    (folder / "..yaml").write_text("x: 1")
+    (folder / "A B.yaml").write_text("x: 1")
+    assert set(country_files()) == {p.stem for p in PACKAGED.glob("*.yaml")}
