@@ -210,7 +210,7 @@ def fetch_extractor(
     target = Path(target)
     if target.exists() and _sha256(target) == sha256:
         return target
-    with _appearing(target) as (draft, out):
+    with _appearing(target) as out:
         digest, done = hashlib.sha256(), 0
         try:
             with urllib.request.urlopen(url, timeout=timeout_s) as answer:
@@ -232,7 +232,6 @@ def fetch_extractor(
                 "elsewhere and run `popcorn weights import FILE`",
             ) from error
         _expect(url, done, digest.hexdigest(), size, sha256)
-        del draft
     return target
 
 
@@ -446,11 +445,15 @@ def _save(
         "sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    with _appearing(path) as (_, out):
-        out.write(content)
-    with _appearing(card_path) as (_, out):
-        out.write((json.dumps(full_card, indent=2, sort_keys=True) + "\n").encode())
+    write_atomic(path, content)
+    write_atomic(card_path, (json.dumps(full_card, indent=2, sort_keys=True) + "\n").encode())
     return path
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a small file under its name, whole or not at all."""
+    with _appearing(path) as out:
+        out.write(content)
 
 
 def _in_folder(target: str | Path, name: str) -> Path:
@@ -485,7 +488,7 @@ def _expect(where: str, size: int, digest: str, right_size: int, right_digest: s
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[tuple[Path, Any]]:
+def _appearing(target: Path) -> Iterator[Any]:
     """A binary file that takes its name only when everything is written and on disk."""
     from popcorn_ml.raster import sync
 
@@ -494,7 +497,7 @@ def _appearing(target: Path) -> Iterator[tuple[Path, Any]]:
     draft = Path(name)
     try:
         with os.fdopen(handle, "wb") as out:
-            yield draft, out
+            yield out
             out.flush()
             os.fsync(out.fileno())
         draft.chmod(0o644)

@@ -1,0 +1,191 @@
+"""Census units as tensors: the pixels that a unit needs, read when needed and kept while they fit.
+
+A unit's window is its bounding box and `HALO_PX` around it, laid on the occupancy network's canvas
+(`model.canvas`): the unit's own pixels then get exactly what mapping the whole country gives them.
+The published code takes 32 pixels around; what lies beyond 23 changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from popcorn_ml import raster
+from popcorn_ml.grid import Grid, Window
+from popcorn_ml.inputs import read_channels
+from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX, Canvas, CanvasTile, occupancy_canvas
+from popcorn_ml.model.unet import S1_CHANNELS
+from popcorn_ml.training.augment import Draw, stretched, turned, turned_pixels
+from popcorn_ml.training.loss import Piece
+from popcorn_ml.training.spec import TrainingSpec
+from popcorn_ml.training.units import Unit, season_bands
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tile of a unit in one season, as read; `Piece` is the same augmented.
+
+    Attributes:
+        channels: float32 (6, h, w).
+        s2_missing: bool (h, w), or None where Sentinel-2 saw everything.
+        pixels: int64 (pixels,), the unit's observed pixels in the flattened (h, w).
+        score: float32 (pixels,).
+    """
+
+    channels: Tensor
+    s2_missing: Tensor | None
+    pixels: Tensor
+    score: Tensor
+
+    @property
+    def bytes(self) -> int:
+        held = [self.channels, self.pixels, self.score]
+        held += [] if self.s2_missing is None else [self.s2_missing]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def augmented(self, drawn: Draw, device: torch.device) -> Piece:
+        """The sample under a draw, on a device."""
+        height, width = self.channels.shape[-2:]
+        channels = self.channels.to(device)
+        missing = None if self.s2_missing is None else self.s2_missing.to(device)
+        pixels = self.pixels.to(device)
+        return Piece(
+            channels=turned(stretched(channels, missing, drawn), drawn),
+            pixels=turned_pixels(pixels, height, width, drawn),
+            score=self.score.to(device),
+        )
+
+
+def unit_tiles(canvas: Canvas, box: Window, max_pixels: int) -> list[CanvasTile]:
+    """A bounding box's window, or, where that has more than `max_pixels`, tiles that cover it."""
+    whole = canvas.tile(box)
+    if whole.window.height * whole.window.width <= max_pixels:
+        return [whole]
+    border = 2 * (HALO_PX + ALIGN_PX)
+    height = min(box.height, math.isqrt(max_pixels) - border)
+    width = max_pixels // (height + border) - border
+    return [
+        canvas.tile(
+            Window(
+                row,
+                col,
+                min(height, box.row + box.height - row),
+                min(width, box.col + box.width - col),
+            )
+        )
+        for row in range(box.row, box.row + box.height, height)
+        for col in range(box.col, box.col + box.width, width)
+    ]
+
+
+Key = tuple[int, int, int]
+"""Unit number, tile, season: indices of the last two."""
+
+
+class Samples:
+    """Reads samples, several at a time, and keeps the latest of them up to a budget.
+
+    Close it when done (it holds threads).
+    """
+
+    def __init__(self, spec: TrainingSpec, grid: Grid, units: Iterable[Unit]) -> None:
+        self.spec, self.grid = spec, grid
+        canvas = occupancy_canvas(*grid.shape)
+        self._units = {unit.number: unit for unit in units}
+        self._tiles = {
+            number: self._with_pixels(
+                number, unit_tiles(canvas, unit.box, spec.max_pixels_per_step)
+            )
+            for number, unit in self._units.items()
+        }
+        self._bands = season_bands(spec.builtup, spec.seasons)
+        self._kept: OrderedDict[Key, Future[Sample]] = OrderedDict()
+        self._budget = spec.cache_mb * 1024 * 1024
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+        self._readers = ThreadPoolExecutor(spec.threads, thread_name_prefix="read")
+
+    def _with_pixels(self, number: int, tiles: list[CanvasTile]) -> list[CanvasTile]:
+        """A large unit's tiles, less those that its outline leaves empty."""
+        if len(tiles) == 1:
+            return tiles
+        return [
+            tile
+            for tile in tiles
+            if (raster.read(self.spec.units, tile.core, bands=1) == number).any()
+        ]
+
+    def close(self) -> None:
+        """Let go of the threads and of what was kept."""
+        self._readers.shutdown(cancel_futures=True)
+        self._kept.clear()
+
+    def tile_count(self, unit: Unit) -> int:
+        """In how many pieces a unit is worked on."""
+        return len(self._tiles[unit.number])
+
+    def keys(self, unit: Unit, season: int) -> list[Key]:
+        """What a unit in a season is made of."""
+        return [(unit.number, tile, season) for tile in range(self.tile_count(unit))]
+
+    def request(self, key: Key) -> Future[Sample]:
+        """Start reading a sample unless it is there or under way."""
+        with self._lock:
+            future = self._kept.get(key)
+            if future is None:
+                future = self._readers.submit(self._read, key)
+                self._kept[key] = future
+                future.add_done_callback(lambda done: self._make_room(done))
+            else:
+                self._kept.move_to_end(key)
+            return future
+
+    def get(self, key: Key) -> Sample:
+        """A sample, read now if need be."""
+        return self.request(key).result()
+
+    def _make_room(self, arrived: Future[Sample]) -> None:
+        if arrived.cancelled() or arrived.exception() is not None:
+            return
+        with self._lock:
+            self._held_bytes += arrived.result().bytes
+            for key in list(self._kept):
+                if self._held_bytes <= self._budget:
+                    return
+                future = self._kept[key]
+                if future.done() and future is not arrived and future.exception() is None:
+                    self._held_bytes -= future.result().bytes
+                    del self._kept[key]
+
+    def _read(self, key: Key) -> Sample:
+        number, tile_index, season_index = key
+        tile = self._tiles[number][tile_index]
+        season = self.spec.seasons[season_index]
+        score = raster.read_float(
+            self.spec.builtup, tile.core, bands=self._bands[season_index], grid=self.grid
+        )
+        numbers = raster.read(self.spec.units, tile.core, bands=1, grid=self.grid)
+        rows, cols = np.nonzero((numbers == number) & np.isfinite(score))
+        inside = tile.core_in_window
+        pixels = (rows + inside.row) * tile.window.width + cols + inside.col
+        channels, valid = read_channels(
+            self.spec.s1[season], self.spec.s2[season], tile.source, self.grid
+        )
+        missing = None
+        if not valid.all():
+            unseen = ~valid & (channels[S1_CHANNELS:] == 0).all(axis=0)
+            missing = torch.from_numpy(np.ascontiguousarray(tile.lay(unseen)))
+        return Sample(
+            channels=torch.from_numpy(np.ascontiguousarray(tile.lay(channels))),
+            s2_missing=missing,
+            pixels=torch.from_numpy(pixels),
+            score=torch.from_numpy(score[rows, cols]),
+        )

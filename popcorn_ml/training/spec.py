@@ -1,0 +1,204 @@
+"""What one training run is told, as plain values that travel as JSON.
+
+Defaults are the published ones (Metzger et al. 2024, arXiv 2311.14006). Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from popcorn_ml.errors import ConfigError
+from popcorn_ml.sentinel import SEASONS
+
+Precision = Literal["float32", "bfloat16"]
+
+SMALLEST_STEP_PX = 128 * 128
+"""Below this a tile would be mostly halo."""
+
+_ELSEWHERE = ("out", "work", "device", "threads", "cache_mb", "epochs", "about")
+"""Fields that say where and how fast, not what: a checkpoint may be taken up under others."""
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """One member's training.
+
+    Attributes:
+        s1, s2: season -> composite, for one season at least, the same seasons in both.
+        builtup: raster with a band of built-up scores a season, named by season; NaN = nodata.
+        units: raster of census unit numbers, 0 = none, any unsigned integer type.
+        counts: JSON list of {"number", "id", "name", "people"}.
+        extractor: weights of the built-up area extractor, where the U-Net starts.
+        out: folder for the member's weights, history and figure.
+        work: folder for the state that a killed run is resumed from.
+        seed: of the head's first weights and of every draw.
+        member: its number in the ensemble, for the card.
+        epochs: how often every unit is seen.
+        learning_rate: of Adam at the start.
+        learning_rate_decay, learning_rate_decay_epochs: factor, and after how many epochs.
+        weight_decay: on everything but the head's last layer.
+        gradient_clip: largest norm of the gradient.
+        occupancy_weight: of the mean occupancy in the loss.
+        initial_bias: of the head's last layer; None: the people of the units divided by their
+            built-up score, so that the first map has about the right total.
+        batch_units: census units a step.
+        held_out_share: of the units, never trained on, to choose the best epoch by.
+        max_pixels_per_step: a unit whose window has more is trained on in tiles (exactly).
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: of the networks' arithmetic; sums and losses are float32 always.
+        threads: units worked on at the same time on the CPU; does not change the result.
+        cache_mb: decoded pixels kept in memory.
+        about: said again in the card (country, year, ...); of no consequence.
+    """
+
+    s1: dict[str, str]
+    s2: dict[str, str]
+    builtup: str
+    units: str
+    counts: str
+    extractor: str
+    out: str
+    work: str
+    seed: int
+    member: int = 0
+    epochs: int = 100
+    learning_rate: float = 1e-4
+    learning_rate_decay: float = 0.75
+    learning_rate_decay_epochs: int = 5
+    weight_decay: float = 1e-5
+    gradient_clip: float = 0.01
+    occupancy_weight: float = 0.01
+    initial_bias: float | None = None
+    batch_units: int = 2
+    held_out_share: float = 0.1
+    max_pixels_per_step: int = 1_000_000
+    device: str = "auto"
+    precision: Precision = "float32"
+    threads: int = 2
+    cache_mb: int = 1024
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = sorted((set(self.s1) | set(self.s2)) - set(SEASONS))
+        if unknown or not self.s1 or set(self.s1) != set(self.s2):
+            raise ConfigError(
+                "the seasons of the composites do not match",
+                expected=f"the same of {', '.join(SEASONS)} for Sentinel-1 and Sentinel-2",
+                found=f"Sentinel-1: {sorted(self.s1)}, Sentinel-2: {sorted(self.s2)}",
+            )
+        whole = {
+            "seed": (self.seed, 0),
+            "member": (self.member, 0),
+            "epochs": (self.epochs, 1),
+            "learning_rate_decay_epochs": (self.learning_rate_decay_epochs, 1),
+            "batch_units": (self.batch_units, 1),
+            "max_pixels_per_step": (self.max_pixels_per_step, SMALLEST_STEP_PX),
+            "threads": (self.threads, 1),
+            "cache_mb": (self.cache_mb, 0),
+        }
+        for name, (value, least) in whole.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                _refuse(name, f"a whole number of at least {least}", value)
+        for name in ("learning_rate", "learning_rate_decay", "gradient_clip"):
+            value = getattr(self, name)
+            if not (_number(value) and value > 0):
+                _refuse(name, "a number above 0", value)
+        for name in ("weight_decay", "occupancy_weight"):
+            value = getattr(self, name)
+            if not (_number(value) and value >= 0):
+                _refuse(name, "a number, 0 or above", value)
+        if not (_number(self.held_out_share) and 0 <= self.held_out_share < 1):
+            _refuse("held_out_share", "at least 0 and below 1", self.held_out_share)
+        if self.initial_bias is not None and not _number(self.initial_bias):
+            _refuse("initial_bias", "a number, or null to work it out", self.initial_bias)
+        if self.precision not in ("float32", "bfloat16"):
+            _refuse("precision", "'float32' or 'bfloat16'", self.precision)
+
+    @property
+    def seasons(self) -> tuple[str, ...]:
+        """Seasons to draw from, in the order of the year."""
+        return tuple(season for season in SEASONS if season in self.s1)
+
+    def to_json(self) -> str:
+        """JSON that `from_json` reads back."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str | Path | None = None) -> TrainingSpec:
+        """Read a specification.
+
+        Raises:
+            ConfigError: not JSON, an unknown or missing field, or a value that cannot be.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                "the training specification is not JSON", where=where, found=str(error)
+            ) from error
+        if not isinstance(values, dict):
+            raise ConfigError("the training specification is not a JSON object", where=where)
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        needed = {
+            name
+            for name, f in fields.items()
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        }
+        unknown, missing = sorted(values.keys() - fields), sorted(needed - values.keys())
+        if unknown or missing:
+            raise ConfigError(
+                "the training specification does not have the right fields",
+                where=where,
+                expected=f"{', '.join(sorted(needed))} and optionally {', '.join(sorted(fields))}",
+                found=f"unknown {unknown}, missing {missing}",
+            )
+        return cls(**values)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What was chosen, without paths and without what does not change the result."""
+        paths = ("s1", "s2", "builtup", "units", "counts", "extractor")
+        kept = dataclasses.asdict(self)
+        return {
+            key: value
+            for key, value in kept.items()
+            if key not in paths and (key not in _ELSEWHERE or key == "epochs")
+        }
+
+    def fingerprint(self) -> str:
+        """sha256 of all that a half-done training must share with the one that takes it up.
+
+        Inputs count by their content (weights, counts) or by path, size and time of change
+        (rasters); the number of epochs does not, so that a training can be prolonged.
+        """
+        content = {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in _ELSEWHERE
+        }
+        rasters = [self.builtup, self.units, *self.s1.values(), *self.s2.values()]
+        content["rasters"] = [_stamp(Path(path)) for path in rasters]
+        content["files"] = [_digest(Path(path)) for path in (self.counts, self.extractor)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _refuse(name: str, expected: str, found: object) -> None:
+    raise ConfigError(f"{name} cannot be used", where="training", expected=expected, found=found)
+
+
+def _stamp(path: Path) -> list[int] | None:
+    if not path.exists():
+        return None
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
