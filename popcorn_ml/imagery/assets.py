@@ -63,7 +63,12 @@ class AssetReader:
                 if self.fetcher is None:
                     raise AssetLost("a link, where only files on disk were expected")
                 source = self.fetcher.open(href, traffic)
-            with rasterio.open(source if source is not None else href) as dataset:
+            with (
+                rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO"),
+                rasterio.open(source.name, opener=source)
+                if source is not None
+                else rasterio.open(href) as dataset,
+            ):
                 if dataset.crs is None:
                     raise AssetLost("the raster has no CRS")
                 t = dataset.transform
@@ -93,5 +98,5 @@ def _reason(error: Exception, href: str) -> str:
 
     if not href.startswith(("http://", "https://")) and not Path(href).exists():
         return "the file is not there"
-    text = str(error).replace(href, "").strip(" :'`")
-    return f"the file cannot be read to its end: {text}" if text else "the file cannot be read"
+    text = str(error.__cause__ or error).replace(href, "").strip(" :'`")
+    return f"the file cannot be read to its end ({text})"

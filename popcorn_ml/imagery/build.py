@@ -312,6 +312,11 @@ def _fetch(
             record["other"] = _note(aside)
         scratch.keep_tile(tile.index, arrays, record)
 
+    if todo:
+        source.prepare(request, main.scenes, scratch.folder)
+        if other:
+            opposite = request.on_orbit(_opposite(request.orbit or "descending"))
+            source.prepare(opposite, other.scenes, scratch.folder)
     pool = ThreadPoolExecutor(max(1, source.parallel_tiles), thread_name_prefix="tiles")
     try:
         for future in as_completed([pool.submit(fetch, tile) for tile in todo]):

@@ -72,9 +72,8 @@ class Scratch:
         import numpy as np
 
         note = np.frombuffer(json.dumps(record, sort_keys=True).encode(), np.uint8)
-        self._write(
-            self._tile(index).name, lambda handle: np.savez(handle, **{**arrays, "record": note})
-        )
+        held: dict[str, Any] = {**arrays, "record": note}
+        self._write(self._tile(index).name, lambda handle: np.savez(handle, **held))
 
     def drop_tile(self, index: int) -> None:
         """Forget a tile, so that it is fetched again."""

@@ -14,6 +14,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -223,6 +224,14 @@ class Source(Protocol):
 
     def encoding(self, request: SeasonRequest) -> Encoding:
         """How `tile` returns values."""
+        ...
+
+    def prepare(self, request: SeasonRequest, scenes: Sequence[Scene], folder: Path) -> None:
+        """What has to be done once before the tiles of a season; nothing, for most.
+
+        Args:
+            folder: may keep files until the season is done; the same one when resuming.
+        """
         ...
 
     def tile(self, request: SeasonRequest, window: Window, scenes: Sequence[Scene]) -> TileAnswer:

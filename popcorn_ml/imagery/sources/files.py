@@ -118,7 +118,7 @@ class FilesSource:
             )
         covered = 0
         for path in paths:
-            window = _placed(path, request.grid)
+            window = placed(path, request.grid)
             covered += window.height * window.width if window else 0
         share = covered / (request.grid.width * request.grid.height)
         if paths and share < self._settings.min_coverage:
@@ -220,6 +220,9 @@ class FilesSource:
             digest.update(f"{path}:{state.st_size}:{state.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
+    def prepare(self, request: SeasonRequest, scenes: Sequence[Scene], folder: Path) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -233,7 +236,7 @@ def _band_name(text: str | None) -> str:
     return f"B{name[1:].zfill(2)}" if name[0] == "B" else name
 
 
-def _placed(path: Path, grid: Grid) -> Window | None:
+def placed(path: Path, grid: Grid) -> Window | None:
     """Which pixels of the grid a file holds; None if none.
 
     Raises:
@@ -281,7 +284,7 @@ def _copy(
 
     from popcorn_ml.raster import grid_of, read, read_float
 
-    place = _placed(path, request.grid)
+    place = placed(path, request.grid)
     if place is None:
         return False
     top, left = max(place.row, window.row), max(place.col, window.col)

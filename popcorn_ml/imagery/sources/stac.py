@@ -205,6 +205,9 @@ class StacSource:
     def encoding(self, request: SeasonRequest) -> Encoding:
         return STANDARD_ENCODING[request.sensor]
 
+    def prepare(self, request: SeasonRequest, scenes: Sequence[Scene], folder: Path) -> None:
+        pass
+
     def tile(self, request: SeasonRequest, window: Window, scenes: Sequence[Scene]) -> TileAnswer:
         import numpy as np
 

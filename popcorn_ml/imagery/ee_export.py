@@ -1,0 +1,178 @@
+"""A whole season through a bucket: exported by Earth Engine, polled, downloaded, read in windows.
+
+The export's request id is derived from everything that decides its pixels, so that asking again
+after a kill finds the running or finished export instead of starting another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from popcorn_ml.errors import ImageryError
+from popcorn_ml.grid import Grid, Window
+from popcorn_ml.imagery.secrets import Secrets, scrub
+from popcorn_ml.imagery.source import SeasonRequest, Traffic
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from popcorn_ml.imagery.ee_client import EarthEngine
+    from popcorn_ml.imagery.sources.earthengine import Settings
+
+FAILED = ("FAILED", "CANCELLED", "CANCELLING")
+
+
+class ExportedSeason:
+    """The files of a finished export, on disk, read as one raster."""
+
+    def __init__(self, files: list[Path], grid: Grid, bands: int) -> None:
+        from popcorn_ml.imagery.sources.files import placed
+
+        self._bands, self._parts = bands, []
+        covered = 0
+        for file in files:
+            place = placed(file, grid)
+            if place is not None:
+                self._parts.append((file, place))
+                covered += place.height * place.width
+        if covered != grid.width * grid.height:
+            raise ImageryError(
+                "the export does not cover the country's grid",
+                where=files[0].parent if files else None,
+                expected=f"{grid.width * grid.height} pixels",
+                found=f"{covered} in {len(files)} files",
+                remedy="delete the export in the bucket and run again",
+            )
+
+    def read(self, window: Window) -> np.ndarray:
+        """Stored values of a window, (bands, rows, columns)."""
+        import numpy as np
+
+        from popcorn_ml import raster
+
+        out: np.ndarray | None = None
+        for file, place in self._parts:
+            top, left = max(place.row, window.row), max(place.col, window.col)
+            bottom = min(place.row + place.height, window.row + window.height)
+            right = min(place.col + place.width, window.col + window.width)
+            if bottom <= top or right <= left:
+                continue
+            there = Window(top - place.row, left - place.col, bottom - top, right - left)
+            values = raster.read(file, there)
+            if out is None:
+                out = np.zeros((self._bands, window.height, window.width), values.dtype)
+            here = Window(top, left, bottom - top, right - left)
+            out[(slice(None), *here.inside(window))] = values
+        assert out is not None
+        return out
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def fetch_export(
+    client: EarthEngine,
+    image: Any,
+    request: SeasonRequest,
+    settings: Settings,
+    secrets: Secrets,
+    folder: Path,
+) -> ExportedSeason:
+    """Have an image written to the bucket, wait for it, and bring its files into `folder`.
+
+    Files that are there already, whole, are not fetched again.
+
+    Raises:
+        ImageryError: the export failed or was cancelled, or the bucket cannot be read.
+    """
+    import ee
+
+    traffic = Traffic()
+    key = hashlib.sha256(
+        json.dumps([image.serialize(), request.grid.as_dict()], sort_keys=True).encode()
+    ).hexdigest()
+    name = f"{request.sensor}_{request.season}_{request.year}_{request.orbit or 'all'}_{key[:12]}"
+    prefix = f"{settings.prefix}/{name}/part"
+    a, b, c, d, e, f = request.grid.transform
+    task = ee.batch.Export.image.toCloudStorage(
+        image=image,
+        description=name,
+        bucket=settings.bucket,
+        fileNamePrefix=prefix,
+        dimensions=f"{request.grid.width}x{request.grid.height}",
+        crs=request.grid.crs,
+        crsTransform=[a, b, c, d, e, f],
+        maxPixels=int(1e13),
+        fileDimensions=settings.file_px,
+        fileFormat="GeoTIFF",
+        formatOptions={"cloudOptimized": True},
+    )
+    request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"popcorn:{settings.bucket}:{prefix}:{key}"))
+    started = client.call(
+        lambda: ee.data.exportImage(request_id, dict(task.config or {})),
+        traffic,
+        f"export of {name}",
+    )
+    operation = started
+    while not operation.get("done"):
+        time.sleep(settings.poll_s)
+        operation = client.call(
+            lambda: ee.data.getOperation(started["name"]), traffic, f"state of export {name}"
+        )
+        if (operation.get("metadata") or {}).get("state") in FAILED:
+            break
+    state = (operation.get("metadata") or {}).get("state", "SUCCEEDED")
+    if operation.get("error") or state in FAILED:
+        raise ImageryError(
+            f"the export {name} ended as {state}",
+            where=f"gs://{settings.bucket}/{prefix}",
+            found=(operation.get("error") or {}).get("message"),
+            remedy="see the task in Earth Engine's task manager, then run again",
+        )
+    files = _download(settings, secrets, prefix, folder)
+    return ExportedSeason(files, request.grid, len(request.bands) + 1)
+
+
+def _download(settings: Settings, secrets: Secrets, prefix: str, folder: Path) -> list[Path]:
+    """Bring every file of a prefix over, whole or not at all."""
+    import os
+
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud import storage
+
+    from popcorn_ml.imagery.ee_client import credentials, project_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    options = {"api_endpoint": settings.storage_url} if settings.storage_url else None
+    files = []
+    try:
+        bucket_client = storage.Client(
+            project=project_of(secrets), credentials=credentials(secrets), client_options=options
+        )
+        for blob in bucket_client.list_blobs(settings.bucket, prefix=prefix):
+            file = folder / Path(blob.name).name
+            if not (file.exists() and file.stat().st_size == blob.size):
+                draft = file.with_name(f".{file.name}.partial")
+                blob.download_to_filename(str(draft), checksum="crc32c")
+                os.replace(draft, file)
+            files.append(file)
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise ImageryError(
+            "the export cannot be read from the bucket",
+            where=f"gs://{settings.bucket}/{prefix}",
+            found=scrub(str(error)),
+            remedy="give the account the role Storage Object Viewer on the bucket",
+        ) from None
+    if not files:
+        raise ImageryError(
+            "the export is finished and its files are not in the bucket",
+            where=f"gs://{settings.bucket}/{prefix}",
+            remedy="see whether a lifecycle rule deletes them",
+        )
+    return sorted(files)

@@ -1,0 +1,201 @@
+"""The computations asked of Earth Engine: which images, and the median of a season. No network.
+
+The scene list is explicit: it is asked for once (`listing`), duplicates are dropped and granules
+are grouped by solar day on this side, and the composite's expression names every image. So the
+manifest tells exactly what was used, a resumed fetch uses the same, and both sides of the
+comparison with STAC follow one rule.
+
+`ee` must be initialised before anything here is called: building an expression looks up the
+service's list of algorithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from popcorn_ml.imagery.source import Lost, Scene
+from popcorn_ml.imagery.stac_items import by_solar_day
+from popcorn_ml.sentinel import Period, Sensor
+
+S2 = "COPERNICUS/S2_SR_HARMONIZED"
+S2_CLOUDS = "COPERNICUS/S2_CLOUD_PROBABILITY"
+S1 = "COPERNICUS/S1_GRD"
+
+COLLECTIONS: dict[Sensor, str] = {"s1": S1, "s2": S2}
+EE_BANDS: dict[Sensor, tuple[str, ...]] = {"s1": ("VV", "VH"), "s2": ("B2", "B3", "B4", "B8")}
+CLEAR = "clear"
+"""Name of the band that counts clear observations."""
+
+CLOUDS = "cloud_probability"
+"""Name under which a scene keeps the id of its cloud probability image, if it has one."""
+
+PROPERTIES: dict[Sensor, dict[str, str]] = {
+    "s2": {
+        "index": "system:index",
+        "time": "system:time_start",
+        "platform": "SPACECRAFT_NAME",
+        "tile": "MGRS_TILE",
+        "baseline": "PROCESSING_BASELINE",
+        "processed": "GENERATION_TIME",
+        "strip": "DATASTRIP_ID",
+        "relative_orbit": "SENSING_ORBIT_NUMBER",
+    },
+    "s1": {
+        "index": "system:index",
+        "time": "system:time_start",
+        "platform": "platform_number",
+        "orbit": "orbitProperties_pass",
+        "relative_orbit": "relativeOrbitNumber_start",
+    },
+}
+
+
+def listing(collection: str, period: Period, box: tuple[float, float, float, float]) -> Any:
+    """A feature for each image of a collection in a period that meets a box.
+
+    Args:
+        period: end exclusive, as Earth Engine's own date filter has it.
+        box: west, south, east, north in degrees.
+
+    Returns:
+        ee.FeatureCollection: geometry the image's footprint, properties those of `PROPERTIES`.
+    """
+    import ee
+
+    sensor: Sensor = "s1" if collection == S1 else "s2"
+    west, south, east, north = box
+    ring = [[west, south], [west, north], [east, north], [east, south], [west, south]]
+    images = (
+        ee.ImageCollection(collection)
+        .filterDate(_milliseconds(period.start), _milliseconds(period.end))
+        .filterBounds(ee.Geometry.Polygon([ring], None, False))
+    )
+    if sensor == "s1":
+        images = images.filter(ee.Filter.eq("instrumentMode", "IW"))
+        for polarisation in EE_BANDS["s1"]:
+            images = images.filter(
+                ee.Filter.listContains("transmitterReceiverPolarisation", polarisation)
+            )
+    wanted = PROPERTIES[sensor]
+
+    def describe(image: Any) -> Any:
+        return ee.Feature(
+            ee.Image(image).geometry(), {name: image.get(key) for name, key in wanted.items()}
+        )
+
+    return ee.FeatureCollection(images.map(describe))
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def scene_from_feature(feature: Mapping[str, Any], sensor: Sensor) -> Scene | Lost:
+    """The scene that a feature of `listing` describes, or why it cannot be used."""
+    said = feature.get("properties") or {}
+    index, time = said.get("index"), said.get("time")
+    if not index or time is None:
+        return Lost(str(index or "?"), "*", "the image says no system:index or system:time_start")
+    orbit = str(said.get("orbit") or "").lower()
+    if sensor == "s1" and orbit not in ("ascending", "descending"):
+        return Lost(str(index), "*", "the image says no orbitProperties_pass")
+    strip = str(said.get("strip") or "").partition("_S")[2][:15]
+    relative = said.get("relative_orbit")
+    return Scene(
+        id=str(index),
+        moment=datetime.fromtimestamp(float(time) / 1000, UTC),
+        product="GRD" if sensor == "s1" else "L2A",
+        platform=str(said.get("platform") or "").lower(),
+        tile=str(said.get("tile") or ""),
+        orbit="ascending"
+        if orbit == "ascending"
+        else "descending"
+        if orbit == "descending"
+        else None,
+        relative_orbit=None if relative is None else int(relative),
+        baseline=said.get("baseline"),
+        processed=str(said.get("processed") or ""),
+        strip=strip,
+        bbox=_bounds(feature.get("geometry")),
+        assets={"image": f"{COLLECTIONS[sensor]}/{index}"},
+    )
+
+
+def _bounds(geometry: Mapping[str, Any] | None) -> tuple[float, float, float, float] | None:
+    """West, south, east, north of a GeoJSON geometry; None if it has none."""
+    points: list[tuple[float, float]] = []
+
+    def walk(part: Any) -> None:
+        if part and isinstance(part[0], int | float):
+            points.append((float(part[0]), float(part[1])))
+        else:
+            for inner in part:
+                walk(inner)
+
+    for single in (geometry or {}).get("geometries", [geometry] if geometry else []):
+        walk(single.get("coordinates") or [])
+    if not points:
+        return None
+    lons, lats = zip(*points, strict=True)
+    return min(lons), min(lats), max(lons), max(lats)
+
+
+def season_image(
+    sensor: Sensor, scenes: Sequence[Scene], *, max_cloud: int, classes: Sequence[int]
+) -> Any:
+    """The composite of some scenes: bands in the project's encoding, and the clear count.
+
+    One observation a solar day, its granules mosaicked, the latest processing on top. The median
+    of an even number of observations is the mean of the middle two, a half goes up, as
+    `composite.median_composite` has it.
+
+    Args:
+        sensor: whose.
+        scenes: at least one.
+        max_cloud: Sentinel-2 pixels count as clear below this cloud probability (per cent).
+        classes: scene classes that count as clear where a scene has no probability image.
+
+    Returns:
+        ee.Image. Sentinel-2: B2, B3, B4, B8, uint16, 0 = nodata. Sentinel-1: VV, VH, int16
+        hundredths of dB, -32768 = nodata. Last band `CLEAR`: clear observations of the band with
+        the fewest.
+    """
+    import ee
+
+    if sensor == "s2":
+        observe = [[_reflectance(s, max_cloud, classes) for s in d] for d in by_solar_day(scenes)]
+    else:
+        observe = [[_backscatter(s) for s in day] for day in by_solar_day(scenes)]
+    days = [
+        images[0] if len(images) == 1 else ee.ImageCollection(images[::-1]).mosaic()
+        for images in observe
+    ]
+    season = ee.ImageCollection(days)
+    median = season.median().add(0.5).floor()
+    clear = season.count().reduce(ee.Reducer.min()).rename([CLEAR]).unmask(0)
+    if sensor == "s2":
+        return median.unmask(0).addBands(clear).toUint16()
+    return median.unmask(-32768).addBands(clear).toInt16()
+
+
+def _reflectance(scene: Scene, max_cloud: int, classes: Sequence[int]) -> Any:
+    """Clear pixels of a Sentinel-2 image, reflectance x 10000, at least 1."""
+    import ee
+
+    image = ee.Image(scene.assets["image"])
+    if CLOUDS in scene.assets:
+        clear = ee.Image(scene.assets[CLOUDS]).select("probability").lt(max_cloud)
+    else:
+        labels = image.select("SCL")
+        clear = labels.remap(list(classes), [1] * len(classes), 0)
+    return image.select(list(EE_BANDS["s2"])).updateMask(clear).max(1)
+
+
+def _backscatter(scene: Scene) -> Any:
+    """A Sentinel-1 image in whole hundredths of dB."""
+    import ee
+
+    image = ee.Image(scene.assets["image"]).select(list(EE_BANDS["s1"]))
+    return image.multiply(100).add(0.5).floor().clamp(-32767, 32767)

@@ -1,0 +1,315 @@
+"""Rasters behind links, read by byte ranges: signed, repeated, counted, and never leaking a link.
+
+GDAL reads through `RangeFile` instead of its own HTTP client, for four reasons: the answer's
+status is known (404: gone; 403: signature expired, sign anew; 5xx: try again), requests and bytes
+are counted, a signed link never gets into GDAL's error messages or logs, and no failed answer is
+remembered for the next try.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from rasterio.abc import MultiByteRangeResourceContainer
+
+from popcorn_ml.errors import ImageryError
+from popcorn_ml.imagery.assets import AssetLost
+from popcorn_ml.imagery.backoff import RETRY_STATUS, Backoff
+from popcorn_ml.imagery.secrets import Secrets, scrub, unsigned
+from popcorn_ml.imagery.source import Traffic
+
+HEADER_BYTES = 65536
+"""Fetched first: holds the header and the tile index of a 10980 x 10980 COG."""
+
+BLOB_HOST = ".blob.core.windows.net"
+
+Sign = Callable[[str, bool], str]
+"""Takes a link and whether its last signature was refused; gives the link to ask for."""
+
+
+def signer(profile: str, sign_url: str | None, secrets: Secrets) -> Sign:
+    """How links of a catalogue are signed.
+
+    Args:
+        profile: only "planetary-computer" signs; others' links are used as they are.
+        sign_url: address of the token service; None = the provider's. With one given, links of
+            every host are signed by it, otherwise those of Azure's blob storage.
+        secrets: its subscription key is used, if there is one.
+    """
+    if profile != "planetary-computer":
+        return lambda href, refused: href
+    lock = threading.Lock()
+
+    def sign(href: str, refused: bool) -> str:
+        parts = urlsplit(href)
+        if sign_url is None and not parts.netloc.endswith(BLOB_HOST):
+            return href
+        with lock:
+            token = _token(parts.netloc, parts.path, sign_url, secrets, refused)
+        return f"{href}?{token}"
+
+    return sign
+
+
+def _token(host: str, path: str, sign_url: str | None, secrets: Secrets, refused: bool) -> str:
+    """A token for the container of a link, kept by the provider's library until it expires."""
+    import requests
+    from planetary_computer import sas
+    from planetary_computer.settings import Settings
+
+    settings = Settings.get()
+    if sign_url is not None:
+        settings.sas_url = sign_url.rstrip("/")
+    if secrets.planetary_computer_key is not None:
+        settings.subscription_key = secrets.planetary_computer_key
+    account, container = host.split(".")[0].split(":")[0], path.lstrip("/").split("/", 1)[0]
+    if refused:
+        sas.TOKEN_CACHE.pop(f"{settings.sas_url}/{account}/{container}", None)
+    try:
+        return sas.get_token(account, container).token
+    except (requests.RequestException, ValueError) as error:
+        raise ImageryError(
+            "links could not be signed",
+            where=settings.sas_url,
+            found=scrub(str(error)),
+            remedy="try again later; a subscription key raises the limits",
+        ) from None
+
+
+class Fetcher:
+    """Fetches byte ranges of links. Threads share it.
+
+    Args:
+        sign: from `signer`.
+        retries: repetitions of a request after a server error or a cut connection.
+        timeout_s: of one request.
+        connections: kept open.
+        first_wait_s: mean wait before the first repetition.
+    """
+
+    def __init__(
+        self,
+        sign: Sign,
+        *,
+        retries: int = 6,
+        timeout_s: float = 60.0,
+        connections: int = 8,
+        first_wait_s: float = 0.5,
+    ) -> None:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        self._sign, self._timeout = sign, timeout_s
+        self._backoff = Backoff(retries, first_wait_s)
+        self._session = requests.Session()
+        self._session.trust_env = True
+        adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections + 2)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        self._lock = threading.Lock()
+        self._signed: dict[str, str] = {}
+
+    def open(self, href: str, traffic: Traffic) -> RangeFile:
+        """A link as a file for `rasterio.open(file.name, opener=file)`; nothing is fetched yet."""
+        return RangeFile(self, href, traffic)
+
+    def fetch(self, href: str, start: int, length: int, traffic: Traffic) -> tuple[bytes, int]:
+        """Bytes of a link, and its size.
+
+        Returns:
+            The bytes from `start`, as many as asked for or as there are, and the size of the whole.
+
+        Raises:
+            AssetLost: not there, refused after signing anew, or failing after all repetitions.
+        """
+        import requests
+
+        reason, resigned, refused = "", False, False
+        for attempt in self._backoff.attempts():
+            if attempt:
+                traffic.retries += 1
+            while True:
+                link = self._link(href, refused)
+                refused = False
+                traffic.requests += 1
+                try:
+                    answer = self._session.get(
+                        link,
+                        headers={
+                            "Range": f"bytes={start}-{start + length - 1}",
+                            "Accept-Encoding": "identity",
+                        },
+                        timeout=self._timeout,
+                    )
+                    body = answer.content
+                except requests.RequestException as error:
+                    reason = f"the connection failed ({type(error).__name__})"
+                    break
+                traffic.bytes += len(body)
+                status = answer.status_code
+                if status in (401, 403) and not resigned and self._sign(href, False) != href:
+                    traffic.resigned += 1
+                    resigned = refused = True
+                    continue
+                if status in (200, 206):
+                    part, size, whole = _part(answer, body, start, length)
+                    if whole:
+                        return part, size
+                    reason = "the connection was cut"
+                    break
+                if status == 416:
+                    return b"", start
+                reason = f"HTTP {status}"
+                if status not in RETRY_STATUS:
+                    raise AssetLost(reason)
+                break
+        raise AssetLost(f"{reason}, {self._backoff.retries + 1} times")
+
+    def _link(self, href: str, refused: bool) -> str:
+        return self._sign(href, refused)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+
+def _part(answer: Any, body: bytes, start: int, length: int) -> tuple[bytes, int, bool]:
+    """What was asked for, the size of the whole, and whether the answer is complete."""
+    if answer.status_code == 200:  # the server does not know ranges and sent everything
+        said = int(answer.headers.get("Content-Length", len(body)))
+        return body[start : start + length], len(body), len(body) >= said
+    _, _, size_text = answer.headers.get("Content-Range", "").rpartition("/")
+    size = int(size_text) if size_text.isdigit() else start + len(body)
+    return body, size, len(body) >= min(length, max(size - start, 0))
+
+
+class RangeFile(MultiByteRangeResourceContainer):
+    """One link, as rasterio wants what it opens: a container with a single file, and that file.
+
+    Nothing it does raises into GDAL: a failure is kept in `failure`, the bytes are missing, and
+    GDAL gives up on the file.
+    """
+
+    def __init__(self, fetcher: Fetcher, href: str, traffic: Traffic) -> None:
+        self._fetcher, self._href, self._traffic = fetcher, href, traffic
+        self.name = f"{uuid.uuid4().hex}.tif"
+        self.failure: AssetLost | None = None
+        self._size: int | None = None
+        self._starts: list[int] = []
+        self._parts: list[bytes] = []
+
+    # The container
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> _Handle:
+        return _Handle(self)
+
+    def isfile(self, path: str) -> bool:
+        return str(path).endswith(self.name)
+
+    def isdir(self, path: str) -> bool:
+        return False
+
+    def ls(self, path: str) -> list[str]:
+        return [self.name]
+
+    def mtime(self, path: str) -> int:
+        return 0
+
+    def size(self, path: str | None = None) -> int:
+        """Bytes of the whole, 0 where it cannot be had."""
+        if self._size is None:
+            self.bytes_at(0, 1)
+        return self._size or 0
+
+    def rm(self, path: str) -> None:
+        pass
+
+    def close(self) -> None:
+        """Let go of what was fetched."""
+        self._starts, self._parts = [], []
+
+    # The bytes
+
+    def bytes_at(self, start: int, length: int) -> bytes:
+        """Bytes from `start`; fewer at the end of the file or after a failure."""
+        if self.failure is not None or length <= 0:
+            return b""
+        if self._size is not None:
+            length = min(length, self._size - start)
+            if length <= 0:
+                return b""
+        held = self._held(start, length)
+        if held is not None:
+            return held
+        try:
+            part, size = self._fetcher.fetch(
+                self._href, start, max(length, HEADER_BYTES), self._traffic
+            )
+        except AssetLost as error:
+            self.failure = error
+            return b""
+        except ImageryError as error:
+            self.failure = AssetLost(str(error.what))
+            return b""
+        if self._size is None and not (start and not part):
+            self._size = size
+        self._keep(start, part)
+        return part[:length]
+
+    def _held(self, start: int, length: int) -> bytes | None:
+        place = bisect_right(self._starts, start) - 1
+        if place < 0:
+            return None
+        offset = start - self._starts[place]
+        part = self._parts[place][offset : offset + length]
+        return part if len(part) == length else None
+
+    def _keep(self, start: int, part: bytes) -> None:
+        place = bisect_right(self._starts, start)
+        self._starts.insert(place, start)
+        self._parts.insert(place, part)
+
+    def __repr__(self) -> str:
+        return f"RangeFile({unsigned(self._href)})"
+
+
+class _Handle:
+    """A file position in a `RangeFile`."""
+
+    def __init__(self, file: RangeFile) -> None:
+        self._file, self._position = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        length = self._file.size() - self._position if size < 0 else size
+        part = self._file.bytes_at(self._position, length)
+        self._position += len(part)
+        return part
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self._position, self._file.size() if whence == 2 else 0)[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def get_byte_ranges(self, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Several ranges, as GDAL asks for the tiles of a window at once."""
+        return [
+            self._file.bytes_at(int(offset), int(size))
+            for offset, size in zip(offsets, sizes, strict=True)
+        ]
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> _Handle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass

@@ -1,0 +1,227 @@
+"""Composites computed by Earth Engine: the season's median on its servers, pixels over here.
+
+Sentinel-2: S2_SR_HARMONIZED (its baseline offset is removed already), clear where the joined cloud
+probability is below 65 %, or by scene class where a scene has no probability image. Sentinel-1:
+S1_GRD, IW, VV and VH, one orbit direction, sigma-nought in dB.
+
+Two ways to fetch: "tiles" asks for pixels tile by tile (`ee.data.computePixels`), several at a
+time; "export" has the whole season written to a bucket once and reads it from there, for whole
+countries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from popcorn_ml.grid import Window
+from popcorn_ml.imagery.source import (
+    STANDARD_ENCODING,
+    Encoding,
+    Lost,
+    Scene,
+    SceneList,
+    SeasonRequest,
+    TileAnswer,
+    Traffic,
+)
+
+if TYPE_CHECKING:
+    from popcorn_ml.imagery.secrets import Secrets
+    from popcorn_ml.imagery.settings import ImagerySettings
+
+
+class Settings(BaseModel):
+    """What a country's file may say under `earthengine`. Credentials are not settings.
+
+    Attributes:
+        mode: "tiles", or "export" through a bucket.
+        cloud_mask: "probability" with scene classes where a scene has none, or "scl" for scene
+            classes throughout (the mask of the STAC source).
+        max_cloud_probability: pixels count as clear below this (per cent).
+        parallel: requests at the same time; a project may have 40 and has other uses too.
+        retries, first_wait_s: repetitions after quota answers, server errors, cut connections.
+        bucket, prefix: where exports go; needed for "export".
+        poll_s: how often a running export is asked about.
+        file_px: side of the files that an export is cut into.
+        url, storage_url: other addresses of the services.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["tiles", "export"] = "tiles"
+    cloud_mask: Literal["probability", "scl"] = "probability"
+    max_cloud_probability: int = Field(default=65, ge=1, le=100)
+    parallel: int = Field(default=20, ge=1, le=40)
+    retries: int = Field(default=8, ge=0, le=12)
+    first_wait_s: float = Field(default=1.0, gt=0)
+    bucket: str | None = None
+    prefix: str = "popcorn"
+    poll_s: float = Field(default=30.0, gt=0)
+    file_px: int = Field(default=8192, ge=256, multiple_of=256)
+    url: str | None = None
+    storage_url: str | None = None
+
+    @model_validator(mode="after")
+    def _bucket_for_export(self) -> Settings:
+        if self.mode == "export" and not self.bucket:
+            raise ValueError("mode: export needs a bucket")
+        return self
+
+
+def open_source(
+    settings: Settings, imagery: ImagerySettings, secrets: Secrets, workers: int
+) -> EarthEngineSource:
+    """A source over Earth Engine; the client is initialised when first asked."""
+    return EarthEngineSource(settings, imagery, secrets)
+
+
+class EarthEngineSource:
+    """See `popcorn_ml.imagery.source.Source`."""
+
+    def __init__(self, settings: Settings, imagery: ImagerySettings, secrets: Secrets) -> None:
+        self._settings, self._imagery, self._secrets = settings, imagery, secrets
+        self._client: Any = None
+        self._exports: dict[str | None, Any] = {}
+        self.parallel_tiles = settings.parallel
+
+    def client(self) -> Any:
+        """The initialised client."""
+        if self._client is None:
+            from popcorn_ml.imagery.backoff import Backoff
+            from popcorn_ml.imagery.ee_client import EarthEngine
+
+            self._client = EarthEngine(
+                self._secrets,
+                self._settings.url,
+                Backoff(self._settings.retries, self._settings.first_wait_s),
+            )
+        return self._client
+
+    def scenes(self, request: SeasonRequest) -> SceneList:
+        from popcorn_ml.imagery.ee_graph import (
+            CLOUDS,
+            COLLECTIONS,
+            S2_CLOUDS,
+            listing,
+            scene_from_feature,
+        )
+        from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
+        from popcorn_ml.imagery.stac_items import in_period, without_duplicates
+
+        client, traffic = self.client(), Traffic()
+        box = lonlat_bounds(request.grid)
+        found, lost = [], []
+        asked = listing(COLLECTIONS[request.sensor], request.period, box)
+        for feature in client.features(asked, traffic, f"the scenes of {request}"):
+            scene = scene_from_feature(feature, request.sensor)
+            if isinstance(scene, Lost):
+                lost.append(scene)
+            elif scene.bbox is None or bounds_meet(scene.bbox, box):
+                found.append(scene)
+        found = in_period(found, request.period)
+        if request.orbit is not None:
+            found = [scene for scene in found if scene.orbit == request.orbit]
+        kept, duplicates = without_duplicates(found)
+        if request.sensor == "s2" and self._settings.cloud_mask == "probability":
+            asked = listing(S2_CLOUDS, request.period, box)
+            known = {
+                (feature.get("properties") or {}).get("index")
+                for feature in client.features(asked, traffic, f"cloud probability of {request}")
+            }
+            kept = tuple(
+                replace(s, assets={**s.assets, CLOUDS: f"{S2_CLOUDS}/{s.id}"})
+                if s.id in known
+                else s
+                for s in kept
+            )
+        return SceneList(kept, duplicates, tuple(sorted(lost, key=lambda one: one.scene)))
+
+    def encoding(self, request: SeasonRequest) -> Encoding:
+        return STANDARD_ENCODING[request.sensor]
+
+    def prepare(self, request: SeasonRequest, scenes: Sequence[Scene], folder: Path) -> None:
+        """Have the season exported and brought over, where the settings ask for it."""
+        if self._settings.mode != "export" or not scenes:
+            return
+        from popcorn_ml.imagery.ee_export import fetch_export
+
+        self._exports[request.orbit] = fetch_export(
+            self.client(),
+            self._image(request, scenes),
+            request,
+            self._settings,
+            self._secrets,
+            folder / f"export_{request.orbit or request.sensor}",
+        )
+
+    def tile(self, request: SeasonRequest, window: Window, scenes: Sequence[Scene]) -> TileAnswer:
+        import numpy as np
+
+        from popcorn_ml.imagery.ee_graph import CLEAR, EE_BANDS
+        from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
+
+        box = lonlat_bounds(request.grid.subgrid(window))
+        near = [s for s in scenes if s.bbox is None or bounds_meet(s.bbox, box)]
+        encoding, traffic = self.encoding(request), Traffic()
+        if not near:
+            shape = (len(request.bands), window.height, window.width)
+            empty = np.full(shape, encoding.nodata, encoding.dtype)
+            return TileAnswer(empty, np.zeros(shape[1:], np.uint16), ())
+        if request.orbit in self._exports:
+            stack = self._exports[request.orbit].read(window)
+            values, clear = stack[:-1].astype(encoding.dtype), stack[-1].astype(np.uint16)
+        else:
+            image = self._image(request, near)
+            pixels = self.client().pixels(image, request.grid, window, traffic)
+            values = np.stack([pixels[band] for band in EE_BANDS[request.sensor]])
+            values, clear = values.astype(encoding.dtype), pixels[CLEAR].astype(np.uint16)
+        traffic.assets += len(near)
+        return TileAnswer(values, clear, tuple(sorted(s.id for s in near)), (), traffic)
+
+    def _image(self, request: SeasonRequest, scenes: Sequence[Scene]) -> Any:
+        from popcorn_ml.imagery.ee_graph import season_image
+
+        self.client()
+        return season_image(
+            request.sensor,
+            scenes,
+            max_cloud=self._settings.max_cloud_probability,
+            classes=self._imagery.clear_classes,
+        )
+
+    def provenance(self, request: SeasonRequest) -> dict[str, str]:
+        from popcorn_ml.imagery.ee_graph import COLLECTIONS
+
+        classes = "scene classes " + ", ".join(map(str, self._imagery.clear_classes))
+        limit = self._settings.max_cloud_probability
+        if request.sensor == "s1":
+            quantity, clear = "sigma-nought, ground range detected, dB", "none"
+        else:
+            quantity = "bottom-of-atmosphere reflectance x 10000 (L2A), harmonised"
+            clear = (
+                classes
+                if self._settings.cloud_mask == "scl"
+                else f"cloud probability < {limit} %, else {classes}"
+            )
+        return {
+            "provider": "earthengine",
+            "collection": COLLECTIONS[request.sensor],
+            "quantity": quantity,
+            "backscatter": "sigma0" if request.sensor == "s1" else "",
+            "level": "GRD" if request.sensor == "s1" else "L2A",
+            "clear": clear,
+            "observation": "one a solar day",
+            "resampling": "nearest pixel centre (Earth Engine)",
+        }
+
+    def fingerprint(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        for export in self._exports.values():
+            export.close()
