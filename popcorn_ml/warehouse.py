@@ -2,7 +2,7 @@
 
 The only module that writes it. A partition is written in one transaction (its old rows out, its
 new rows in); connections are short. DuckDB lets one process write or several read, and refuses
-the others at once, so every connection first takes a place in a queue of file locks beside the
+the others at once; so every connection first takes a place in a queue of file locks beside the
 database, and retries for a bounded time. Tables and views are described in docs/warehouse.md.
 """
 
@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+CATALOG = "popcorn_warehouse"
+"""Name under which a connection knows the file."""
 LOCK_TIMEOUT_S = 60.0
 """How long a connection waits for its turn before it gives up."""
 
@@ -170,6 +173,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 
+_thread = threading.local()
+"""The DuckDB instance, with nothing attached, that a thread has ready, and its process."""
+
 TABLES = ("units", "counts", "sources", "received", "map_sums", "evaluation")
 VIEWS = ("people_per_unit", "density", "change", "map_against_census", "totals")
 
@@ -196,10 +202,17 @@ class Warehouse:
         Raises:
             StoreError: no turn in time, or no warehouse of this schema.
         """
-        if not self.path.exists() or self._outdated():
+        if not self.path.exists():
             self.migrate()
-        with self._turn(exclusive=False), self._opened(read_only=True) as connection:
-            yield connection
+        with self._instance() as connection:
+            with self._turn(exclusive=False), self._attached(connection, read_only=True):
+                current = self._version(connection) == len(MIGRATIONS)
+                if current:
+                    yield connection
+            if not current:
+                self.migrate()
+                with self._turn(exclusive=False), self._attached(connection, read_only=True):
+                    yield connection
 
     def query(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list:
         """All rows of a query, as tuples.
@@ -218,6 +231,17 @@ class Warehouse:
         with self.reading() as connection:
             return connection.execute(sql, parameters or None).df()
 
+    def holds(self, table: str, country: str, year: int) -> bool:
+        """Whether a table has rows of a partition."""
+        if table not in TABLES:
+            raise ValueError(f"{table!r} is no table of the warehouse")
+        if not self.path.exists():
+            return False
+        found = self.query(
+            f"SELECT 1 FROM {table} WHERE country = ? AND year = ? LIMIT 1", [country, year]
+        )
+        return bool(found)
+
     # Writing ------------------------------------------------------------------------------------
 
     def migrate(self) -> int:
@@ -227,7 +251,11 @@ class Warehouse:
             StoreError: the file is no DuckDB database, or of a newer version than this code.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._turn(exclusive=True), self._opened(read_only=False) as connection:
+        with (
+            self._instance() as connection,
+            self._turn(exclusive=True),
+            self._attached(connection, read_only=False),
+        ):
             return self._migrated(connection)
 
     def replace_units(self, country: str, year: int, units: pd.DataFrame) -> int:
@@ -360,7 +388,11 @@ class Warehouse:
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection within one transaction, rolled back on an exception."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._turn(exclusive=True), self._opened(read_only=False) as connection:
+        with (
+            self._instance() as connection,
+            self._turn(exclusive=True),
+            self._attached(connection, read_only=False),
+        ):
             self._migrated(connection)
             connection.execute("BEGIN")
             try:
@@ -371,13 +403,13 @@ class Warehouse:
             connection.execute("COMMIT")
 
     def _migrated(self, connection: duckdb.DuckDBPyConnection) -> int:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS schema_versions "
-            "(version INTEGER PRIMARY KEY, applied_at VARCHAR NOT NULL)"
-        )
-        version = _version(connection)
-        if version > len(MIGRATIONS):
-            raise self._newer(version)
+        version = self._version(connection)
+        if version < 0:
+            connection.execute(
+                "CREATE TABLE schema_versions "
+                "(version INTEGER PRIMARY KEY, applied_at VARCHAR NOT NULL)"
+            )
+            version = 0
         for number in range(version + 1, len(MIGRATIONS) + 1):
             connection.execute("BEGIN")
             try:
@@ -391,39 +423,61 @@ class Warehouse:
             connection.execute("COMMIT")
         return len(MIGRATIONS)
 
-    def _outdated(self) -> bool:
-        with self._turn(exclusive=False), self._opened(read_only=True) as connection:
-            known = connection.execute(
-                "SELECT count(*) FROM information_schema.tables "
-                "WHERE table_name = 'schema_versions'"
-            ).fetchone()
-            version = _version(connection) if known and known[0] else 0
-        if version > len(MIGRATIONS):
-            raise self._newer(version)
-        return version < len(MIGRATIONS)
+    def _version(self, connection: duckdb.DuckDBPyConnection) -> int:
+        """The schema's version, -1 for a database that has none yet."""
+        import duckdb
 
-    def _newer(self, version: int) -> StoreError:
-        return StoreError(
-            "the warehouse was made by a newer version of this project",
-            where=self.path,
-            expected=f"schema version {len(MIGRATIONS)} or older",
-            found=version,
-            remedy="update the project, or name another warehouse file",
-        )
+        try:
+            row = connection.execute("SELECT max(version) FROM schema_versions").fetchone()
+        except duckdb.CatalogException:
+            return -1
+        version = int(row[0] or 0) if row else 0
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                "the warehouse was made by a newer version of this project",
+                where=self.path,
+                expected=f"schema version {len(MIGRATIONS)} or older",
+                found=version,
+                remedy="update the project, or name another warehouse file",
+            )
+        return version
 
     @contextmanager
-    def _opened(self, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB connection; one that another program holds is waited for."""
+    def _instance(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """An empty DuckDB in memory, which the file is attached to when our turn comes.
+
+        Starting DuckDB takes ten times as long as attaching a file, so each thread keeps its own
+        for the next time; a forked child starts afresh, and so does what follows an exception.
+        """
+        import duckdb
+
+        # A parent's instance stays in the list, untouched: closing it here could hang.
+        idle: dict[int, duckdb.DuckDBPyConnection] = _thread.__dict__.setdefault("idle", {})
+        connection = idle.pop(os.getpid(), None)
+        if connection is None:
+            connection = duckdb.connect(":memory:", config={"threads": 1})
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        idle[os.getpid()] = connection
+
+    @contextmanager
+    def _attached(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> Iterator[None]:
+        """Attach the file; one that another program holds is waited for."""
         import duckdb
 
         deadline = time.monotonic() + self.timeout_s
         pause = 0.01
+        path = str(self.path).replace("'", "''")
+        statement = f"ATTACH '{path}' AS {CATALOG} ({'READ_ONLY' if read_only else 'READ_WRITE'})"
         while True:
             try:
-                connection = duckdb.connect(str(self.path), read_only=read_only)
+                connection.execute(statement)
                 break
-            except duckdb.IOException as error:
-                busy = "lock" in str(error).lower()
+            except duckdb.Error as error:
+                busy = "could not set lock" in str(error).lower()
                 if not busy or time.monotonic() > deadline:
                     raise StoreError(
                         "another program holds the warehouse"
@@ -438,9 +492,11 @@ class Warehouse:
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.5, 0.25)
         try:
-            yield connection
+            connection.execute(f"USE {CATALOG}")
+            yield
         finally:
-            connection.close()
+            connection.execute("USE memory")
+            connection.execute(f"DETACH {CATALOG}")
 
     @contextmanager
     def _turn(self, exclusive: bool) -> Iterator[None]:
@@ -484,11 +540,6 @@ class Warehouse:
             # Jitter keeps waiting processes from asking in step.
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 1.3, 0.02)
-
-
-def _version(connection: duckdb.DuckDBPyConnection) -> int:
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_versions").fetchone()
-    return int(row[0]) if row else 0
 
 
 def _arrow(

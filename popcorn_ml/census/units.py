@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from popcorn_ml.census.settings import SmallUnits
 from popcorn_ml.errors import CensusError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STRIP_PX = 512
 """Rows burnt at once: memory is this times the grid's width, whatever the country's size."""
+GDAL_CACHE_MB = 256
+"""GDAL keeps a share of all memory otherwise; rows are written in order and need no more."""
 CLIP_FROM_VERTICES = 500
 """Polygons with more vertices are cut to the strip first: burning costs edges times rows."""
 SEGMENT_SHARE = 1000
@@ -246,7 +248,7 @@ def write_units(
     count: int,
     grid: Grid,
     rule: SmallUnits,
-    tags: dict[str, object],
+    tags: dict[str, Any],
     progress: Callable[[int, int], None] | None = None,
 ) -> Placement:
     """Write the raster of unit numbers.
@@ -269,6 +271,7 @@ def write_units(
         CensusError: no unit has a pixel.
     """
     import numpy as np
+    import rasterio
 
     pixels = np.zeros(count + 1, np.int64)
     area_m2 = np.zeros(count + 1)
@@ -276,9 +279,10 @@ def write_units(
     windows = strips(grid)
     merged = np.zeros(count + 1, np.int64)
     status = ["centre"] * count
-    with CogWriter(
-        path, grid, ("unit",), "uint32", 0, tags=dict(tags), resampling="nearest"
-    ) as out:
+    with (
+        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB),
+        CogWriter(path, grid, ("unit",), "uint32", 0, tags=tags, resampling="nearest") as out,
+    ):
         for done, window in enumerate(windows, start=1):
             numbers = burner.burn(window)
             out.write(numbers, window)

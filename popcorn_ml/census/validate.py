@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 
 FAR_YEARS = 12
 """Years between a count and the year it is used for, above which it is said aloud."""
-RATE_WARN, RATE_ERROR = 0.08, 0.15
-"""Growth a year that is remarkable, and that no country's unit keeps up."""
+RATE_ERROR = 0.15
+"""Growth a year, either way, that no country's units keep up."""
+RATE_WARN = 0.08
+"""Growth a year that is remarkable when kept up for `LONG_SPAN` years; single years are jumpy."""
+LONG_SPAN = 5
+JUMP = 3.0
+"""Factor between two counts that is remarkable however many years lie between them."""
+SMALL_COUNT = 500
+"""People below which a unit's growth says little."""
 SMALL_UNIT_HA = 10.0
 """Units below this area are left out of the density check: one tower block fills them."""
 LEVELS_TOLERANCE = 0.02
@@ -225,10 +232,10 @@ def growth_between(counts: pd.DataFrame) -> list[Finding]:
     for unit, group in several.sort_values("year").groupby("unit", sort=True):
         pairs = list(zip(group["year"], group["people"], group["row"], group["file"], strict=True))
         for (y1, p1, _, _), (y2, p2, row, file) in pairwise(pairs):
-            if y2 == y1 or min(p1, p2) < 100:
+            if y2 == y1 or min(p1, p2) <= 0 or max(p1, p2) < SMALL_COUNT:
                 continue
             rate = (p2 / p1) ** (1 / (y2 - y1)) - 1
-            if abs(rate) > RATE_WARN:
+            if max(p1 / p2, p2 / p1) > JUMP or (y2 - y1 >= LONG_SPAN and abs(rate) > RATE_WARN):
                 item = {"file": file, "row": int(row), "id": unit, "years": f"{y1}-{y2}"}
                 found.append((abs(rate), {**item, "from": p1, "to": p2, "rate": round(rate, 4)}))
     if not found:
@@ -236,13 +243,13 @@ def growth_between(counts: pd.DataFrame) -> list[Finding]:
     described = tuple(item for _, item in sorted(found, key=lambda f: -f[0]))
     wild = sum(rate > RATE_ERROR for rate, _ in found)
     # Single units do boom; when many do, the two tables are not of the same units.
-    systematic = wild > 0.1 * several["unit"].nunique() and wild > 1
+    systematic = wild > 0.25 * several["unit"].nunique() and wild > 2
     return [
         Finding(
             "growth",
             "error" if systematic else "warn",
-            f"{described[0]['file']}: {len(described)} units change by more than "
-            f"{100 * RATE_WARN:.0f} % a year: {rows_text(described)}. See whether the two tables "
+            f"{described[0]['file']}: {len(described)} units grow or shrink as places "
+            f"hardly do: {rows_text(described)}. See whether the two tables "
             "are of the same units and in the same measure",
             described,
         )
