@@ -242,6 +242,19 @@ class Warehouse:
         )
         return bool(found)
 
+    def holds(self, table: str, country: str, year: int) -> bool:
+        """Whether a table has rows of a partition.
+
+        Raises:
+            ValueError: there is no such table.
+        """
+        if table not in TABLES or table == "received":
+            raise ValueError(f"no partitioned table {table!r}")
+        if not self.path.exists():
+            return False
+        sql = f"SELECT count(*) FROM {table} WHERE country = ? AND year = ?"
+        return self.query(sql, [country, year])[0][0] > 0
+
     # Writing ------------------------------------------------------------------------------------
 
     def migrate(self) -> int:

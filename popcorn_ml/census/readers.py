@@ -18,6 +18,7 @@ from popcorn_ml.census.findings import Finding, Severity, rows_text
 from popcorn_ml.census.settings import (
     BoundaryColumns,
     BoundarySettings,
+    CensusSettings,
     CountColumns,
     CountSettings,
     FileSettings,
@@ -237,6 +238,25 @@ class Files:
             )
             for p in paths
         )
+
+
+def files_of(settings: CensusSettings, folders: Path | Sequence[Path]) -> list[Path]:
+    """Every file that a country's census settings name, without repetition, for a manifest.
+
+    Raises:
+        CensusError: one of them is in none of the folders.
+    """
+    named: list[FileSettings] = []
+    with Files(folders) as files:
+        for level in settings.levels.values():
+            tables = [t for counts in level.counts for t in files.expand(counts)]
+            own = [t.boundaries for t in tables if t.boundaries is not None]
+            named += [*([level.boundaries] if level.boundaries else []), *tables, *own]
+        found = [files.path(item.file) for item in named]
+        for path in list(found):
+            if path.suffix.lower() == ".shp":
+                found += sorted(path.parent.glob(path.stem + ".*"))
+    return list(dict.fromkeys(found))
 
 
 # Units ------------------------------------------------------------------------------------------
