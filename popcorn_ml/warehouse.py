@@ -232,17 +232,6 @@ class Warehouse:
             return connection.execute(sql, parameters or None).df()
 
     def holds(self, table: str, country: str, year: int) -> bool:
-        """Whether a table has rows of a partition."""
-        if table not in TABLES:
-            raise ValueError(f"{table!r} is no table of the warehouse")
-        if not self.path.exists():
-            return False
-        found = self.query(
-            f"SELECT 1 FROM {table} WHERE country = ? AND year = ? LIMIT 1", [country, year]
-        )
-        return bool(found)
-
-    def holds(self, table: str, country: str, year: int) -> bool:
         """Whether a table has rows of a partition.
 
         Raises:
