@@ -1,0 +1,1 @@
+"""Measurements against stated bounds, each run as `python -m benchmarks.<name> [--json]`."""

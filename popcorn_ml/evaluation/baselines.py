@@ -1,0 +1,54 @@
+"""What a map must beat: the census spread evenly, or by built-up score, within each unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from popcorn_ml.mapping.dasymetric import Adjustment, adjust, apply, plan
+from popcorn_ml.zones import ZoneSums
+
+
+def uniform_weight(population: np.ndarray) -> np.ndarray:
+    """1 where the map has a value, NaN elsewhere: all approaches share the same pixels."""
+    return np.where(np.isnan(population), np.float32(np.nan), np.float32(1.0))
+
+
+def builtup_weight(population: np.ndarray, builtup: np.ndarray) -> np.ndarray:
+    """Built-up score where the map has a value, NaN elsewhere."""
+    return np.where(np.isnan(population), np.float32(np.nan), builtup)
+
+
+def disaggregation(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adjustment:
+    """Spread counts in proportion to a weight: people x weight / sum of weight in the unit.
+
+    Args:
+        sums: over the units, of the weight alone.
+        people: counted in units 1..n.
+
+    Units whose weights sum to nothing fall back to area, as in the dasymetric adjustment.
+    """
+    twice = ZoneSums(sums.pixels, np.repeat(sums.sums, 2, 0), np.repeat(sums.missing, 2, 0))
+    return plan(twice, people)
+
+
+def disaggregated(plan_: Adjustment, units: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """People per pixel of some pixels, by `disaggregation`; NaN outside all units."""
+    return apply(plan_, units, weight, weight)[0]
+
+
+def disaggregate(
+    weight: np.ndarray, units: np.ndarray, people: np.ndarray | Sequence[float]
+) -> np.ndarray:
+    """Spread counts over an array in memory in proportion to a weight.
+
+    Args:
+        weight: (rows, columns), NaN where no one may be placed.
+        units: unit numbers 0..n of that shape.
+        people: counted in units 1..n.
+
+    Returns:
+        People per pixel, float64; NaN outside all units.
+    """
+    return adjust(weight, units, people, weight)[0]

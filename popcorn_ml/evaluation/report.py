@@ -1,0 +1,269 @@
+"""Compare maps and baselines with known people, per hectare and per census unit.
+
+All approaches are scored on the same cells: a hectare counts where every approach has a value on
+each of its pixels whose true people are known; a unit where they have one on nearly all of its
+pixels. Everything else is counted as left out. Rasters are read block by block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from popcorn_ml.evaluation.baselines import (
+    builtup_weight,
+    disaggregated,
+    disaggregation,
+    uniform_weight,
+)
+from popcorn_ml.evaluation.metrics import Scores
+from popcorn_ml.grid import Grid, Window
+from popcorn_ml.mapping.aggregate import cell_sums
+from popcorn_ml.zones import BLOCK_PX, ZoneSums, blockwise_zone_sums, zone_table
+
+APPROACHES = ("uniform", "builtup", "map", "adjusted")
+
+TITLES = {
+    "uniform": "uniform disaggregation",
+    "builtup": "built-up disaggregation",
+    "map": "map",
+    "adjusted": "adjusted map",
+}
+
+MIN_UNIT_SHARE = 0.95
+"""Share of a unit's pixels that must have a value for the unit to be scored: below it, the sum of
+what is there says more about the gaps than about the map."""
+
+BINS = np.linspace(0.0, 4.0, 81)
+"""Edges of the scatter figure's cells: log10(1 + people per hectare)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: approach -> "hectare" (absent without a true raster) and "unit" ->
+            `Scores.as_dict`.
+        unit_level: which units "unit" means, "fine" or "coarse".
+        totals: people in the whole of each approach's map, and "true" where known.
+        histograms: approach -> counts of hectares by true (rows) and predicted (columns) people,
+            cells as in `BINS`; empty without a true raster.
+    """
+
+    metrics: dict[str, dict[str, dict[str, float | int | None]]]
+    unit_level: str
+    totals: dict[str, float]
+    histograms: dict[str, np.ndarray]
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything but the histograms."""
+        return {"metrics": self.metrics, "unit_level": self.unit_level, "totals": self.totals}
+
+
+def evaluate(
+    *,
+    grid: Grid,
+    population: Path,
+    adjusted: Path,
+    builtup: Path,
+    units: Path,
+    people: np.ndarray | Sequence[float],
+    truth: Path | None = None,
+    fine_units: Path | None = None,
+    fine_people: np.ndarray | Sequence[float] | None = None,
+    threads: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score the map, the adjusted map and two baselines.
+
+    Args:
+        grid: on which every raster lies.
+        population, adjusted, builtup: people per pixel of the map and of the adjusted map, and the
+            built-up score.
+        units, people: the coarse units (uint32 numbers 0..n) and their counts, which the adjusted
+            map and the baselines are made to agree with.
+        truth: true people per pixel (float32, NaN where unknown); None where there is none.
+        fine_units, fine_people: units of a finer level with their counts, used for nothing but
+            this; without them the coarse units are scored, which the adjusted map and the
+            baselines match by construction.
+        threads: of the first pass.
+        progress: called with (blocks done, blocks), both passes together.
+
+    Raises:
+        GridMismatch: a raster lies elsewhere.
+        RasterError: a raster is unreadable.
+        CensusError: counts missing, negative or not one a unit.
+    """
+    from popcorn_ml import raster
+    from popcorn_ml.mapping.files import bounded_cache
+
+    scored_units, scored_people = units, np.asarray(people, np.float64)
+    if fine_units is not None:
+        if fine_people is None:
+            raise ValueError("fine_units without fine_people")
+        scored_units, scored_people = fine_units, np.asarray(fine_people, np.float64)
+    for path in (population, adjusted, builtup, units, scored_units, *([truth] if truth else [])):
+        raster.check(path, grid)
+    windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(done, 2 * len(windows))
+
+    def weights(window: Window) -> tuple[np.ndarray, np.ndarray]:
+        values = raster.read_float(population, window, 1)
+        return uniform_weight(values), builtup_weight(values, raster.read_float(builtup, window, 1))
+
+    with bounded_cache():
+        sums = blockwise_zone_sums(
+            lambda window: (raster.read(units, window, 1), weights(window)),
+            windows,
+            2,
+            len(people),
+            threads=threads,
+            progress=lambda done, _: report(done),
+        )
+        plans = [
+            disaggregation(ZoneSums(sums.pixels, sums.sums[k, None], sums.missing[k, None]), people)
+            for k in range(2)
+        ]
+        tally = _Tally(len(scored_people))
+        for done, window in enumerate(windows, start=len(windows) + 1):
+            numbers = raster.read(units, window, 1)
+            maps = dict(
+                zip(
+                    APPROACHES,
+                    (
+                        *(
+                            disaggregated(plan, numbers, weight)
+                            for plan, weight in zip(plans, weights(window), strict=True)
+                        ),
+                        raster.read_float(population, window, 1),
+                        raster.read_float(adjusted, window, 1),
+                    ),
+                    strict=True,
+                )
+            )
+            scored = numbers if fine_units is None else raster.read(scored_units, window, 1)
+            tally.add(scored, maps, None if truth is None else raster.read_float(truth, window, 1))
+            report(done)
+    return tally.result(scored_people, "coarse" if fine_units is None else "fine")
+
+
+class _Tally:
+    """What the blocks add up to."""
+
+    def __init__(self, units: int) -> None:
+        self.units = units
+        self.zones = ZoneSums.none(len(APPROACHES), units)
+        self.hectares = {name: Scores() for name in APPROACHES}
+        bins = len(BINS) - 1
+        self.histograms = {name: np.zeros((bins, bins), np.int64) for name in APPROACHES}
+        self.totals = dict.fromkeys(APPROACHES, 0.0)
+        self.true_total: float | None = None
+
+    def add(
+        self, units: np.ndarray, maps: Mapping[str, np.ndarray], truth: np.ndarray | None
+    ) -> None:
+        holes = np.isnan(np.stack(list(maps.values()))).any(axis=0)
+        self.zones += zone_table(
+            units, [np.where(holes, np.nan, values) for values in maps.values()], self.units
+        )
+        for name, values in maps.items():
+            self.totals[name] += float(np.nansum(values, dtype=np.float64))
+        if truth is None:
+            return
+        self.true_total = (self.true_total or 0.0) + float(np.nansum(truth, dtype=np.float64))
+        known = ~np.isnan(truth)
+        true_cells = cell_sums(truth)
+        gap = np.nan_to_num(cell_sums((known & holes).astype(np.float32))) > 0
+        for name, values in maps.items():
+            cells = cell_sums(np.where(known, values, np.nan))
+            cells[gap] = np.nan
+            self.hectares[name] += Scores.of(true_cells, cells)
+            both = ~np.isnan(true_cells) & ~np.isnan(cells)
+            counts, _, _ = np.histogram2d(
+                _bin_values(true_cells[both]), _bin_values(cells[both]), bins=[BINS, BINS]
+            )
+            self.histograms[name] += counts.astype(np.int64)
+
+    def result(self, people: np.ndarray, level: str) -> Evaluation:
+        has_truth = self.true_total is not None
+        share = self.zones.valid[0, 1:] / np.maximum(self.zones.pixels[1:], 1)
+        metrics: dict[str, dict[str, dict[str, float | int | None]]] = {}
+        for k, name in enumerate(APPROACHES):
+            predicted = np.where(share >= MIN_UNIT_SHARE, self.zones.sums[k, 1:], np.nan)
+            metrics[name] = {"unit": Scores.of(people, predicted).as_dict()}
+            if has_truth:
+                metrics[name]["hectare"] = self.hectares[name].as_dict()
+        totals = dict(self.totals)
+        if self.true_total is not None:
+            totals["true"] = self.true_total
+        return Evaluation(metrics, level, totals, self.histograms if has_truth else {})
+
+
+def _bin_values(people: np.ndarray) -> np.ndarray:
+    return np.clip(np.log10(1.0 + np.maximum(people, 0.0)), BINS[0], BINS[-1])
+
+
+def scatter_png(evaluation: Evaluation) -> bytes:
+    """True against predicted people per hectare, a panel an approach, as a PNG.
+
+    Raises:
+        ValueError: the evaluation had no true raster.
+    """
+    if not evaluation.histograms:
+        raise ValueError("there is no true raster to compare hectares with")
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    from popcorn_ml.pictures import figure_png
+
+    figure = Figure(figsize=(8.4, 8.0), dpi=100, layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    top = max(int(histogram.max()) for histogram in evaluation.histograms.values())
+    ticks = [0, 1, 10, 100, 1000]
+    places = np.log10(1.0 + np.array(ticks, dtype=float))
+    used = max(
+        int(np.flatnonzero(histogram.sum(axis=0) + histogram.sum(axis=1)).max(initial=0))
+        for histogram in evaluation.histograms.values()
+    )
+    limit = float(BINS[min(used + 2, len(BINS) - 1)])
+    mesh = None
+    for axis, (name, histogram) in zip(axes.flat, evaluation.histograms.items(), strict=True):
+        mesh = axis.pcolormesh(
+            BINS,
+            BINS,
+            np.ma.masked_equal(histogram.T, 0),
+            norm=LogNorm(1, max(top, 2)),
+            cmap="viridis_r",
+        )
+        axis.plot([0, limit], [0, limit], color="0.4", linewidth=1)
+        figures = evaluation.metrics[name]["hectare"]
+        r2 = figures["r2"]
+        axis.set_title(
+            f"{TITLES[name]}\nR² {'n/a' if r2 is None else f'{r2:.2f}'}   "
+            f"MAE {figures['mae'] or 0:.2f}   RMSE {figures['rmse'] or 0:.2f}   n {figures['n']}",
+            fontsize=10,
+        )
+        axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
+        axis.set_xticks(places, [str(tick) for tick in ticks])
+        axis.set_yticks(places, [str(tick) for tick in ticks])
+    figure.supxlabel("true people per hectare")
+    figure.supylabel("predicted people per hectare")
+    if mesh is not None:
+        figure.colorbar(mesh, ax=axes, label="hectares", shrink=0.6)
+    return figure_png(figure)
+
+
+def write_report(evaluation: Evaluation, out: Path) -> None:
+    """Write `evaluation.json`, and `scatter.png` where there was a true raster."""
+    from popcorn_ml.mapping.files import write_bytes, write_json
+
+    if evaluation.histograms:
+        write_bytes(out / "scatter.png", scatter_png(evaluation))
+    write_json(out / "evaluation.json", evaluation.as_dict())
