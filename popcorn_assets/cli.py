@@ -91,10 +91,12 @@ def weights_fetch() -> None:
     """Download the published weights once, checking size and sha256."""
     enter_home()
     from popcorn_assets.resources import published_weights
-    from popcorn_ml.model.weights import fetch_extractor
+    from popcorn_ml.model.weights import PUBLISHED_NAME, fetch_extractor, import_extractor
 
-    fetch_extractor(published_weights())
-    click.echo(f"published weights are at {published_weights()}")
+    target = published_weights()
+    fetched = fetch_extractor(target.with_name(PUBLISHED_NAME))
+    import_extractor(fetched, target)
+    click.echo(f"published weights are at {target}; now materialise builtup_extractor")
 
 
 @weights.command("import")
@@ -106,8 +108,9 @@ def weights_import(file: Path) -> None:
     from popcorn_assets.resources import published_weights
     from popcorn_ml.model.weights import import_extractor
 
-    import_extractor(file, published_weights())
-    click.echo(f"published weights are at {published_weights()}")
+    target = published_weights()
+    import_extractor(file, target)
+    click.echo(f"published weights are at {target}; now materialise builtup_extractor")
 
 
 def main() -> None:

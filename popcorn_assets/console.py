@@ -29,7 +29,7 @@ class RunPrinter:
     def __call__(self, entry: EventLogEntry) -> None:
         step = entry.step_key or ""
         if not entry.is_dagster_event:
-            if entry.level >= logging.INFO and step:
+            if int(entry.level) >= logging.INFO and step:
                 self._line(f"[dim]{'':>7}  {_title(step)}: {entry.user_message}[/dim]")
             return
         kind = entry.get_dagster_event().event_type

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from popcorn_assets import automation, census, evaluation, imagery, maps, training
+from popcorn_assets import automation, builtup, census, evaluation, imagery, maps, training
 from popcorn_assets.checks import checks
 from popcorn_assets.io import JsonIOManager
 from popcorn_assets.resources import (
@@ -18,6 +18,7 @@ defs = dg.Definitions(
     assets=[
         *imagery.assets,
         *census.assets,
+        *builtup.assets,
         *training.assets,
         *maps.assets,
         *evaluation.assets,

@@ -28,6 +28,7 @@ from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.resources import StoreResource, data_root
 from popcorn_assets.store import Address, write_json
+from popcorn_ml.simulate.spec import CountrySpec
 
 COUNTRY = "demo"
 RUNS = ((2020, COUNTRY_YEAR_JOB, "train and map"), (2021, REFRESH_JOB, "map with the 2020 model"))
@@ -41,12 +42,18 @@ APPROACHES = {
 }
 
 
-def run_demo() -> int:
-    """Run the demo and print what came out; the exit code."""
+def run_demo(spec: CountrySpec | None = None) -> int:
+    """Run the demo and print what came out; the exit code.
+
+    Args:
+        spec: the country to simulate; None is the demo country. Its grid and files must be those
+            of the country file `demo.yaml`.
+    """
+    spec = spec or CountrySpec()
     started = time.monotonic()
     console = Console()
     console.print(f"[bold]The demo country[/bold], in {data_root()}")
-    write_scenes(console)
+    write_scenes(console, spec)
     instance = dg.DagsterInstance.get()
     end_abandoned_runs(instance)
     seconds: dict[str, float] = {}
@@ -68,9 +75,9 @@ def run_demo() -> int:
     return 0
 
 
-def write_scenes(console: Console) -> None:
-    """The demo's scenes, census and hidden truth, unless they are there already."""
-    from popcorn_ml.simulate import demo_spec, write_country
+def write_scenes(console: Console, spec: CountrySpec) -> None:
+    """The country's scenes, census and hidden truth, unless they are there already."""
+    from popcorn_ml.simulate.country import write_country
 
     with Progress(
         TextColumn("{task.description}"),
@@ -82,7 +89,7 @@ def write_scenes(console: Console) -> None:
         task = bar.add_task("scenes, census and truth", total=None)
         write_country(
             data_root() / "demo",
-            demo_spec(),
+            spec,
             [year for year, _, _ in RUNS],
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

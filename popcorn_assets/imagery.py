@@ -140,6 +140,12 @@ def _shown(report: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def composites_by_season(making: Making) -> dict[Season, tuple[Path, Path]]:
+    """Season -> Sentinel-1 and Sentinel-2 composite, noted as inputs."""
+    s1, s2 = making.input("s1_composites"), making.input("s2_composites")
+    return {s: (s1.file(f"{s}.tif"), s2.file(f"{s}.tif")) for s in SEASONS}
+
+
 assets: list[dg.AssetsDefinition] = [
     *(season_asset(sensor, season) for sensor in SENSORS for season in SEASONS),
     *(filled_asset(sensor) for sensor in SENSORS),

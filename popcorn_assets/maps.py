@@ -1,4 +1,4 @@
-"""Map assets: built-up area, population and its spread, adjusted to the census, per hectare.
+"""Map assets: population and its spread, adjusted to the census, per hectare.
 
 The networks and the arithmetic are popcorn_ml.mapping's business.
 """
@@ -8,67 +8,22 @@ from typing import Any
 
 import dagster as dg
 
+from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area
 from popcorn_assets.census import counts_by_number
 from popcorn_assets.country import load_country
+from popcorn_assets.imagery import composites_by_season
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
-from popcorn_assets.show import save_picture
-from popcorn_assets.training import (
-    DEPLOYED,
-    EXTRACTOR,
-    composites_by_season,
-    deployed_members,
-    extractor_file,
-)
+from popcorn_assets.show import raster_summary, save_picture
+from popcorn_assets.training import DEPLOYED, deployed_members
 
 GROUP = "maps"
-GPU_POOL = "gpu"
 
-BUILTUP = "builtup_score.tif"
 POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
 MEMBERS = "population_members.tif"
 FACTOR = "factor.tif"
-
-
-@dg.asset(
-    deps=[EXTRACTOR, "s1_composites", "s2_composites"],
-    partitions_def=COUNTRY_YEAR,
-    group_name=GROUP,
-    pool=GPU_POOL,
-    kinds={"cog", "pytorch"},
-    code_version="1",
-)
-def builtup_area(
-    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
-) -> dg.MaterializeResult:
-    """Built-up score (0 to 1) of every pixel in each season, by the frozen extractor."""
-    from popcorn_ml.mapping.builtup import map_builtup
-
-    from popcorn_ml.model.weights import load_extractor
-
-    making = Making(context, store.open(), "builtup_area", code_version="1")
-    country = load_country(making.country)
-    grid = country.pixel_grid()
-    composites = composites_by_season(making)
-    weights = extractor_file(making, country)
-    making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)
-
-    def make(folder: Path) -> Outcome:
-        map_builtup(
-            load_extractor(weights),
-            composites,
-            grid,
-            folder / BUILTUP,
-            tile_px=country.mapping.tile_px,
-            threads=compute.thread_count(),
-            progress=making.progress("tiles"),
-        )
-        save_picture(folder, folder / BUILTUP, "builtup")
-        return Outcome({"extractor": country.extractor, **_summary(folder / BUILTUP, total=False)})
-
-    return making.publish(make)
 
 
 @dg.asset(
@@ -109,10 +64,10 @@ def population_map(
             progress=making.progress("tiles"),
         )
         save_picture(folder, folder / POPULATION, "population")
-        spread = _summary(folder / POPULATION_STD)
+        spread = raster_summary(folder / POPULATION_STD)
         return Outcome(
             {
-                **_summary(folder / POPULATION),
+                **raster_summary(folder / POPULATION),
                 "sum of spread": spread["people"],
                 "model": deployed.title,
                 "members": len(deployed.files),
@@ -158,7 +113,7 @@ def adjusted_map(
         save_picture(folder, folder / POPULATION, "population")
         return Outcome(
             {
-                **_summary(folder / POPULATION),
+                **raster_summary(folder / POPULATION),
                 "census people": float(sum(people)),
                 "predicted before adjustment": float(adjustment.predicted[1:].sum()),
                 "predicted outside all units": float(adjustment.predicted[0]),
@@ -208,28 +163,9 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             tags={"adjusted_to_census": "no"},
         )
         save_picture(folder, folder / POPULATION, "population")
-        return Outcome({**_summary(folder / POPULATION), **_hectare_area(grid)})
+        return Outcome({**raster_summary(folder / POPULATION), **_hectare_area(grid)})
 
     return making.publish(make)
-
-
-def _summary(path: Path, *, total: bool = True) -> dict[str, Any]:
-    """Total (or mean) and nodata share of a raster's first band, block by block."""
-    import numpy as np
-
-    from popcorn_ml import raster
-
-    grid = raster.grid_of(path)
-    people, missing = 0.0, 0
-    for tile in grid.tiles(1024):
-        values = raster.read_float(path, tile.core, 1)
-        people += float(np.nansum(values, dtype=np.float64))
-        missing += int(np.isnan(values).sum())
-    pixels = grid.width * grid.height
-    share = missing / pixels
-    if total:
-        return {"people": people, "nodata share": share}
-    return {"mean": people / max(pixels - missing, 1), "nodata share": share}
 
 
 def _hectare_area(grid: Any) -> dict[str, float]:
@@ -238,4 +174,4 @@ def _hectare_area(grid: Any) -> dict[str, float]:
     return {"mean cell area, ha": float(area.mean()) * 100 / 10_000}
 
 
-assets: list[dg.AssetsDefinition] = [builtup_area, population_map, adjusted_map, hectare_map]
+assets: list[dg.AssetsDefinition] = [population_map, adjusted_map, hectare_map]

@@ -30,7 +30,10 @@ def partition_key(country: str, year: int) -> dg.MultiPartitionKey:
     return dg.MultiPartitionKey({"country": country, "year": str(year)})
 
 
-def country_and_year(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> tuple[str, int]:
+def country_and_year(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+) -> tuple[str, int]:
     """Which country-year a step works on."""
-    keys = context.partition_key.keys_by_dimension  # type: ignore[attr-defined]
-    return keys["country"], int(keys["year"])
+    key = context.partition_key
+    assert isinstance(key, dg.MultiPartitionKey)
+    return key.keys_by_dimension["country"], int(key.keys_by_dimension["year"])

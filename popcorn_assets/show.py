@@ -27,6 +27,25 @@ def save_picture(folder: Path, source: Path, kind: Kind) -> None:
     (folder / PICTURE).write_bytes(thumbnail(source, kind, max_px=PICTURE_PX))
 
 
+def raster_summary(path: Path, *, total: bool = True) -> dict[str, Any]:
+    """Total (or mean) and nodata share of a raster's first band, block by block."""
+    import numpy as np
+
+    from popcorn_ml import raster
+
+    grid = raster.grid_of(path)
+    people, missing = 0.0, 0
+    for tile in grid.tiles(1024):
+        values = raster.read_float(path, tile.core, 1)
+        people += float(np.nansum(values, dtype=np.float64))
+        missing += int(np.isnan(values).sum())
+    pixels = grid.width * grid.height
+    share = missing / pixels
+    if total:
+        return {"people": people, "nodata share": share}
+    return {"mean": people / max(pixels - missing, 1), "nodata share": share}
+
+
 def as_metadata(
     picture: bytes | None,
     shown: dict[str, Any],

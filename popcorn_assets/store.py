@@ -181,7 +181,7 @@ class Store:
         """
         files = digests(draft)
         if not files:
-            raise StoreError("an asset published no file", where=address)
+            raise StoreError("an asset published no file", where=str(address))
         version = version_of(files)
         manifest = {**manifest, "version": version, "files": files}
         folder, target = self.folder(address), self.folder(address) / version

@@ -1,4 +1,4 @@
-"""Training assets: the frozen extractor, a country-year's checkpoints, which of them is deployed.
+"""Training assets: a country-year's checkpoints, and which of them is deployed.
 
 `checkpoints` is a graph: a plan, one mapped step a member (parallel as the pool allows, retried
 one by one, resumed from its last epoch), and a step that publishes all members as one version.
@@ -10,83 +10,27 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
+from popcorn_assets.builtup import BUILTUP, EXTRACTOR, GPU_POOL, extractor_file
 from popcorn_assets.census import counts_file, units_raster
 from popcorn_assets.country import Country, load_country
+from popcorn_assets.imagery import composites_by_season
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import ComputeResource, StoreResource, published_weights
+from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE, markdown_image
-from popcorn_assets.store import Address, Version, write_json
-from popcorn_ml.errors import StoreError, WeightsError
-from popcorn_ml.sentinel import SEASONS, Season
+from popcorn_assets.store import Version, write_json
+from popcorn_ml.errors import StoreError
+from popcorn_ml.sentinel import Season
 
 GROUP = "training"
-EXTRACTOR = "builtup_extractor"
 CHECKPOINTS = "checkpoints"
 DEPLOYED = "deployed_model"
 DEPLOYED_FILE = "deployed.json"
 WEIGHTS = "occupancy.safetensors"
-GPU_POOL = "gpu"
 CODE_VERSION = "1"
-
-
-@dg.asset(name=EXTRACTOR, group_name=GROUP, kinds={"pytorch"}, code_version="1")
-def builtup_extractor(
-    context: dg.AssetExecutionContext, store: StoreResource
-) -> dg.MaterializeResult:
-    """Frozen networks that find built-up area: the published one where it was fetched, and the
-    demo country's own. A country's file says which it uses."""
-    from popcorn_ml.simulate.weights import demo_extractor
-
-    making = Making(context, store.open(), EXTRACTOR, code_version="1", partitioned=False)
-    available = {"demo": demo_extractor()}
-    if published_weights().is_file():
-        available["published"] = published_weights()
-    for path in available.values():
-        making.source(path)
-
-    def make(folder: Path) -> Outcome:
-        rows = []
-        for name, path in available.items():
-            shutil.copyfile(path, folder / f"{name}.safetensors")
-            card = path.with_suffix(".json")
-            if card.is_file():
-                shutil.copyfile(card, folder / f"{name}.json")
-            rows.append({"extractor": name, "bytes": path.stat().st_size})
-        shown: dict[str, Any] = {"extractors": rows}
-        if "published" not in available:
-            shown["published"] = "not here: popcorn weights fetch, or popcorn weights import FILE"
-        return Outcome(shown)
-
-    return making.publish(make)
-
-
-def extractor_file(making: Making, country: Country) -> Path:
-    """The weights of the extractor that a country uses, noted as an input.
-
-    Raises:
-        WeightsError: they are not in the store.
-    """
-    name = f"{country.extractor}.safetensors"
-    try:
-        return making.input(EXTRACTOR, partitioned=False, files=[name]).file(name)
-    except StoreError as error:
-        raise WeightsError(
-            f"the {country.extractor} extractor is not in the store",
-            where=making.store.folder(Address(EXTRACTOR)),
-            found=error.what,
-            remedy=f"popcorn weights fetch (or import FILE), then materialise {EXTRACTOR}",
-        ) from error
-
-
-def composites_by_season(making: Making) -> dict[Season, tuple[Path, Path]]:
-    """Season -> Sentinel-1 and Sentinel-2 composite, noted as inputs."""
-    s1, s2 = making.input("s1_composites"), making.input("s2_composites")
-    return {s: (s1.file(f"{s}.tif"), s2.file(f"{s}.tif")) for s in SEASONS}
 
 
 @dataclass(frozen=True)
@@ -109,7 +53,7 @@ def _checkpoints_making(
     level = country.census.train_level
     inputs = CheckpointInputs(
         composites=composites_by_season(making),
-        builtup=making.input("builtup_area").file("builtup_score.tif"),
+        builtup=making.input("builtup_area").file(BUILTUP),
         units=units_raster(making, level),
         counts=counts_file(making, level),
         extractor=extractor_file(making, country),
@@ -179,19 +123,25 @@ def train_member(context: dg.OpExecutionContext, plan: dict) -> dict:
 
     spec = TrainingSpec.from_json(json.dumps(plan["spec"]))
 
-    def report(metrics: dict[str, Any]) -> None:
-        context.log.info(
-            ", ".join(
-                f"{title} {value:.4g}" if isinstance(value, float) else f"{title} {value}"
-                for title, value in metrics.items()
-            )
-        )
+    def report(done: int, total: int, metrics: dict[str, float]) -> None:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        context.log.info(f"epoch {done} of {total}: {figures}")
 
-    result = train(spec, report)
+    trained = train(spec, report)
     context.add_output_metadata(
-        {"loss": dg.MetadataValue.md(markdown_image((Path(spec.out) / "loss.png").read_bytes()))}
+        {"loss": dg.MetadataValue.md(markdown_image((trained.folder / "loss.png").read_bytes()))}
     )
-    return {**plan, "result": result.as_dict()}
+    result = {
+        "member": spec.member,
+        "seed": spec.seed,
+        "best epoch": trained.best_epoch,
+        "epochs": trained.epochs,
+        "units trained on": trained.trained,
+        "units held out": trained.held_out,
+        "units left out": len(trained.left_out),
+        **trained.history[trained.best_epoch - 1],
+    }
+    return {**plan, "result": result}
 
 
 @dg.op
@@ -215,7 +165,7 @@ def collect_members(
             out = Path(member["spec"]["out"])
             name = f"member_{member['spec']['seed']}"
             shutil.copytree(out, folder / name)
-            rows.append({"member": name, **member["result"]})
+            rows.append(member["result"])
         first = Path(members[0]["spec"]["out"]) / "loss.png"
         shutil.copyfile(first, folder / PICTURE)
         return Outcome({"members": rows}, {"seeds": [m["spec"]["seed"] for m in members]})
@@ -324,4 +274,4 @@ def deployed_members(making: Making) -> Deployed:
     )
 
 
-assets: list[dg.AssetsDefinition] = [builtup_extractor, checkpoints, deployed_model]
+assets: list[dg.AssetsDefinition] = [checkpoints, deployed_model]

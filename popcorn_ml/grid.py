@@ -51,7 +51,7 @@ class Window(NamedTuple):
 class Tile(NamedTuple):
     """One piece of work: `core` is written, `read` (the core and its halo) is read."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     core: Window
     read: Window
 
