@@ -31,7 +31,9 @@ class Limits:
     ratio_from_bytes: int = 32 * 1024**2
 
 
-def inspect(path: Path, limits: Limits | None = None) -> list[zipfile.ZipInfo]:
+def inspect(
+    path: Path, limits: Limits | None = None, noun: str = "archive"
+) -> list[zipfile.ZipInfo]:
     """The files of an archive, after refusing what no census file needs.
 
     Raises:
@@ -44,17 +46,17 @@ def inspect(path: Path, limits: Limits | None = None) -> list[zipfile.ZipInfo]:
             members = [m for m in archive.infolist() if not m.is_dir()]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CensusError(
-            "the archive cannot be opened",
+            f"the {noun} cannot be opened",
             where=path,
-            expected="a complete zip file",
+            expected="a complete zip file" if noun == "archive" else f"a complete {noun}",
             found=str(error),
-            remedy="fetch it again, or unpack it and hand in the files",
+            remedy="fetch or save it again",
         ) from error
     unpacked = sum(m.file_size for m in members)
     packed = max(sum(m.compress_size for m in members), 1)
     if len(members) > limits.members:
         raise CensusError(
-            "the archive holds too many files",
+            f"the {noun} holds too many files",
             where=path,
             expected=f"at most {limits.members}",
             found=len(members),
@@ -63,7 +65,7 @@ def inspect(path: Path, limits: Limits | None = None) -> list[zipfile.ZipInfo]:
     bomb = unpacked > limits.ratio_from_bytes and unpacked / packed > limits.ratio
     if unpacked > limits.total_bytes or bomb:
         raise CensusError(
-            "the archive would unpack to far more than it holds (a zip bomb)",
+            f"the {noun} would unpack to far more than it holds (a zip bomb)",
             where=path,
             expected=f"at most {limits.total_bytes} bytes and {limits.ratio:g} times its size",
             found=f"{unpacked} bytes, {unpacked / packed:.0f} times its size",

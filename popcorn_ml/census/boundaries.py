@@ -19,6 +19,7 @@ from popcorn_ml.errors import CensusError
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import numpy as np
     import pandas as pd
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".topojson", ".shp", ".parquet", ".geoparquet")
@@ -530,9 +531,24 @@ def unite(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[F
     return frame, findings
 
 
-def area_ha(frame: gpd.GeoDataFrame):
+def equal_area(frame: gpd.GeoDataFrame) -> np.ndarray:
+    """Valid polygons in `EQUAL_AREA_CRS`; one that has no place there becomes empty."""
+    import numpy as np
+    import shapely
+
+    flat = np.asarray(frame.geometry.to_crs(EQUAL_AREA_CRS).values, dtype=object)
+    flat[~np.isfinite(shapely.bounds(flat)).all(1)] = shapely.Polygon()
+    broken = ~shapely.is_valid(flat)
+    if broken.any():
+        flat[broken] = shapely.make_valid(flat[broken])
+    return flat
+
+
+def area_ha(frame: gpd.GeoDataFrame) -> np.ndarray:
     """Area of each polygon in hectares, float64, in `EQUAL_AREA_CRS`."""
-    return frame.geometry.to_crs(EQUAL_AREA_CRS).area.to_numpy() / 1e4
+    import shapely
+
+    return shapely.area(equal_area(frame)) / 1e4
 
 
 def overlaps(frame: gpd.GeoDataFrame, path: Path) -> list[Finding]:
@@ -542,8 +558,7 @@ def overlaps(frame: gpd.GeoDataFrame, path: Path) -> list[Finding]:
 
     if len(frame) < 2:
         return []
-    flat = np.asarray(frame.geometry.to_crs(EQUAL_AREA_CRS).values, dtype=object)
-    flat = np.array([g if g.is_valid else shapely.make_valid(g) for g in flat], object)
+    flat = equal_area(frame)
     tree = shapely.STRtree(flat)
     left, right = tree.query(flat, predicate="intersects")
     pair = left < right

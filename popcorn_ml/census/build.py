@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from popcorn_ml.census import boundaries, join, projection, readers, validate
 from popcorn_ml.census.atomic import replacing
 from popcorn_ml.census.findings import (
+    CHECKS,
     COUNT_CHECKS,
     UNIT_CHECKS,
     CheckResult,
@@ -23,7 +24,7 @@ from popcorn_ml.census.findings import (
     results,
     rows_text,
 )
-from popcorn_ml.census.readers import Files, Source
+from popcorn_ml.census.readers import Files, Source, UnitInput
 from popcorn_ml.census.settings import CensusSettings, LevelSettings
 from popcorn_ml.census.text import name_key
 from popcorn_ml.census.units import (
@@ -185,12 +186,9 @@ def _units_of_level(
 ) -> tuple[list[Finding], gpd.GeoDataFrame, list[Source]]:
     import numpy as np
 
-    read = readers.read_units(level, files, partition[1])
-    frame, path = read.frame, Path(read.file)
-    findings = [*read.findings, *boundaries.place(frame, path, box)]
-    _somewhere(findings, frame)
+    read, findings = _judged_units(level, files, box, partition[1])
+    frame = read.frame
     if read.raster is None:
-        findings += boundaries.overlaps(frame, path)
         polygons: np.ndarray | None = to_grid(frame, grid)
         burner: Burner = PolygonBurner(frame, grid)
     else:
@@ -219,6 +217,18 @@ def _units_of_level(
     table = _unit_table(frame, placed, read.file)
     findings += _pixel_findings(table, polygons, grid)
     return findings, table, list(read.sources)
+
+
+def _judged_units(
+    level: LevelSettings, files: Files, box: tuple[float, float, float, float], year: int | None
+) -> tuple[UnitInput, list[Finding]]:
+    """A level's units as read, and all that is wrong with them before they meet the grid."""
+    read = readers.read_units(level, files, year)
+    findings = [*read.findings, *boundaries.place(read.frame, Path(read.file), box)]
+    _somewhere(findings, read.frame)
+    if read.raster is None:
+        findings += boundaries.overlaps(read.frame, Path(read.file))
+    return read, findings
 
 
 def _somewhere(findings: list[Finding], frame: gpd.GeoDataFrame) -> None:
@@ -328,6 +338,96 @@ def _unit_coverage(table: gpd.GeoDataFrame, findings: list[Finding]) -> dict[str
         "pixels": int(table["pixels"].sum()),
         "area_ha": round(float(table["area_ha"].sum()), 3),
     }
+
+
+# Without a grid ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What `examine` found.
+
+    Attributes:
+        checks: one result for each of `findings.CHECKS`.
+        years: years in which the tables count people.
+        missing: what could not be judged, because a file that belongs to it is not there.
+    """
+
+    checks: tuple[CheckResult, ...]
+    years: tuple[int, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing found blocks training."""
+        return not any(check.blocks for check in self.checks)
+
+
+def examine(
+    settings: CensusSettings,
+    grid: Grid,
+    base_dir: Path | Sequence[Path],
+    levels: Sequence[str] | None = None,
+) -> Examination:
+    """Read and judge census files without writing anything, for a file that has just come in.
+
+    Args:
+        settings: the census section of the country's file.
+        grid: the country's; only its place counts.
+        base_dir: as for `prepare_units`.
+        levels: those to judge; None takes all.
+
+    Raises:
+        CensusError: as `prepare_units` and `prepare_counts`.
+    """
+    box = settings.box or _degrees(grid)
+    findings: list[Finding] = []
+    years: set[int] = set()
+    missing: list[str] = []
+    with Files(base_dir) as files:
+        units: dict[str, gpd.GeoDataFrame] = {}
+        for name in settings.levels:
+            level = settings.levels[name]
+            absent = level.boundaries is not None and not files.has(level.boundaries)
+            if absent and level.boundaries is not None:
+                missing.append(f"level {name}: {level.boundaries.file} is not there yet")
+                continue
+            read, found = _judged_units(level, files, box, None)
+            frame = read.frame.assign(
+                number=range(1, len(read.frame) + 1), file=read.file, merged_into="", pixels=1,
+                area_ha=boundaries.area_ha(read.frame),
+            )  # fmt: skip
+            units[name] = frame.to_crs(boundaries.LON_LAT)
+            if levels is None or name in levels:
+                findings += _of_level(found, name)
+        names = {name: {name_key(n) for n in frame["name"]} for name, frame in units.items()}
+        for name in levels or settings.levels:
+            level = settings.levels[name]
+            present = [c for c in level.counts if files.has(c)]
+            missing += [
+                f"level {name}: {c.file} is not there yet" for c in level.counts if c not in present
+            ]
+            if not present:
+                continue
+            if name not in units:
+                for table in readers.read_counts(
+                    level.model_copy(update={"counts": tuple(present)}), files
+                ):
+                    findings += _of_level(table.findings, name)
+                    years |= {int(y) for y in table.frame["year"]}
+                continue
+            here = level.model_copy(update={"counts": tuple(present)})
+            joined, found, _ = _joined(name, here, files, units[name], 0, names)
+            for year in sorted(set(joined["year"])):
+                projected, more = _projected(joined, units[name], int(year), settings, name)
+                found += [f for f in more if f.check != "years"]
+                if level.role == "train":
+                    total = float(projected["people"].sum())
+                    file = ", ".join(sorted(set(projected["file"])))
+                    found += validate.national_total(name, total, int(year), settings, file)
+                years.add(int(year))
+            findings += _of_level(found, name)
+    return Examination(results(CHECKS, findings), tuple(sorted(years)), tuple(missing))
 
 
 # Counts -----------------------------------------------------------------------------------------

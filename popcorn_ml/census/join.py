@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from popcorn_ml.census.boundaries import EQUAL_AREA_CRS
+from popcorn_ml.census.boundaries import equal_area
 from popcorn_ml.census.findings import Finding, rows_text
 from popcorn_ml.census.text import name_key
 from popcorn_ml.errors import CensusError
@@ -145,7 +145,7 @@ def by_overlap(
         units: id, geometry.
         others: id, geometry, in any CRS.
         min_overlap: least share that the common area must have of the two together
-            (intersection over union), in `EQUAL_AREA_CRS`.
+            (intersection over union), in `boundaries.EQUAL_AREA_CRS`.
 
     Returns:
         id of `others` -> id of `units`; and, of the others that found none, the unit they overlap
@@ -154,9 +154,7 @@ def by_overlap(
     import numpy as np
     import shapely
 
-    left = np.asarray(units.geometry.to_crs(EQUAL_AREA_CRS).values, dtype=object)
-    right = np.asarray(others.geometry.to_crs(EQUAL_AREA_CRS).values, dtype=object)
-    left, right = _valid(left), _valid(right)
+    left, right = equal_area(units), equal_area(others)
     tree = shapely.STRtree(left)
     b, a = tree.query(right, predicate="intersects")
     common = shapely.area(shapely.intersection(left[a], right[b]))
@@ -180,16 +178,6 @@ def by_overlap(
         if other_ids[j] not in matched
     ]
     return matched, left_over
-
-
-def _valid(geometry: np.ndarray) -> np.ndarray:
-    import shapely
-
-    broken = ~shapely.is_valid(geometry)
-    if broken.any():
-        geometry = geometry.copy()
-        geometry[broken] = shapely.make_valid(geometry[broken])
-    return geometry
 
 
 def join(

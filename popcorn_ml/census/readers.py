@@ -160,6 +160,13 @@ class Files:
             remedy="put it there, or correct its path in the country's file",
         )
 
+    def has(self, settings: FileSettings) -> bool:
+        """Whether the file, or one that fits its name with `{year}`, is there."""
+        pattern = settings.file.replace("{year}", "[0-9]" * 4)
+        if "{year}" in settings.file:
+            return any(True for folder in self.folders for _ in folder.glob(pattern))
+        return any((folder / settings.file).exists() for folder in self.folders)
+
     def expand(self, settings: CountSettings) -> list[CountSettings]:
         """One item for each file that fits a name with `{year}`, by year; else the item itself.
 

@@ -268,7 +268,7 @@ def _table(
 def _read_excel(path: Path, sheet: str | None, header_row: int) -> Table:
     import openpyxl
 
-    archive.inspect(path)
+    archive.inspect(path, noun="workbook")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, TypeError) as error:

@@ -139,6 +139,7 @@ def to_grid(frame: gpd.GeoDataFrame, grid: Grid) -> np.ndarray:
         return np.column_stack([x, y])
 
     moved = shapely.transform(geometry, project)
+    moved[~np.isfinite(shapely.bounds(moved)).all(1)] = shapely.Polygon()  # off the CRS's range
     broken = ~shapely.is_valid(moved)
     if broken.any():
         moved[broken] = shapely.make_valid(moved[broken])

@@ -1,0 +1,378 @@
+"""Taking in a census file that somebody put into the inbox.
+
+A file is copied aside, looked at as if it were already in its place, and then either takes that
+place (its predecessor is kept) or goes to `rejected/` with a report that says what to do. Watching
+the folder and asking for partitions is the orchestration's business.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from popcorn_ml.census import archive
+from popcorn_ml.census.build import examine
+from popcorn_ml.census.findings import CheckResult
+from popcorn_ml.census.settings import CensusSettings, FileSettings
+from popcorn_ml.census.tables import sha256
+from popcorn_ml.errors import CensusError, PopcornError
+from popcorn_ml.grid import Grid
+from popcorn_ml.raster import sync
+
+if TYPE_CHECKING:
+    from popcorn_ml.warehouse import Warehouse
+
+REJECTED = "rejected"
+HISTORY = ".history"
+MAX_BYTES = 2 * 1024**3
+MAX_NAME = 200
+UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
+SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".sbn", ".sbx", ".qix")
+SAFE_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]+")
+
+
+@dataclass(frozen=True)
+class Received:
+    """What became of a file.
+
+    Attributes:
+        accepted: whether it is now in its place.
+        country: whose inbox it was in.
+        file: its name.
+        sha256: of its bytes, "" where it was not even opened.
+        bytes: its size.
+        levels: levels whose files it is, or holds.
+        years: years in which it counts people (all that the levels' tables count, where it holds
+            boundaries); their partitions, and later ones, are out of date.
+        stored: where its files are now (in `accepted_dir`, or in `rejected/`).
+        report: the text beside a rejected file.
+        message: for the log: why it was rejected, or what was noted.
+        checks: results of the census checks, as far as it got.
+    """
+
+    accepted: bool
+    country: str
+    file: str
+    sha256: str
+    bytes: int
+    levels: tuple[str, ...]
+    years: tuple[int, ...]
+    stored: tuple[Path, ...]
+    report: Path | None
+    message: str
+    checks: tuple[CheckResult, ...]
+
+
+def waiting(inbox_dir: Path, quiet_s: float = 5.0) -> list[Path]:
+    """Files of one country's inbox that are complete: sorted, subfolders and drafts left out.
+
+    Args:
+        inbox_dir: the country's, such as `data/inbox/rwa`.
+        quiet_s: a file that changed within this many seconds is still being written.
+    """
+    if not inbox_dir.is_dir():
+        return []
+    now = time.time()
+    out = []
+    for entry in sorted(os.scandir(inbox_dir), key=lambda e: e.name):
+        if entry.name.startswith(".") or entry.name.endswith(UNFINISHED):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            continue
+        if now - entry.stat(follow_symlinks=False).st_mtime >= quiet_s:
+            out.append(Path(entry.path))
+    return out
+
+
+def receive(
+    file: Path,
+    country: str,
+    settings: CensusSettings,
+    grid: Grid,
+    inbox_dir: Path,
+    accepted_dir: Path,
+    base_dir: Path | Sequence[Path] = (),
+    warehouse: Warehouse | None = None,
+) -> Received:
+    """Take in or reject one file; the inbox no longer holds it afterwards.
+
+    Args:
+        file: in `inbox_dir`. Its name must be one that the settings name, or that of a zip archive
+            that holds such files (a shapefile comes with its companions).
+        country: its code.
+        settings: the census section of the country's file.
+        grid: the country's.
+        inbox_dir: the country's inbox, such as `data/inbox/rwa`.
+        accepted_dir: where accepted files go, under the paths of the settings; search it first.
+        base_dir: further folders where the other files of the settings are.
+        warehouse: where the file is registered, if given.
+
+    Returns:
+        What became of it. Bad files do not raise.
+
+    Raises:
+        CensusError: `file` is not in `inbox_dir`; it is then left alone.
+        StoreError: the warehouse cannot be written; the file is then still in the inbox.
+    """
+    file, inbox_dir, accepted_dir = Path(file), Path(inbox_dir), Path(accepted_dir)
+    _inside(file, inbox_dir)
+    folders = [Path(base_dir)] if isinstance(base_dir, (str, Path)) else list(map(Path, base_dir))
+    out = Received(False, country, file.name, "", 0, (), (), (), None, "", ())
+    with tempfile.TemporaryDirectory(prefix="popcorn-inbox-") as scratch:
+        try:
+            before = _refuse_odd(file)
+            copy = Path(scratch) / "file" / file.name
+            copy.parent.mkdir()
+            shutil.copyfile(file, copy, follow_symlinks=False)
+            out = replace(out, sha256=sha256(copy), bytes=before.st_size)
+            staged = Path(scratch) / "staged"
+            placed = _place(copy, settings, staged)
+            levels = tuple(dict.fromkeys(level for _, level in placed))
+            out = replace(out, levels=levels)
+            found = examine(settings, grid, [staged, accepted_dir, *folders], levels)
+            out = replace(out, checks=found.checks, years=found.years)
+            if not found.usable:
+                raise CensusError(
+                    "the file did not pass the census checks",
+                    where=file.name,
+                    found="\n".join(c.message for c in found.checks if c.blocks),
+                    remedy="correct the rows below and put the file into the inbox again",
+                )
+        except (PopcornError, OSError) as error:
+            return _reject(file, inbox_dir, out, str(error))
+        if warehouse is not None:
+            warehouse.register_received(
+                country, file.name, out.sha256, out.bytes, out.levels, out.years
+            )
+        stored = tuple(
+            _store(staged / name, accepted_dir, name)
+            for name in sorted({name for name, _ in placed})
+        )
+    _forget(file, before)
+    notes = [c.message for c in out.checks if not c.passed] + list(found.missing)
+    return replace(out, accepted=True, stored=stored, message="\n".join(notes))
+
+
+def _inside(file: Path, inbox_dir: Path) -> None:
+    """Refuse what does not lie directly in the inbox, however its path is written."""
+    parent = os.path.realpath(file.parent)
+    if parent != os.path.realpath(inbox_dir) or file.name in ("", ".", ".."):
+        raise CensusError(
+            "the path leaves the inbox; the file was left alone",
+            where=file,
+            expected=f"a file directly in {inbox_dir}",
+            found=parent,
+            remedy="put the file itself into the inbox",
+        )
+
+
+def _refuse_odd(file: Path) -> os.stat_result:
+    """Refuse links, devices and names that no census file has."""
+    status = os.lstat(file)
+    if stat.S_ISLNK(status.st_mode):
+        raise CensusError(
+            "a link was put into the inbox",
+            where=file.name,
+            expected="a plain file",
+            found=f"a link to {os.readlink(file)}",
+            remedy="copy the file itself into the inbox",
+        )
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise CensusError(
+            "what was put into the inbox is no plain file of its own",
+            where=file.name,
+            expected="a plain file",
+            found="a second name of another file" if status.st_nlink > 1 else "something else",
+            remedy="copy the file itself into the inbox",
+        )
+    if not SAFE_NAME.fullmatch(file.name) or len(file.name.encode()) > MAX_NAME:
+        raise CensusError(
+            "the file's name cannot be used",
+            where=repr(file.name[:60]),
+            expected=f"a name of at most {MAX_NAME} bytes without control characters",
+            found=f"{len(file.name.encode())} bytes",
+            remedy="rename it as the country's file names it",
+        )
+    if status.st_size == 0:
+        raise CensusError(
+            "the file is empty",
+            where=file.name,
+            found="0 bytes",
+            remedy="export or fetch it again",
+        )
+    if status.st_size > MAX_BYTES:
+        raise CensusError(
+            "the file is too large",
+            where=file.name,
+            expected=f"at most {MAX_BYTES} bytes",
+            found=status.st_size,
+            remedy="keep the country that is needed",
+        )
+    return status
+
+
+def _named(settings: CensusSettings) -> Iterator[tuple[str, FileSettings]]:
+    """Every file that the settings name, with its level."""
+    for name, level in settings.levels.items():
+        if level.boundaries is not None:
+            yield name, level.boundaries
+        for counts in level.counts:
+            yield name, counts
+            if counts.boundaries is not None:
+                yield name, counts.boundaries
+
+
+def _targets(file_name: str, settings: CensusSettings) -> list[tuple[str, str]]:
+    """Paths in the settings that a file of this name takes, each with its level."""
+    out = []
+    suffix = Path(file_name).suffix.lower()
+    for level, item in _named(settings):
+        path = Path(item.file)
+        if any(part == ".." for part in path.parts) or path.is_absolute():
+            continue  # files outside the project's folders are the operator's own
+        pattern = _literal(path.name).replace("{year}", "[0-9]" * 4)
+        if fnmatch.fnmatchcase(file_name, pattern):
+            out.append((str(path.with_name(file_name)), level))
+        elif (
+            path.suffix.lower() == ".shp"
+            and suffix in SHAPEFILE_PARTS
+            and Path(file_name).stem == path.stem
+        ):
+            out.append((str(path.with_suffix(Path(file_name).suffix)), level))
+    return out
+
+
+def _literal(name: str) -> str:
+    """A name as a pattern that fits only itself (`{year}` aside)."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+def _place(copy: Path, settings: CensusSettings, staged: Path) -> list[tuple[str, str]]:
+    """Lay the file, or what an archive holds, out under the paths of the settings.
+
+    Returns:
+        Relative path and level of each.
+    """
+    named = sorted({Path(item.file).name for _, item in _named(settings)})
+    members = [copy]
+    targets = _targets(copy.name, settings)
+    if copy.suffix.lower() in SHAPEFILE_PARTS:
+        raise CensusError(
+            "a shapefile is several files, and one came alone",
+            where=copy.name,
+            expected="one zip archive with the .shp, .shx, .dbf and .prj files",
+            found=copy.suffix,
+            remedy="pack them together and put the archive into the inbox",
+        )
+    if copy.suffix.lower() == ".zip":
+        unpacked = copy.parent / "unpacked"
+        contents = archive.unpack(copy, unpacked)
+        if not targets:
+            members = contents
+    placed: list[tuple[str, str]] = []
+    for member in members:
+        for relative, level in _targets(member.name, settings):
+            target = staged / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and sha256(target) != sha256(member):
+                raise CensusError(
+                    "the archive holds two files of one name",
+                    where=copy.name,
+                    found=member.name,
+                    remedy="keep the one that is meant",
+                )
+            shutil.copyfile(member, target)
+            placed.append((relative, level))
+    if not placed:
+        raise CensusError(
+            "no level of the country has a file of this name",
+            where=copy.name,
+            expected="one of " + ", ".join(named),
+            found=", ".join(sorted(m.name for m in members))[:300],
+            remedy="rename it, or name it in the `census` section of the country's file",
+        )
+    return placed
+
+
+def _store(staged: Path, accepted_dir: Path, relative: str) -> Path:
+    """Put one file in its place; the one that was there goes to the history, by its hash."""
+    target = accepted_dir / relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        kept = accepted_dir / HISTORY / sha256(target)[:16] / relative
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if not kept.exists():
+            os.link(target, kept)  # so that there is no moment without the file
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=target.parent)
+    os.close(handle)
+    shutil.copyfile(staged, name)
+    sync(Path(name))
+    os.chmod(name, 0o644)
+    os.replace(name, target)
+    sync(target.parent)
+    return target
+
+
+def _forget(file: Path, before: os.stat_result) -> None:
+    """Take the file out of the inbox, unless somebody has put another one there meanwhile."""
+    try:
+        now = os.lstat(file)
+    except FileNotFoundError:
+        return
+    same = (now.st_ino, now.st_mtime_ns, now.st_size) == (
+        before.st_ino, before.st_mtime_ns, before.st_size
+    )  # fmt: skip
+    if same:
+        file.unlink()
+
+
+def _reject(file: Path, inbox_dir: Path, out: Received, reason: str) -> Received:
+    folder = inbox_dir / REJECTED
+    folder.mkdir(parents=True, exist_ok=True)
+    safe = "".join(c for c in file.name if c.isprintable() and c not in "/\\")[:100] or "file"
+    stem, suffix = Path(safe).stem, Path(safe).suffix
+    mark = out.sha256[:8] or f"{time.time_ns():x}"
+    target = folder / f"{stem}-{mark}{suffix}"
+    report = folder / f"{stem}-{mark}{suffix}.report.txt"
+    text = report_text(out, reason)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=folder)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    os.chmod(name, 0o644)
+    os.replace(name, report)
+    os.replace(file, target)
+    return replace(out, stored=(target,), report=report, message=reason)
+
+
+def report_text(received: Received, reason: str) -> str:
+    """The report beside a rejected file: reason, then every check that failed with its rows."""
+    lines = [
+        f"Census file rejected: {received.file!r}"
+        if not received.file.isprintable()
+        else f"Census file rejected: {received.file}",
+        f"country:  {received.country}",
+        f"when:     {datetime.now(UTC).isoformat(timespec='seconds')}",
+        f"sha256:   {received.sha256 or '(not opened)'}",
+        "",
+        reason,
+    ]
+    for check in received.checks:
+        if check.passed:
+            continue
+        lines += ["", f"[{'must be corrected' if check.blocks else 'note'}] {check.name}"]
+        lines += [f"  {line}" for line in check.message.splitlines()]
+        lines += [
+            "  - " + ", ".join(f"{k}={v}" for k, v in row.items() if v not in ("", None))
+            for row in check.rows
+        ]
+    return "\n".join(lines) + "\n"
