@@ -13,7 +13,8 @@ from popcorn_assets.country import Country, load_country
 from popcorn_assets.imagery import composites_by_season
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import ComputeResource, StoreResource, published_weights
+from popcorn_assets.paths import published_weights
+from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import raster_summary, save_picture
 from popcorn_assets.store import Address
 from popcorn_ml.errors import StoreError, WeightsError
@@ -106,6 +107,7 @@ def builtup_area(
             folder / BUILTUP,
             tile_px=country.mapping.tile_px,
             threads=compute.thread_count(),
+            device=compute.device,
             progress=making.progress("tiles"),
         )
         save_picture(folder, folder / BUILTUP, "builtup")

@@ -13,7 +13,8 @@ import dagster as dg
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import StoreResource, WarehouseResource, data_root
+from popcorn_assets.paths import data_root
+from popcorn_assets.resources import StoreResource, WarehouseResource
 from popcorn_assets.show import save_picture
 from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
 from popcorn_ml.errors import CensusError

@@ -90,7 +90,7 @@ def weights() -> None:
 def weights_fetch() -> None:
     """Download the published weights once, checking size and sha256."""
     enter_home()
-    from popcorn_assets.resources import published_weights
+    from popcorn_assets.paths import published_weights
     from popcorn_ml.model.weights import PUBLISHED_NAME, fetch_extractor, import_extractor
 
     target = published_weights()
@@ -105,7 +105,7 @@ def weights_import(file: Path) -> None:
     """Take the published weights from FILE, checking size and sha256."""
     file = file.absolute()
     enter_home()
-    from popcorn_assets.resources import published_weights
+    from popcorn_assets.paths import published_weights
     from popcorn_ml.model.weights import import_extractor
 
     target = published_weights()

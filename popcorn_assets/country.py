@@ -11,11 +11,12 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from popcorn_assets.paths import data_root
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
@@ -31,21 +32,59 @@ class _Section(BaseModel):
 
 
 class GridSettings(_Section):
-    """The country's grid; its origin and size are snapped to whole hectares.
+    """The country's grid, given in exactly one of five ways.
 
     Attributes:
-        crs: authority code of the CRS, metric unless the country keeps a published grid.
-        bounds: west, south, east, north, in `crs`.
+        preset: one of the published countries (rwa, che, pricp2, uga), on their own grid.
+        box: west, south, east, north in degrees.
+        boundary: vector file of the country; tiles outside it are not fetched either.
+        bounds: west, south, east, north in `crs`.
+        like: a raster whose grid is taken as it is, such as a published composite; hectares are
+            then counted from its corner.
+        crs: authority code; without it, the UTM zone of the box's or the boundary's centre.
         step: pixel side in CRS units.
     """
 
-    crs: str
-    bounds: tuple[float, float, float, float]
+    preset: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    boundary: Path | None = None
+    bounds: tuple[float, float, float, float] | None = None
+    like: Path | None = None
+    crs: str | None = None
     step: float = Field(10.0, gt=0)
 
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = ("preset", "box", "boundary", "bounds", "like")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) != 1 and given != ["box", "boundary"]:
+            raise ValueError(
+                f"give one of {', '.join(ways)} (or a box with a boundary); found: "
+                f"{', '.join(given) or 'none'}"
+            )
+        if self.bounds and not self.crs:
+            raise ValueError("bounds need a crs")
+        return self
+
     def grid(self) -> Grid:
-        """The grid."""
-        return Grid.covering(self.crs, self.bounds, self.step)
+        """The grid; paths are taken from the store's root.
+
+        Raises:
+            ConfigError, RasterError: a file or a value that gives no grid.
+        """
+        from popcorn_ml.imagery.presets import grid_of_boundary, grid_of_box, preset_grid
+
+        if self.preset:
+            return preset_grid(self.preset)
+        if self.box:
+            return grid_of_box(self.box, self.crs, self.step)
+        if self.boundary:
+            return grid_of_boundary(data_root() / self.boundary, self.crs, self.step)
+        if self.like:
+            from popcorn_ml.raster import grid_of
+
+            return grid_of(data_root() / self.like)
+        return Grid.covering(self.crs or "", self.bounds or (0, 0, 0, 0), self.step)
 
 
 class TrainingSettings(_Section):
@@ -125,6 +164,10 @@ class Country(_Section):
     def pixel_grid(self) -> Grid:
         """The country's one grid."""
         return self.grid.grid()
+
+    def boundary(self) -> Path | None:
+        """Vector file outside which nothing is fetched; None: the whole grid is."""
+        return data_root() / self.grid.boundary if self.grid.boundary else None
 
 
 def folders() -> list[Path]:

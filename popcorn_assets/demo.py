@@ -26,7 +26,8 @@ from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
 from popcorn_assets.console import QUIET, failure_text, printing
 from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.resources import StoreResource, data_root
+from popcorn_assets.paths import data_root
+from popcorn_assets.resources import StoreResource
 from popcorn_assets.store import Address, write_json
 from popcorn_ml.simulate.spec import CountrySpec
 

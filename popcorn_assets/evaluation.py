@@ -9,11 +9,11 @@ from popcorn_assets.country import load_country
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.maps import BUILTUP, POPULATION, adjusted_map, population_map
 from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.paths import data_root
 from popcorn_assets.resources import (
     ComputeResource,
     StoreResource,
     WarehouseResource,
-    data_root,
 )
 from popcorn_assets.show import PICTURE
 from popcorn_assets.store import write_json

@@ -52,6 +52,9 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         settings = imagery.settings_of(country)
         grid = country.pixel_grid()
         period = season_period(making.year, season)
+        boundary = country.boundary()
+        if boundary is not None:
+            making.source(boundary)
         making.parameter(
             grid=grid.as_dict(),
             imagery=country.imagery.as_dict(),
@@ -68,6 +71,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                 settings,
                 folder,
                 making.work(),
+                boundary=boundary,
                 workers=compute.thread_count(),
                 progress=making.progress("tiles"),
                 secrets=imagery.secrets(),

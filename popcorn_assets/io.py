@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.resources import data_root
+from popcorn_assets.paths import data_root
 from popcorn_assets.store import write_json
 
 

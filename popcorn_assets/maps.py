@@ -25,6 +25,9 @@ POPULATION_STD = "population_std.tif"
 MEMBERS = "population_members.tif"
 FACTOR = "factor.tif"
 
+SAME_AREA = 0.02
+"""Relative difference in pixel area below which nothing is said of it."""
+
 
 @dg.asset(
     deps=[DEPLOYED, "s1_composites", "s2_composites", builtup_area],
@@ -46,7 +49,15 @@ def population_map(
     composites = composites_by_season(making)
     builtup = making.input("builtup_area").file(BUILTUP)
     deployed = deployed_members(making)
-    making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)
+    area_ratio = float(grid.row_area_m2().mean()) / deployed.pixel_area_m2
+    if abs(area_ratio - 1) > SAME_AREA:
+        context.log.warning(
+            f"the model was trained on pixels of {deployed.pixel_area_m2:.1f} m2; its people per "
+            f"pixel are scaled by {area_ratio:.3f} to this grid's"
+        )
+    making.parameter(
+        grid=grid.as_dict(), tile_px=country.mapping.tile_px, pixel_area_ratio=area_ratio
+    )
 
     def make(folder: Path) -> Outcome:
         map_population(
@@ -60,6 +71,8 @@ def population_map(
                 device=compute.device,
                 precision=compute.precision,
                 threads=compute.thread_count(),
+                pixel_area_ratio=area_ratio,
+                tags={"model": deployed.title},
             ),
             progress=making.progress("tiles"),
         )
@@ -70,6 +83,7 @@ def population_map(
                 **raster_summary(folder / POPULATION),
                 "sum of spread": spread["people"],
                 "model": deployed.title,
+                "people per pixel scaled by": area_ratio,
                 "members": len(deployed.files),
             }
         )

@@ -8,17 +8,11 @@ from pathlib import Path
 import dagster as dg
 
 from popcorn_assets.country import Country
+from popcorn_assets.paths import data_root
 from popcorn_assets.store import Store
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.imagery.source import open_source
-
-DATA_VARIABLE = "POPCORN_DATA"
-
-
-def data_root() -> Path:
-    """The store's root: POPCORN_DATA, or `data` in the folder Dagster runs in."""
-    return Path(os.environ.get(DATA_VARIABLE) or "data").absolute()
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -104,8 +98,3 @@ class ComputeResource(dg.ConfigurableResource):
     def thread_count(self) -> int:
         """CPU threads a step may use."""
         return self.threads or os.cpu_count() or 1
-
-
-def published_weights() -> Path:
-    """Where `popcorn weights` puts the published extractor."""
-    return data_root() / "weights" / "published.safetensors"

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 
@@ -84,7 +85,7 @@ def plan_members(
     context: dg.OpExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> Iterator[dg.DynamicOutput[dict]]:
     """One training specification a member; none where the checkpoints are current."""
-    from popcorn_ml.training.spec import TrainingSpec
+    from popcorn_ml.training.spec import Precision, TrainingSpec
 
     making, inputs, country = _checkpoints_making(context, store)
     if making.current() is not None:
@@ -105,7 +106,7 @@ def plan_members(
             seed=seed,
             member=member,
             device=compute.device,
-            precision=compute.precision,
+            precision=cast(Precision, compute.precision),
             threads=compute.thread_count(),
             about={"country": making.country, "year": making.year},
             **settings.model_dump(exclude={"members", "first_seed"}),

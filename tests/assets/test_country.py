@@ -72,10 +72,10 @@ def test_an_unknown_key_is_refused_with_line_and_allowed_keys(folder):
 
 
 def test_a_missing_key_is_refused_with_the_line_of_its_section(folder):
-    path = write(folder, grid__crs=None)
+    path = write(folder, census__levels=None)
     with pytest.raises(ConfigError) as caught:
         load_country("abc")
-    assert f"{path}:{line_of(path, 'grid:')}: grid.crs: this key is missing" in str(caught.value)
+    assert f"{path}:{line_of(path, 'census:')}: census.levels: this key is missing" in str(caught.value)
 
 
 def test_a_wrong_value_is_refused_with_its_line(folder):
@@ -92,7 +92,7 @@ def test_text_that_is_no_yaml_is_refused_with_its_line(folder):
 
 
 def test_a_broken_file_does_not_hide_the_other_countries(folder):
-    write(folder, "abc", grid__crs=None)
+    write(folder, "abc", name=None)
     write(folder, "abd")
     codes = country_codes()
     assert "abd" in codes

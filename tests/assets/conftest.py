@@ -1,0 +1,100 @@
+"""A small simulated country, run through the whole graph once for all tests that look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a test's platform lives: a home with its own instance, store and country files."""
+
+    home: Path
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.home))
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "DAGSTER_HOME": str(self.home),
+            "POPCORN_DATA": str(self.data),
+            "POPCORN_COUNTRIES": str(self.home / "countries"),
+        }
+
+
+def make_place(home: Path) -> Place:
+    (home / "countries").mkdir(parents=True)
+    (home / "data").mkdir()
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copyfile(REPOSITORY / name, home / name)
+    return Place(home)
+
+
+def write_demo_file(place: Place, spec, **training) -> None:
+    """The demo's country file, cut to a smaller simulated country."""
+    packaged = REPOSITORY / "popcorn_assets" / "countries" / "demo.yaml"
+    country = yaml.safe_load(packaged.read_text("utf-8"))
+    west, south, east, north = spec.grid.bounds
+    country["grid"]["bounds"] = [west, south, east, north]
+    country["training"] = {**country["training"], **training}
+    country["mapping"] = {"tile_px": 100}
+    text = yaml.safe_dump(country, sort_keys=False, allow_unicode=True)
+    (place.home / "countries" / "demo.yaml").write_text(text, "utf-8")
+
+
+def tiny_spec():
+    from popcorn_ml.simulate.spec import CountrySpec
+
+    return CountrySpec(
+        width=200, height=160, coarse_units=12, fine_units_each=3, s2_dates=2, s1_passes=2
+    )
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Iterator[Place]:
+    """An empty platform of one test's own."""
+    made = make_place(tmp_path / "home")
+    _enter(made, monkeypatch)
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Iterator[Place]:
+    """The small country after `popcorn demo`: trained on 2020, mapped 2020 and 2021."""
+    from popcorn_assets.demo import run_demo
+
+    place = make_place(tmp_path_factory.mktemp("tiny") / "home")
+    spec = tiny_spec()
+    write_demo_file(place, spec, members=2, epochs=2)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _enter(place, monkeypatch)
+        assert run_demo(spec) == 0
+    return place
+
+
+@pytest.fixture
+def in_tiny(tiny, monkeypatch) -> Place:
+    """The small country, entered: environment and working folder are its own."""
+    _enter(tiny, monkeypatch)
+    return tiny
+
+
+def _enter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in place.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(place.home)
+    assert os.environ["DAGSTER_HOME"] == str(place.home)
