@@ -158,9 +158,9 @@ def season_image(
         classes: scene classes that count as clear where a scene has no probability image.
 
     Returns:
-        ee.Image. Sentinel-2: B2, B3, B4, B8, uint16, 0 = nodata. Sentinel-1: VV, VH, int16
-        hundredths of dB, -32768 = nodata. Last band `CLEAR`: clear observations of the band with
-        the fewest.
+        ee.Image, all bands uint16 with 0 = nodata. Sentinel-2: B2, B3, B4, B8, reflectance x 10000.
+        Sentinel-1: VV, VH, the codes of `composite.db_to_codes`. Last band `CLEAR`: clear
+        observations of the band with the fewest.
     """
     import ee
 
@@ -174,10 +174,9 @@ def season_image(
     ]
     season = ee.ImageCollection(days)
     median = season.median().add(0.5).floor()
-    clear = season.count().reduce(ee.Reducer.min()).rename([CLEAR]).unmask(0)
-    if sensor == "s2":
-        return median.unmask(0).addBands(clear).toUint16()
-    return median.unmask(-32768).addBands(clear).toInt16()
+    clear = season.count().reduce(ee.Reducer.min()).rename([CLEAR])
+    # Masked pixels come as 0, also outside every footprint: 0 must mean nodata in all bands.
+    return median.addBands(clear).unmask(0, False).toUint16()
 
 
 def _reflectance(scene: Scene, max_cloud: int, classes: Sequence[int]) -> Any:
@@ -194,8 +193,8 @@ def _reflectance(scene: Scene, max_cloud: int, classes: Sequence[int]) -> Any:
 
 
 def _backscatter(scene: Scene) -> Any:
-    """A Sentinel-1 image in whole hundredths of dB."""
+    """A Sentinel-1 image in the codes of `composite.db_to_codes`."""
     import ee
 
     image = ee.Image(scene.assets["image"]).select(list(EE_BANDS["s1"]))
-    return image.multiply(100).add(0.5).floor().clamp(-32767, 32767)
+    return image.multiply(100).add(0.5).floor().clamp(-32767, 32767).add(32768)

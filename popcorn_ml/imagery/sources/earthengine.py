@@ -162,6 +162,7 @@ class EarthEngineSource:
     def tile(self, request: SeasonRequest, window: Window, scenes: Sequence[Scene]) -> TileAnswer:
         import numpy as np
 
+        from popcorn_ml.imagery.composite import codes_to_db_hundredths
         from popcorn_ml.imagery.ee_graph import CLEAR, EE_BANDS
         from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
 
@@ -174,12 +175,14 @@ class EarthEngineSource:
             return TileAnswer(empty, np.zeros(shape[1:], np.uint16), ())
         if request.orbit in self._exports:
             stack = self._exports[request.orbit].read(window)
-            values, clear = stack[:-1].astype(encoding.dtype), stack[-1].astype(np.uint16)
         else:
             image = self._image(request, near)
             pixels = self.client().pixels(image, request.grid, window, traffic)
-            values = np.stack([pixels[band] for band in EE_BANDS[request.sensor]])
-            values, clear = values.astype(encoding.dtype), pixels[CLEAR].astype(np.uint16)
+            names = (*EE_BANDS[request.sensor], CLEAR)
+            stack = np.stack([pixels[name].astype(np.uint16, copy=False) for name in names])
+        values, clear = stack[:-1], stack[-1]
+        if request.sensor == "s1":
+            values = codes_to_db_hundredths(values)
         traffic.assets += len(near)
         return TileAnswer(values, clear, tuple(sorted(s.id for s in near)), (), traffic)
 
