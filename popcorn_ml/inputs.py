@@ -55,7 +55,17 @@ def read_channels(
             expected=f"{read['s1'].shape[1]} x {read['s1'].shape[2]} pixels, as {s1}",
             found=f"{read['s2'].shape[1]} x {read['s2'].shape[2]} pixels",
         )
-    shape = shapes.pop()
+    return normalised(read)
+
+
+def normalised(read: dict[Sensor, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Channels and validity, as `read_channels` gives them, from decoded bands.
+
+    Args:
+        read: sensor -> float32 (bands, rows, columns) in the order of `sentinel.BANDS`, dB or
+            reflectance x 10000, NaN where nothing was observed.
+    """
+    shape = next(iter(read.values())).shape[1:]
     channels = np.zeros((len(CHANNELS), *shape), np.float32)
     valid = np.ones(shape, bool)
     for sensor, values in read.items():

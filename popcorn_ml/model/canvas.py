@@ -114,12 +114,15 @@ class Canvas:
     height: int
     width: int
 
-    def tile(self, core: Window, halo: int = HALO_PX) -> CanvasTile:
+    def tile(self, core: Window, halo: int = HALO_PX, multiple: int = ALIGN_PX) -> CanvasTile:
         """The tile that gives the pixels of `core` exactly as the whole canvas would.
 
         Args:
             core: in raster coordinates, inside the raster.
             halo: pixels beyond the core; less than `HALO_PX` is no longer exact.
+            multiple: sides of the window grow to a multiple of this, itself one of `ALIGN_PX`,
+                where the canvas has room. More than needed is as exact, and the fewer different
+                shapes there are, the less often kernels are made ready for a new one.
         """
         rows, cols = self.raster
         if (
@@ -129,8 +132,8 @@ class Canvas:
             or core.col + core.width > cols
         ):
             raise ValueError(f"{core} is not inside a raster of {rows} x {cols} pixels")
-        row, height = _span(core.row + self.top, core.height, self.height, halo)
-        col, width = _span(core.col + self.left, core.width, self.width, halo)
+        row, height = _span(core.row + self.top, core.height, self.height, halo, multiple)
+        col, width = _span(core.col + self.left, core.width, self.width, halo, multiple)
         window = Window(row, col, height, width)
         return self._over(core, window)
 
@@ -155,10 +158,14 @@ class Canvas:
         return CanvasTile(core, window, source, rows - first_row, cols - first_col, inside)
 
 
-def _span(start: int, length: int, limit: int, halo: int) -> tuple[int, int]:
+def _span(start: int, length: int, limit: int, halo: int, multiple: int) -> tuple[int, int]:
     """First pixel and length of a tile along one axis: haloed, aligned outwards, cut to fit."""
     first = max((start - halo) // ALIGN_PX * ALIGN_PX, 0)
     last = min(math.ceil((start + length + halo) / ALIGN_PX) * ALIGN_PX, limit)
+    if multiple > ALIGN_PX:
+        last = min(first + math.ceil((last - first) / multiple) * multiple, limit)
+        room = -(last - first) % multiple // ALIGN_PX * ALIGN_PX
+        first -= min(room, first)
     return first, last - first
 
 

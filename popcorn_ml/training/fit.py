@@ -460,6 +460,8 @@ def _quiet() -> Iterator[None]:
 def _one_thread_each(device: torch.device) -> Iterator[None]:
     """One thread an operation on the CPU: units are what runs side by side, and sums stay put."""
     before = torch.get_num_threads()
+    # Units come in many shapes, and oneDNN forgets all but 1024 kernels; read at its first use.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
     if device.type == "cpu":
         torch.set_num_threads(1)
     try:
