@@ -1,4 +1,4 @@
-"""One thread an operation: on small tensors, and beside other work, more only wait on each other."""
+"""One thread an operation: on small tensors, beside other work, more only wait on each other."""
 
 from __future__ import annotations
 
