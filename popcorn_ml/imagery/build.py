@@ -17,6 +17,7 @@ Memory is bounded by the tile and the scenes of a season over it, never by the c
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -298,7 +299,18 @@ def _fetch(
     if progress:
         progress(done, len(wanted))
 
+    failed = threading.Event()
+
     def fetch(tile: Tile) -> None:
+        if failed.is_set():
+            return
+        try:
+            fetch_tile(tile)
+        except BaseException:
+            failed.set()
+            raise
+
+    def fetch_tile(tile: Tile) -> None:
         answer = source.tile(request, tile.core, main.scenes)
         arrays = {"values": answer.values, "clear": answer.clear}
         record: dict[str, Any] = {"main": _note(answer)}

@@ -16,7 +16,7 @@ from tests.imagery.ee_server import Archive, EarthEngineServer
 from tests.imagery.web_server import WebServer
 
 YEAR = 2020
-TILE_PX = 64
+TILE_PX = 100
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,221 @@
+"""Items as catalogues write them: real documents, offsets, duplicates, days, orbits, seasons."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from popcorn_ml.imagery.source import Lost, Scene, scene_from_dict
+from popcorn_ml.imagery.stac_items import (
+    PROFILES,
+    by_solar_day,
+    in_period,
+    item_offset,
+    mgrs_tile,
+    parse_moment,
+    processing_baseline,
+    scene_from_item,
+    solar_day,
+    without_duplicates,
+)
+from popcorn_ml.sentinel import season_period
+
+PC, EARTH_SEARCH = PROFILES["planetary-computer"], PROFILES["earth-search"]
+
+
+@pytest.fixture(scope="module")
+def real_items(real_dir: Path) -> list[dict]:
+    text = (real_dir / "stac" / "planetary_computer_s2_35MNM_2020_jun_jul.geojson").read_text()
+    return json.loads(text)["features"]
+
+
+def read(item: dict) -> Scene:
+    scene = scene_from_item(item, "s2", PC)
+    assert isinstance(scene, Scene), scene
+    return scene
+
+
+def test_real_planetary_computer_items(real_items: list[dict]) -> None:
+    scenes = [read(item) for item in real_items]
+    assert len(scenes) == 13
+    for scene in scenes:
+        assert (scene.tile, scene.baseline, scene.offset) == ("35MNM", "02.12", 0)
+        assert scene.product == "L2A"
+        assert set(scene.assets) == {"B02", "B03", "B04", "B08", "SCL"}
+        assert scene.assets["B08"].endswith("_B08_10m.tif")
+        assert scene.strip  # told from the real datastrip id
+    kept, dropped = without_duplicates(reversed(scenes))
+    assert [s.id for s in kept] == [s.id for s in sorted(scenes, key=lambda s: s.moment)]
+    assert dropped == ()
+    assert len(by_solar_day(kept)) == 13
+    june = in_period(scenes, season_period(2020, "summer"))
+    assert len(june) == 13
+    assert not in_period(scenes, season_period(2020, "spring"))
+
+
+def test_real_single_documents(real_dir: Path) -> None:
+    item = json.loads((real_dir / "stac" / "planetary_computer_s2_l2a.json").read_text())
+    scene = read(item)
+    assert (scene.tile, scene.offset, scene.relative_orbit) == ("06VVN", 0, 43)
+    old = json.loads((real_dir / "stac" / "earth_search_v0_s2_l2a.json").read_text())
+    assert processing_baseline(old["properties"]) == "02.14"  # from the product's name
+    assert mgrs_tile(old["properties"], old["id"]) == "28QCH"
+
+
+def test_reprocessed_real_item_replaces_the_older(real_items: list[dict]) -> None:
+    """The archive holds some scenes twice; the newer carries an offset, so both cannot stay."""
+    again = copy.deepcopy(real_items[0])
+    again["id"] = again["id"][:-15] + "20230712T010203"
+    again["properties"] |= {
+        "s2:processing_baseline": "05.00",
+        "s2:generation_time": "2023-07-12T01:02:03.000Z",
+        "s2:datastrip_id": again["properties"]["s2:datastrip_id"].replace("N02.12", "N05.00"),
+    }
+    scenes = [read(item) for item in [*real_items, again, again]]  # a page repeated by the API
+    for order in (scenes, scenes[::-1]):
+        kept, dropped = without_duplicates(order)
+        assert len(kept) == 13
+        assert dropped == (real_items[0]["id"],)
+        assert [s.offset for s in kept if s.id == again["id"]] == [1000]
+
+
+def test_granules_cut_on_the_ground_are_no_duplicates(real_items: list[dict]) -> None:
+    """One overpass may fall into two strips: two granules of one tile and sensing time."""
+    other = copy.deepcopy(real_items[0])
+    other["id"] += "_b"
+    other["properties"]["s2:datastrip_id"] = other["properties"]["s2:datastrip_id"].replace(
+        "_S20200731T081835", "_S20200731T082001"
+    )
+    kept, dropped = without_duplicates([read(real_items[0]), read(other)])
+    assert len(kept) == 2
+    assert not dropped
+    assert len(by_solar_day(kept)) == 1  # and they are one observation
+
+
+@pytest.mark.parametrize(
+    ("baseline", "date", "offset"),
+    [
+        ("02.12", "2022-06-01", 0),  # old processing of a late date
+        ("05.00", "2018-06-01", 1000),  # late processing of an early date
+        ("04.00", "2022-02-01", 1000),
+        ("03.01", "2022-01-20", 0),
+    ],
+)
+def test_offset_is_decided_by_the_baseline_not_the_date(
+    real_items: list[dict], baseline: str, date: str, offset: int
+) -> None:
+    item = copy.deepcopy(real_items[0])
+    item["properties"] |= {"s2:processing_baseline": baseline, "datetime": f"{date}T08:00:00Z"}
+    assert read(item).offset == offset
+
+
+def test_without_baseline_a_scene_is_lost_not_guessed(real_items: list[dict]) -> None:
+    item = copy.deepcopy(real_items[0])
+    for key in ("s2:processing_baseline", "s2:product_uri"):
+        del item["properties"][key]
+    scene = scene_from_item(item, "s2", PC)
+    assert isinstance(scene, Lost)
+    assert "baseline" in scene.reason
+
+
+def test_earth_search_offsets() -> None:
+    """Its own word first, then the band's raster metadata in reflectance, then the baseline."""
+    band = {"scale": 0.0001, "offset": -0.1, "nodata": 0}
+    item = {"properties": {}, "assets": {"blue": {"raster:bands": [band]}}}
+    assert item_offset(item, "blue", "05.00") == 1000
+    item["properties"]["earthsearch:boa_offset_applied"] = True
+    assert item_offset(item, "blue", "05.00") == 0
+    item["properties"]["earthsearch:boa_offset_applied"] = False
+    assert item_offset(item, "blue", "05.00") == 1000
+    band["offset"] = 0
+    assert item_offset(item, "blue", "05.00") == 0
+    assert item_offset({"properties": {}, "assets": {"blue": {}}}, "blue", "05.00") == 1000
+    newer = {"properties": {}, "assets": {"blue": {"raster:scale": 0.0001, "raster:offset": -0.1}}}
+    assert item_offset(newer, "blue", None) == 1000
+
+
+def earth_search_item() -> dict:
+    return {
+        "id": "S2A_T28QCH_20230714T115552_L2A",
+        "bbox": [-17.0, 20.0, -16.7, 20.8],
+        "properties": {
+            "datetime": "2023-07-14T11:55:52Z",
+            "platform": "sentinel-2a",
+            "grid:code": "MGRS-28QCH",
+            "s2:processing_baseline": "05.09",
+            "earthsearch:boa_offset_applied": False,
+        },
+        "assets": {
+            key: {"href": f"https://example.org/{key}.tif"}
+            for key in ("blue", "green", "red", "nir", "scl")
+        },
+    }
+
+
+def test_earth_search_item() -> None:
+    scene = scene_from_item(earth_search_item(), "s2", EARTH_SEARCH)
+    assert isinstance(scene, Scene)
+    assert (scene.tile, scene.offset) == ("28QCH", 1000)
+    assert scene.assets["B08"] == "https://example.org/nir.tif"
+
+
+@pytest.mark.parametrize(
+    ("moment", "season"),
+    [
+        ("2020-03-01T00:00:00Z", "spring"),
+        ("2020-05-31T23:59:59.999999Z", "spring"),
+        ("2020-06-01T00:00:00Z", "summer"),
+        ("2020-12-01T00:00:00Z", "winter"),
+        ("2021-02-28T23:59:59Z", "winter"),
+    ],
+)
+def test_a_border_day_is_in_one_season(moment: str, season: str) -> None:
+    scene = Scene("x", parse_moment(moment), "L2A")
+    found = [
+        s
+        for s in ("spring", "summer", "autumn", "winter")
+        if in_period([scene], season_period(2020, s))
+    ]
+    assert found == [season]
+
+
+def test_solar_day() -> None:
+    """Over New Zealand an overpass at 22:30 UTC is the next morning; over Alaska 21:25 is today."""
+    east = Scene("a", datetime(2020, 1, 31, 22, 30, tzinfo=UTC), "L2A", bbox=(174, -38, 176, -36))
+    late = Scene("b", datetime(2020, 2, 1, 0, 10, tzinfo=UTC), "L2A", bbox=(174, -38, 176, -36))
+    west = Scene("c", datetime(2020, 1, 31, 21, 25, tzinfo=UTC), "L2A", bbox=(-149, 60, -147, 61))
+    assert str(solar_day(east)) == "2020-02-01"
+    assert solar_day(east) == solar_day(late)
+    assert str(solar_day(west)) == "2020-01-31"
+    assert [len(day) for day in by_solar_day([west, east, late])] == [1, 2]
+
+
+def test_latest_processing_comes_first_within_a_day() -> None:
+    moment = datetime(2020, 4, 1, 8, tzinfo=UTC)
+    old = Scene("a", moment, "L2A", tile="A", baseline="02.14", processed="2020")
+    new = Scene("z", moment, "L2A", tile="B", baseline="05.00", processed="2023")
+    assert [s.id for s in by_solar_day([old, new])[0]] == ["z", "a"]
+    assert [s.id for s in by_solar_day([new, old])[0]] == ["z", "a"]
+
+
+def test_sentinel_1_without_orbit_is_lost() -> None:
+    item = {
+        "id": "S1A_x_rtc",
+        "bbox": [30, -2, 31, -1],
+        "properties": {"datetime": "2020-04-01T03:48:42Z", "platform": "SENTINEL-1A"},
+        "assets": {"vv": {"href": "vv.tif"}, "vh": {"href": "vh.tif"}},
+    }
+    assert isinstance(scene_from_item(item, "s1", PC), Lost)
+    item["properties"]["sat:orbit_state"] = "ascending"
+    scene = scene_from_item(item, "s1", PC)
+    assert isinstance(scene, Scene)
+    assert scene.orbit == "ascending"
+
+
+def test_a_scene_survives_the_way_through_json(real_items: list[dict]) -> None:
+    scene = read(real_items[0])
+    assert scene_from_dict(json.loads(json.dumps(scene.as_dict()))) == scene
