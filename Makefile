@@ -16,7 +16,7 @@ ui: install ## Dagster's web interface and daemon, on this machine only
 	$(BIN)/popcorn ui
 
 test: install ## The whole test suite
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: install ## Style, types and the direction of imports
 	$(BIN)/ruff check .

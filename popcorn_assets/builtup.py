@@ -89,7 +89,6 @@ def builtup_area(
 ) -> dg.MaterializeResult:
     """Built-up score (0 to 1) of every pixel in each season, by the frozen extractor."""
     from popcorn_ml.mapping.builtup import map_builtup
-
     from popcorn_ml.model.weights import load_extractor
 
     making = Making(context, store.open(), "builtup_area", code_version="1")

@@ -155,6 +155,8 @@ class Making:
 
         def report(done: int, total: int) -> None:
             now = time.monotonic()
+            if total <= 1:
+                return
             if done >= total or now - state["last"] >= PROGRESS_SECONDS:
                 state["last"] = now
                 self.context.log.info(f"{done} of {total} {unit}")

@@ -75,7 +75,8 @@ def test_a_missing_key_is_refused_with_the_line_of_its_section(folder):
     path = write(folder, census__levels=None)
     with pytest.raises(ConfigError) as caught:
         load_country("abc")
-    assert f"{path}:{line_of(path, 'census:')}: census.levels: this key is missing" in str(caught.value)
+    line = line_of(path, "census:")
+    assert f"{path}:{line}: census.levels: this key is missing" in str(caught.value)
 
 
 def test_a_wrong_value_is_refused_with_its_line(folder):

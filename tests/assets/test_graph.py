@@ -1,0 +1,205 @@
+"""The whole graph on a small simulated country: what `popcorn demo` leaves behind."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from popcorn_assets.demo import RUNS, end_abandoned_runs, run_demo
+from popcorn_assets.lineage import REUSE_TAG
+from popcorn_assets.partitions import partition_key
+from popcorn_assets.store import Address, Store, digests, version_of
+from popcorn_ml import raster
+from popcorn_ml.sentinel import SEASONS, SENSORS
+
+from .conftest import tiny_spec
+
+pytestmark = [pytest.mark.xdist_group("tiny"), pytest.mark.timeout(400)]
+
+SEASON_ASSETS = [f"{sensor}_{season}" for sensor in SENSORS for season in SEASONS]
+ASSETS = [
+    *SEASON_ASSETS,
+    "s1_composites",
+    "s2_composites",
+    "census_units",
+    "census_counts",
+    "builtup_area",
+    "deployed_model",
+    "population_map",
+    "adjusted_map",
+    "hectare_map",
+    "evaluation",
+]
+
+
+@pytest.fixture
+def store(in_tiny) -> Store:
+    return Store(in_tiny.data)
+
+
+def latest(store, asset, year=2020):
+    return store.latest(Address(asset, "demo", year))
+
+
+def materialisations(instance, asset, year):
+    return instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            asset_key=dg.AssetKey(asset), asset_partitions=[partition_key("demo", year)]
+        ),
+        limit=10,
+    ).records
+
+
+def test_both_years_are_complete_and_only_the_first_was_trained(store):
+    for year in (2020, 2021):
+        for asset in ASSETS:
+            version = latest(store, asset, year)
+            manifest = version.manifest()
+            assert digests(version.path) == manifest["files"]
+            assert version_of(manifest["files"]) == version.version
+    assert latest(store, "checkpoints", 2020)
+    assert store.find(Address("checkpoints", "demo", 2021)) is None
+
+
+def test_dagster_knows_the_version_and_the_partition_of_every_asset(in_tiny, store):
+    with in_tiny.instance() as instance:
+        for year in (2020, 2021):
+            for asset in [*ASSETS, *(["checkpoints"] if year == 2020 else [])]:
+                records = materialisations(instance, asset, year)
+                assert records, (asset, year)
+                tags = records[0].asset_materialization.tags
+                assert tags["dagster/data_version"] == latest(store, asset, year).version
+
+
+def test_every_input_of_every_manifest_is_a_version_in_the_store(store):
+    for year in (2020, 2021):
+        for asset in ASSETS:
+            for entry in latest(store, asset, year).manifest()["inputs"]:
+                address = Address(entry["asset"], entry["country"], entry["year"])
+                assert store.version(address, entry["version"])
+    model = latest(store, "population_map", 2021).manifest()["inputs"]
+    assert ("checkpoints", 2020) in {(entry["asset"], entry["year"]) for entry in model}
+
+
+def test_manifests_say_scenes_code_libraries_and_run(in_tiny, store):
+    manifest = latest(store, "s2_summer").manifest()
+    assert manifest["facts"]["scenes"]
+    assert {"id", "datetime", "baseline"} <= set(manifest["facts"]["scenes"][0])
+    assert manifest["libraries"]["dagster"] == "1.13.27"
+    assert manifest["code"]["package"]
+    with in_tiny.instance() as instance:
+        assert instance.get_run_by_id(manifest["run_id"]).status == dg.DagsterRunStatus.SUCCESS
+
+
+def test_an_operator_sees_a_picture_totals_nodata_and_the_path(in_tiny, store):
+    with in_tiny.instance() as instance:
+        record = materialisations(instance, "population_map", 2021)[0]
+    shown = record.asset_materialization.metadata
+    assert shown["picture"].value.startswith("![picture](data:image/png;base64,")
+    assert shown["people"].value > 0
+    assert shown["nodata share"].value == 0
+    assert "demo|2020" in shown["model"].value
+    assert shown["path"].value == str(latest(store, "population_map", 2021).path)
+
+
+def test_adjusted_map_and_hectares_hold_every_counted_person(store):
+    counts = json.loads(latest(store, "census_counts").file("counts_coarse.json").read_text())
+    people = sum(unit["people"] for unit in counts)
+    adjusted = raster.read_float(latest(store, "adjusted_map").file("population.tif"), bands=1)
+    hectares = raster.read_float(latest(store, "hectare_map").file("population.tif"), bands=1)
+    assert np.nansum(adjusted, dtype=float) == pytest.approx(people, rel=1e-6)
+    assert np.nansum(hectares, dtype=float) == pytest.approx(people, rel=1e-6)
+
+
+def test_summary_has_the_promised_keys(in_tiny):
+    summary = json.loads((in_tiny.data / "demo" / "summary.json").read_text())
+    for year in ("2020", "2021"):
+        for approach in ("uniform", "builtup", "map", "adjusted"):
+            for per in ("hectare", "unit"):
+                assert {"r2", "mae", "rmse"} <= set(summary["metrics"][year][approach][per])
+        assert {"predicted", "true"} <= set(summary["totals"][year])
+    assert set(ASSETS) | {"checkpoints"} <= set(summary["seconds"])
+    assert summary["wall_seconds"] > 0
+    assert summary["peak_rss_mb"] > 100
+
+
+def test_census_tables_are_in_the_warehouse(in_tiny):
+    from popcorn_ml.warehouse import Warehouse
+
+    rows = Warehouse(in_tiny.data / "warehouse.duckdb").query(
+        "SELECT year, count(*), sum(people) FROM counts WHERE country = ? AND level = ? "
+        "GROUP BY year ORDER BY year",
+        ["demo", "coarse"],
+    )
+    assert [(year, units) for year, units, _ in rows] == [(2020, 12), (2021, 12)]
+    assert all(people > 0 for _, _, people in rows)
+
+
+def test_every_check_of_the_demo_passes_or_only_warns(in_tiny):
+    with in_tiny.instance() as instance:
+        for run in instance.get_runs():
+            events = instance.get_records_for_run(
+                run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            ).records
+            verdicts = [
+                r.event_log_entry.get_dagster_event().asset_check_evaluation_data for r in events
+            ]
+            assert len(verdicts) > 20
+            errors = [
+                v.check_name
+                for v in verdicts
+                if not v.passed and v.severity == dg.AssetCheckSeverity.ERROR
+            ]
+            assert errors == []
+
+
+def test_a_second_demo_reuses_what_is_current(in_tiny, store):
+    before = {(a, y): latest(store, a, y).version for a in ASSETS for y in (2020, 2021)}
+    trained = latest(store, "checkpoints").manifest()["run_id"]
+    started = time.monotonic()
+    assert run_demo(tiny_spec()) == 0
+    assert time.monotonic() - started < 60
+    assert before == {(a, y): latest(store, a, y).version for a in ASSETS for y in (2020, 2021)}
+    assert latest(store, "checkpoints").manifest()["run_id"] == trained
+    with in_tiny.instance() as instance:
+        newest = materialisations(instance, "population_map", 2021)[0].asset_materialization
+        assert newest.metadata["reused"].value is True
+        assert "picture" in newest.metadata
+
+
+def test_the_same_map_again_from_scratch_is_the_same_version(in_tiny, store):
+    from popcorn_assets.definitions import defs
+
+    before = latest(store, "population_map", 2021)
+    with in_tiny.instance() as instance:
+        result = dg.materialize(
+            [*defs.assets],
+            selection=["population_map"],
+            partition_key=partition_key("demo", 2021),
+            instance=instance,
+            resources=defs.resources,
+        )
+        assert result.success
+    after = latest(store, "population_map", 2021)
+    assert after.version == before.version
+    assert after.manifest()["run_id"] == result.run_id
+
+
+def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):
+    import socket
+
+    from popcorn_assets.definitions import defs
+    from popcorn_assets.demo import OWNER_TAG
+
+    with in_tiny.instance() as instance:
+        run = instance.create_run_for_job(
+            defs.resolve_job_def(RUNS[0][1]),
+            status=dg.DagsterRunStatus.STARTED,
+            tags={OWNER_TAG: f"{socket.gethostname()}:999999999", REUSE_TAG: "true"},
+        )
+        end_abandoned_runs(instance)
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
