@@ -106,9 +106,10 @@ def prepare_units(
 ) -> UnitsReport:
     """Read boundaries of every level, number the units and put them on the grid.
 
-    Writes into `out_dir`: `units_<level>.tif` (uint32 unit numbers 1..n by the order of the ids, 0
-    and nodata for none), `units_<level>.parquet` (GeoParquet in EPSG:4326: number, id, name,
-    parent, vintage, status, merged_into, pixels, area_ha, pixel_area_ha, file, row, geometry),
+    Writes into `out_dir`: `units_<level>.tif` (uint32 unit numbers 1..n in the order of the ids,
+    for a raster of units in that of their own numbers; 0 and nodata for none),
+    `units_<level>.parquet` (GeoParquet in EPSG:4326: number, id, name, parent, vintage, status,
+    merged_into, pixels, area_ha, pixel_area_ha, file, row, geometry),
     `coverage.json` and `sources.json`.
 
     Args:

@@ -18,7 +18,7 @@ MISSING = frozenset(
 )
 SUPPRESSED = re.compile(r"^(<\s*\d+|\*+|c|\(d\)|s)$", re.IGNORECASE)
 PLAIN_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)$")
-GROUPED_NUMBER = re.compile(r"^[+-]?\d{1,3}([,'’   ]\d{3})+(\.\d+)?$")
+GROUPED_NUMBER = re.compile(r"^[+-]?\d{1,3}([,'\u2019 \u00a0\u2009\u202f]\d{3})+(\.\d+)?$")
 EXPONENT_NUMBER = re.compile(r"^[+-]?\d+(\.\d+)?[eE][+-]?\d+$")
 # Letters that Unicode does not decompose into a base letter and an accent.
 UNDECOMPOSED = str.maketrans(

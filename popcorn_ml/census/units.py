@@ -28,6 +28,9 @@ GDAL_CACHE_MB = 256
 """GDAL keeps a share of all memory otherwise; rows are written in order and need no more."""
 CLIP_FROM_VERTICES = 500
 """Polygons with more vertices are cut to the strip first: burning costs edges times rows."""
+EXACT_PX = 1e-6
+"""Error allowed in finding a pixel's cell in another grid; GDAL takes no 0, and 0.125 unless told
+otherwise, which moves borders."""
 SEGMENT_SHARE = 1000
 """Edges are split to at most this share of a set's extent before a change of CRS."""
 
@@ -175,7 +178,7 @@ def at_centres(path: Path, grid: Grid) -> Iterator[Callable[[Window], np.ndarray
     """Open a raster of whole numbers to be read at the centres of the grid's pixels.
 
     Yields a function from a window to int64 values (height, width), 0 for nodata. A raster on
-    another grid is read at the nearest cell, without approximation.
+    another grid is read at the cell that holds the centre.
     """
     import numpy as np
     from rasterio.crs import CRS
@@ -199,7 +202,7 @@ def at_centres(path: Path, grid: Grid) -> Iterator[Callable[[Window], np.ndarray
                     height=grid.height,
                     resampling=Resampling.nearest,
                     nodata=nodata if nodata is not None else 0,
-                    tolerance=0.0,
+                    tolerance=EXACT_PX,
                 )
             )
 

@@ -1,0 +1,185 @@
+"""Both steps together: coverage that adds up, merged units, levels kept apart, random countries."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+
+from popcorn_ml import raster
+from popcorn_ml.census.findings import CHECKS, COUNT_CHECKS, UNIT_CHECKS
+from popcorn_ml.census.settings import CensusSettings
+from popcorn_ml.census.validate import evaluation_kept_out
+
+from . import place
+from .place import TOTAL, Unit, build, settings, write_boundaries, write_counts
+from .test_units import GRID, squares, voronoi
+
+
+def test_a_sound_census_passes_every_check(tmp_path: Path) -> None:
+    place.write_place(tmp_path)
+    built = build(tmp_path)
+    assert [c.name for c in built.units.checks] == list(UNIT_CHECKS)
+    assert [c.name for c in built.counts.checks] == list(COUNT_CHECKS)
+    assert set(CHECKS) == set(UNIT_CHECKS) | set(COUNT_CHECKS)
+    assert all(c.passed and not c.rows for c in built.checks.values())
+    entry = built.entries()[0]
+    assert entry == {
+        "number": 1, "id": "0001", "name": "Añasco", "people": 107.0, "kind": "census",
+        "method": "census 2020",
+    }  # fmt: skip
+    assert built.units.coverage["levels"]["district"] == {
+        "units": 12, "with_pixels": 12, "by_centre": 12, "best_pixel": 0, "merged": 0,
+        "off_grid": 0, "overlapping_pairs": 0, "geometry_findings": 0, "pixels": 19200,
+        "area_ha": pytest.approx(192, rel=0.01),
+    }  # fmt: skip
+
+
+def test_merged_units_keep_their_people_together(tmp_path: Path) -> None:
+    rows = place.write_place(tmp_path)
+    tiny = squares((10.1, 10.1, 10.3, 10.3), (12.1, 10.1, 12.3, 10.3)).geometry
+    rows += [Unit("0013", "X", "Nord", 11, tiny[0]), Unit("0014", "Y", "Nord", 5, tiny[1])]
+    write_boundaries(tmp_path / "units.gpkg", rows)
+    write_counts(tmp_path / "counts.csv", rows)
+    built = build(tmp_path, settings(small_units="merge"))
+    entries = {e["id"]: e for e in built.entries()}
+    assert len(entries) == 12
+    assert entries["0001"]["people"] == 107 + 16
+    assert entries["0001"]["members"] == ["0001", "0013", "0014"]
+    assert built.counts.coverage["levels"]["district"]["people_in_pixels"] == TOTAL + 16
+    merged = built.checks["unit_pixels"]
+    assert merged.severity == "warn"
+    assert [r["merged_into"] for r in merged.rows] == ["0001", "0001"]
+    # The table of counts still has each unit's own people.
+    assert len(built.counts.counts) == 14
+
+
+def test_a_host_is_not_trained_on_part_of_its_people(tmp_path: Path) -> None:
+    rows = place.write_place(tmp_path)
+    rows.append(Unit("0013", "X", "Nord", "", squares((10.1, 10.1, 10.3, 10.3)).geometry[0]))
+    write_boundaries(tmp_path / "units.gpkg", rows)
+    write_counts(tmp_path / "counts.csv", rows)
+    built = build(tmp_path, settings(small_units="merge"))
+    assert "0001" not in {e["id"] for e in built.entries()}
+    lost = built.checks["people_in_pixels"]
+    assert lost.blocks
+    assert lost.rows[0]["people"] == 107.0
+
+
+def two_levels(tmp_path: Path, **changes) -> dict:
+    rows = place.write_place(tmp_path)
+    fine = place.halves(rows)
+    write_boundaries(tmp_path / "fine.gpkg", fine)
+    write_counts(tmp_path / "fine.csv", fine)
+    section = settings()
+    section["levels"]["sector"] = {
+        "role": "evaluate",
+        "boundaries": {"file": "fine.gpkg", "columns": {"id": "code", "name": "name"}},
+        "counts": {
+            "file": "fine.csv", "year": 2020, "columns": {"id": "code", "people": "population"}
+        },
+        **changes,
+    }  # fmt: skip
+    return section
+
+
+def test_evaluation_level_with_the_training_levels_units_is_refused(tmp_path: Path) -> None:
+    section = two_levels(tmp_path)
+    assert build(tmp_path, section).checks["levels_separate"].passed
+    copy = {**section["levels"]["district"], "role": "evaluate"}
+    section["levels"]["sector"] = copy
+    result = build(tmp_path, section).checks["levels_separate"]
+    assert result.blocks
+    assert "would measure the training data" in result.message
+
+
+def test_a_model_trained_on_an_evaluation_level_is_found_out(tmp_path: Path) -> None:
+    census = CensusSettings.model_validate(two_levels(tmp_path))
+    assert evaluation_kept_out(census, ["district"]).passed
+    caught = evaluation_kept_out(census, ["district", "sector"])
+    assert caught.blocks
+    assert caught.rows == ({"level": "sector", "role": "evaluate"},)
+
+
+def test_levels_on_the_same_ground_that_disagree(tmp_path: Path) -> None:
+    section = two_levels(tmp_path)
+    fine = place.halves(place.units())
+    for unit in fine:
+        unit.people = round(unit.people * 1.2)
+    write_counts(tmp_path / "fine.csv", fine)
+    result = build(tmp_path, section).checks["levels_agree"]
+    assert (result.passed, result.severity) == (False, "warn")
+
+
+def test_an_evaluation_level_of_one_town_only_is_not_compared(tmp_path: Path) -> None:
+    section = two_levels(tmp_path)
+    fine = place.halves(place.units())[:6]
+    (tmp_path / "fine.gpkg").unlink()
+    write_boundaries(tmp_path / "fine.gpkg", fine)
+    write_counts(tmp_path / "fine.csv", fine)
+    assert build(tmp_path, section).failed == {}
+
+
+def test_old_counts_are_said_aloud(tmp_path: Path) -> None:
+    place.write_place(tmp_path)
+    result = build(tmp_path, settings(), year=2035).checks["years"]
+    assert (result.passed, result.severity) == (False, "warn")
+
+
+def test_national_growth_is_used_and_recorded(tmp_path: Path) -> None:
+    place.write_place(tmp_path)
+    section = settings(annual_growth=0.02, national_totals={2020: TOTAL})
+    built = build(tmp_path, section, year=2022)
+    assert not built.failed
+    assert built.counts.totals["district"] == pytest.approx(TOTAL * 1.02**2)
+    assert {(e["kind"], e["method"]) for e in built.entries()} == {
+        ("projection", "national growth rate from 2020")
+    }
+    assert set(built.counts.counts["base_year"]) == {2020}
+
+
+@budget(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(2, 40),
+    rule=st.sampled_from(["best_pixel", "merge"]),
+)
+def test_people_are_conserved_in_random_countries(seed: int, count: int, rule: str) -> None:
+    """Units of all sizes, some below a pixel, some without a row: nobody is lost or doubled."""
+    rng = np.random.default_rng(seed)
+    frame = voronoi(seed, count)
+    holes = squares(*[
+        (x, y, x + size, y + size)
+        for x, y, size in zip(
+            rng.uniform(0, 55, 8), rng.uniform(0, 45, 8), rng.uniform(0.01, 1.5, 8), strict=True
+        )
+    ])  # fmt: skip
+    geometry = [*frame.geometry, *holes.geometry]
+    rows = [
+        Unit(f"{k:03d}", f"unit {k}", "", int(rng.integers(0, 5000)), g)
+        for k, g in enumerate(geometry)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_boundaries(folder / "units.gpkg", rows)
+        write_counts(folder / "counts.csv", [*rows, Unit("999", "elsewhere", "", 321, None)])
+        section = settings(small_units=rule, max_people_per_ha=1e6)
+        built = build(folder, section, grid=GRID)
+        covered = built.counts.coverage["levels"]["district"]
+        total = sum(u.people for u in rows)
+        assert covered["years"]["2020"]["people"] == total + 321
+        assert covered["years"]["2020"]["people_unmatched"] == 321
+        placed = sum(e["people"] for e in built.entries())
+        assert placed + covered["people_without_pixel"] == pytest.approx(total)
+        assert covered["people_without_pixel"] == 0
+        # Each entry's number is in the raster, and no other number but those merged away.
+        burnt = raster.read(built.units.rasters["district"], bands=1)
+        numbers = {e["number"] for e in built.entries()}
+        assert numbers == set(np.unique(burnt).tolist()) - {0}
+        members = [m for e in built.entries() for m in e.get("members", [e["id"]])]
+        assert sorted(members) == [u.id for u in rows]
