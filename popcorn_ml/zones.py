@@ -10,9 +10,9 @@ What a census unit is, and how its pixels were chosen, is `census`'s matter.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from popcorn_ml.errors import RasterError
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.parallel import in_order
 
 CHUNK_PIXELS = 1 << 21
 """Pixels of an array summed at once: their copies in float64 stay small beside the array."""
@@ -220,25 +221,10 @@ def blockwise_zone_sums(
         return zone_table(zones, values, count)
 
     total = ZoneSums.none(rasters, count)
-    for done, part in enumerate(_in_order(work, windows, threads), start=1):
-        total += part
-        if progress is not None:
-            progress(done, len(windows))
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(threads)) if threads > 1 else None
+        for done, part in enumerate(in_order(work, windows, pool, threads + 1), start=1):
+            total += part
+            if progress is not None:
+                progress(done, len(windows))
     return total
-
-
-def _in_order(
-    work: Callable[[Window], ZoneSums], windows: Sequence[Window], threads: int
-) -> Iterator[ZoneSums]:
-    """Results in the order of the windows, with no more than `threads` + 1 held at once."""
-    if threads <= 1:
-        yield from map(work, windows)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[ZoneSums]] = deque()
-        for window in windows:
-            ahead.append(pool.submit(work, window))
-            if len(ahead) > threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()

@@ -9,20 +9,27 @@ from __future__ import annotations
 import numpy as np
 
 
-def season_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the seasons that have a value.
+class SeasonMean:
+    """Mean over the seasons that have a value, pixel by pixel, one season after another.
 
     Args:
-        values: (seasons, ..., rows, columns), NaN where a season has none.
-
-    Returns:
-        float64 without the first axis; NaN where no season has a value.
+        shape: of the values of one season, (..., rows, columns).
     """
-    holes = np.isnan(values)
-    seasons = (~holes).sum(axis=0)
-    total = np.where(holes, 0.0, values).sum(axis=0, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        return np.where(seasons > 0, total / np.maximum(seasons, 1), np.nan)
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._sum = np.zeros(shape)
+        self._seasons = np.zeros(shape, np.int32)
+
+    def add(self, values: np.ndarray) -> None:
+        """Take one season, NaN where it has no value."""
+        seen = ~np.isnan(values)
+        np.add(self._sum, values, out=self._sum, where=seen)
+        self._seasons += seen
+
+    def mean(self) -> np.ndarray:
+        """float64; NaN where no season had a value."""
+        with np.errstate(invalid="ignore"):
+            return self._sum / self._seasons
 
 
 def spread_of(members: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CACHE_MB = 128
+CACHE_BYTES = 128 << 20
 """GDAL's block cache while mapping; its own default, a share of the machine's memory, would let
 memory grow with the country."""
 
@@ -19,7 +19,8 @@ def bounded_cache() -> Iterator[None]:
     """Keep GDAL's block cache small."""
     import rasterio
 
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+    # rasterio hands a number to GDAL as bytes, though GDAL's option of that name counts in MB
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         yield
 
 

@@ -1,0 +1,381 @@
+"""From members, composites and built-up score to the population map, tile by tile.
+
+Each member predicts every season; seasons are averaged within the member, then the members' mean
+is the map and their standard deviation its uncertainty. Every pixel is predicted, the outermost
+included, and a tile gives exactly what the whole raster would (`model.canvas`). Adjusting to the
+census and summing to hectares come after, in modules of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from popcorn_ml.errors import ConfigError, RasterError
+from popcorn_ml.grid import Grid, Tile, Window
+from popcorn_ml.inputs import read_channels
+from popcorn_ml.mapping.builtup import Composites, in_season_order
+from popcorn_ml.mapping.engine import (
+    arithmetic,
+    check_precision,
+    each_tile,
+    one_thread_a_tile,
+    pick_device,
+    to_device,
+    to_numpy,
+)
+from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
+from popcorn_ml.model.canvas import occupancy_canvas
+from popcorn_ml.model.popcorn import OccupancyModel, population
+from popcorn_ml.parallel import Pool
+from popcorn_ml.sentinel import Season
+
+HEAD_PIXELS = 16384
+"""Pixels that the head is given at once: its 64 features of them stay in a core's cache."""
+
+BANDS = {
+    "population": "people per pixel",
+    "population_std": "standard deviation across members, people per pixel",
+    "occupancy": "people per fully built-up pixel",
+    "builtup_score": "built-up score, mean of the seasons",
+}
+"""Rasters that a map consists of, beside `population_members`, and what their values are."""
+
+
+@dataclass(frozen=True)
+class MappingSpec:
+    """Everything that a map depends on, as paths and plain values.
+
+    Attributes:
+        composites: season -> Sentinel-1 and Sentinel-2 composite.
+        builtup: the built-up score of those seasons, bands named by season.
+        members: weights of the ensemble's members.
+        grid: on which all rasters lie.
+        out: folder that the map is written into.
+        tile_px: side of a tile; memory grows with it. 512 suits a CPU, 2048 a GPU.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        precision: float32, or bfloat16 for speed on a GPU.
+        threads: tiles at once; 0 takes all cores. The result does not depend on it.
+        pixel_area_ratio: area of this grid's pixels over that of the pixels that the members were
+            trained on. Occupancy counts people in a pixel, so it is multiplied with this.
+        tags: what the rasters say about themselves.
+    """
+
+    composites: Mapping[Season, Composites]
+    builtup: Path
+    members: Sequence[Path]
+    grid: Grid
+    out: Path
+    tile_px: int = 512
+    device: str = "auto"
+    precision: str = "float32"
+    threads: int = 0
+    pixel_area_ratio: float = 1.0
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "composites": {
+                season: {
+                    sensor: None if path is None else str(path)
+                    for sensor, path in zip(("s1", "s2"), pair, strict=True)
+                }
+                for season, pair in self.composites.items()
+            },
+            "builtup": str(self.builtup),
+            "members": [str(path) for path in self.members],
+            "grid": self.grid.as_dict(),
+            "out": str(self.out),
+            "tile_px": self.tile_px,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+            "pixel_area_ratio": self.pixel_area_ratio,
+            "tags": dict(self.tags),
+        }
+
+    def to_json(self) -> str:
+        """The specification as `python -m popcorn_ml.mapping` reads it."""
+        return json.dumps(self.as_dict(), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str | Path | None = None) -> MappingSpec:
+        """Read a specification.
+
+        Args:
+            text: what `to_json` gives; fields with a default may be left out.
+            where: the file it came from, for messages.
+
+        Raises:
+            ConfigError: not JSON, or a field missing, unknown or of another form.
+        """
+        try:
+            given = json.loads(text)
+            unknown = sorted(set(given) - {item.name for item in fields(cls)})
+            if unknown:
+                raise ValueError(f"unknown: {', '.join(unknown)}")
+            composites = {
+                season: tuple(None if pair.get(s) is None else Path(pair[s]) for s in ("s1", "s2"))
+                for season, pair in given.pop("composites").items()
+            }
+            return cls(
+                composites=composites,  # type: ignore[arg-type]
+                builtup=Path(given.pop("builtup")),
+                members=tuple(Path(path) for path in given.pop("members")),
+                grid=Grid(**given.pop("grid")),
+                out=Path(given.pop("out")),
+                **given,
+            )
+        except KeyError as error:
+            found = f"no {error}"
+        except (ValueError, TypeError, AttributeError) as error:
+            found = str(error)
+        raise ConfigError(
+            "the mapping specification cannot be used",
+            where=where,
+            expected=f"a JSON object with {', '.join(item.name for item in fields(cls))}",
+            found=found,
+        )
+
+
+@dataclass(frozen=True)
+class TilePrediction:
+    """What a tile's pixels got. All float32, NaN where no season has a value.
+
+    Attributes:
+        population: people per pixel, mean of the members, (rows, columns).
+        population_std: standard deviation across members, people per pixel; 0 for one member.
+        occupancy: people per fully built-up pixel, mean of members and seasons.
+        builtup_score: mean of the seasons, 0..1.
+        population_members: people per pixel by each member, (members, rows, columns).
+    """
+
+    population: np.ndarray
+    population_std: np.ndarray
+    occupancy: np.ndarray
+    builtup_score: np.ndarray
+    population_members: np.ndarray
+
+
+def predict_tile(
+    members: Sequence[OccupancyModel],
+    composites: Mapping[Season, Composites],
+    builtup: Path,
+    grid: Grid,
+    core: Window,
+    *,
+    device: torch.device | None = None,
+    precision: str = "float32",
+    pixel_area_ratio: float = 1.0,
+) -> TilePrediction:
+    """Predict one tile, each of its pixels as the whole raster would give it.
+
+    Args:
+        members: in eval mode, on `device`.
+        composites: Sentinel-1 and Sentinel-2 composite of each season.
+        builtup: their built-up score, bands named by season.
+        grid: on which they lie.
+        core: pixels wanted.
+        device: where the networks run; None means the CPU.
+        precision: float32 or bfloat16.
+        pixel_area_ratio: see `MappingSpec`.
+
+    A season without input or built-up score at a pixel is left out of that
+    pixel's mean. A season without any in the tile is not computed.
+
+    Raises:
+        RasterError: a raster is unreadable, or the score lacks a season.
+    """
+    from popcorn_ml import raster
+
+    device = device or torch.device("cpu")
+    seasons = in_season_order(composites)
+    tile = occupancy_canvas(*grid.shape).tile(core)
+    shape = (core.height, core.width)
+    people = SeasonMean((len(members), *shape))
+    occupancy_mean, score_mean = SeasonMean(shape), SeasonMean(shape)
+    bands = season_bands(builtup, tuple(seasons))
+    for pair, band in zip(seasons.values(), bands, strict=True):
+        score = raster.read_float(builtup, core, band)
+        if np.isnan(score).all():
+            continue
+        channels, observed = read_channels(*pair, tile.source)
+        score[~observed[core.inside(tile.source)]] = np.nan
+        valid = ~np.isnan(score)
+        if not valid.any():
+            continue
+        score_mean.add(score)
+        with arithmetic(device, precision):
+            x = to_device(tile.lay(channels), device)
+            wanted = torch.from_numpy(valid).to(device)
+            occupancy = np.full((len(members), *shape), np.nan, np.float32)
+            for i, member in enumerate(members):
+                features = tile.crop(member.unet(x)[0]).permute(1, 2, 0)[wanted]
+                parts = [member.occupancy_of_features(part) for part in features.split(HEAD_PIXELS)]
+                occupancy[i, valid] = to_numpy(torch.cat(parts))
+        occupancy *= np.float32(pixel_area_ratio)
+        occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
+        people.add(population(occupancy, score))
+    by_member = people.mean()
+    return TilePrediction(
+        population=by_member.mean(axis=0).astype(np.float32),
+        population_std=spread_of(by_member).astype(np.float32),
+        occupancy=occupancy_mean.mean().astype(np.float32),
+        builtup_score=score_mean.mean().astype(np.float32),
+        population_members=by_member.astype(np.float32),
+    )
+
+
+def season_bands(builtup: Path, seasons: Sequence[Season]) -> list[int]:
+    """1-based bands of a built-up raster that hold the seasons, found by their names.
+
+    Raises:
+        RasterError: a season has no band of its name.
+    """
+    from popcorn_ml import raster
+
+    with raster.opened(builtup) as dataset:
+        names = list(dataset.descriptions)
+    missing = [season for season in seasons if season not in names]
+    if missing:
+        raise RasterError(
+            "the built-up score lacks a season",
+            where=builtup,
+            expected=f"bands named {', '.join(seasons)}",
+            found=", ".join(str(name) for name in names),
+            remedy="materialise the built-up area from the same composites",
+        )
+    return [names.index(season) + 1 for season in seasons]
+
+
+def map_population(
+    spec: MappingSpec,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    pool: Pool | None = None,
+) -> None:
+    """Predict every pixel of a country and write the map.
+
+    Args:
+        spec: what to map. Into its `out` go `population.tif`, `population_std.tif`,
+            `occupancy.tif`, `builtup_score.tif` (one band each) and `population_members.tif` (one
+            band a member, from which the uncertainty of sums follows); float32, NaN nodata.
+        progress: called with (tiles done, tiles).
+        pool: executor of other processes or machines that see the same files; None works in
+            threads of this process. Tiles are written in their order, so that the files are the
+            same byte for byte whichever does the work.
+
+    Memory: the tiles at work, whatever the country's size.
+
+    Raises:
+        ConfigError: a specification that cannot be used.
+        WeightsError: weights missing, altered or of another architecture.
+        GridMismatch: a raster lies elsewhere.
+        RasterError: a raster is missing, unreadable or truncated; nothing is written then.
+    """
+    from popcorn_ml import raster
+
+    _check(spec)
+    tiles = list(spec.grid.tiles(spec.tile_px))
+    if pool is None:
+        models = _load(spec)
+        work: Callable[[Tile], TilePrediction] = lambda tile: _predict(spec, models, tile)  # noqa: E731
+    else:
+        work = functools.partial(predict_elsewhere, spec)
+    names = [f"member {i}" for i in range(1, len(spec.members) + 1)]
+    with ExitStack() as stack:
+
+        def writer(name: str, bands: Sequence[str]) -> raster.CogWriter:
+            path = spec.out / f"{name}.tif"
+            tags = {"content": BANDS.get(name, "people per pixel by each member"), **spec.tags}
+            return stack.enter_context(
+                raster.CogWriter(path, spec.grid, bands, "float32", np.nan, tags=tags)
+            )
+
+        sinks = {name: writer(name, [band]) for name, band in BANDS.items()}
+        sinks["population_members"] = writer("population_members", names)
+        results = stack.enter_context(closing(each_tile(work, tiles, spec.threads, pool)))
+        for tile, found in zip(tiles, results, strict=True):
+            for name, sink in sinks.items():
+                sink.write(getattr(found, name), tile.core)
+            if progress is not None:
+                progress(tile.index + 1, len(tiles))
+
+
+def _check(spec: MappingSpec) -> None:
+    """Refuse what cannot be mapped, before any work."""
+    from popcorn_ml import raster
+
+    seasons = in_season_order(spec.composites)
+    check_precision(spec.precision)
+    resolved = [Path(path).resolve() for path in spec.members]
+    wrong = None
+    if not resolved:
+        wrong = ("members", "one or more weights", "none")
+    elif len(set(resolved)) < len(resolved):
+        wrong = ("members", "each member once", "one given twice")
+    elif spec.tile_px < 1:
+        wrong = ("tile_px", "a positive number of pixels", str(spec.tile_px))
+    elif not 0 < spec.pixel_area_ratio < float("inf"):
+        wrong = ("pixel_area_ratio", "a positive number", str(spec.pixel_area_ratio))
+    if wrong is not None:
+        where, expected, found = wrong
+        raise ConfigError("the map cannot be made so", where=where, expected=expected, found=found)
+    for pair in seasons.values():
+        for path in pair:
+            if path is not None:
+                raster.check(path, spec.grid)
+    raster.check(spec.builtup, spec.grid)
+    season_bands(spec.builtup, tuple(seasons))
+
+
+def _load(spec: MappingSpec) -> list[OccupancyModel]:
+    from popcorn_ml.model.weights import load_occupancy
+
+    device = pick_device(spec.device)
+    return [load_occupancy(path).to(device) for path in spec.members]
+
+
+def _predict(spec: MappingSpec, models: Sequence[OccupancyModel], tile: Tile) -> TilePrediction:
+    return predict_tile(
+        models,
+        spec.composites,
+        spec.builtup,
+        spec.grid,
+        tile.core,
+        device=pick_device(spec.device),
+        precision=spec.precision,
+        pixel_area_ratio=spec.pixel_area_ratio,
+    )
+
+
+def predict_elsewhere(spec: MappingSpec, tile: Tile) -> TilePrediction:
+    """One tile in a worker process, which keeps the members between its tiles."""
+    from popcorn_ml.mapping.files import bounded_cache
+
+    versions = tuple((str(path), _stamp(Path(path))) for path in spec.members)
+    with one_thread_a_tile(), bounded_cache():
+        return _predict(spec, _loaded(versions, spec.device), tile)
+
+
+def _stamp(path: Path) -> int:
+    file = path / "occupancy.safetensors" if path.is_dir() else path
+    return os.stat(file).st_mtime_ns
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(versions: tuple[tuple[str, int], ...], device: str) -> list[OccupancyModel]:
+    from popcorn_ml.model.weights import load_occupancy
+
+    target = pick_device(device)
+    return [load_occupancy(path).to(target) for path, _ in versions]
