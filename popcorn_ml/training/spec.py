@@ -179,7 +179,9 @@ class TrainingSpec:
         content = {
             key: value for key, value in dataclasses.asdict(self).items() if key not in _ELSEWHERE
         }
-        rasters = [self.builtup, self.units, *self.s1.values(), *self.s2.values()]
+        rasters = [self.builtup, self.units]
+        for season in self.seasons:
+            rasters += [self.s1[season], self.s2[season]]
         content["rasters"] = [_stamp(Path(path)) for path in rasters]
         content["files"] = [_digest(Path(path)) for path in (self.counts, self.extractor)]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

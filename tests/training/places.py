@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from popcorn_ml import raster
 from popcorn_ml.grid import Grid
@@ -15,6 +16,8 @@ from popcorn_ml.model.popcorn import BuiltupExtractor
 from popcorn_ml.model.weights import save_extractor
 from popcorn_ml.sentinel import S1_BANDS, S1_NODATA, S1_SCALE, S2_BANDS, SEASONS
 from popcorn_ml.training.spec import TrainingSpec
+
+PEOPLE_PER_BUILT_PIXEL = 0.5
 
 
 def block_units(height: int, width: int, rows: int, cols: int) -> np.ndarray:
@@ -91,23 +94,20 @@ def write_place(
             s1[(..., *missing[season])] = S1_NODATA
             s2[(..., *missing[season])] = 0
             scores[(i, *missing[season])] = np.nan
-        raster.write(
-            folder / f"s1_{season}.tif", s1, grid, S1_BANDS, S1_NODATA, scale=S1_SCALE
-        )
+        raster.write(folder / f"s1_{season}.tif", s1, grid, S1_BANDS, S1_NODATA, scale=S1_SCALE)
         raster.write(folder / f"s2_{season}.tif", s2, grid, S2_BANDS, 0)
     raster.write(folder / "builtup_score.tif", scores, grid, SEASONS, float("nan"))
     raster.write(folder / "units.tif", units, grid, ["unit"], 0, resampling="nearest")
     counts = []
     for number in np.unique(units[units > 0]).tolist():
-        total = float(scores.mean(axis=0)[units == number].sum()) * (0.2 + 0.6 * chance.random())
+        total = float(np.where(built, 0.8, 0.1)[units == number].sum())
+        total *= PEOPLE_PER_BUILT_PIXEL * chance.uniform(0.9, 1.1)
         total = (people or {}).get(number, round(total))
         counts.append(
             {"number": number, "id": f"{number:05d}", "name": f"unit {number}", "people": total}
         )
     place = Place(folder, grid, units, scores, counts)
     place.write_counts(counts)
-    import torch
-
     torch.manual_seed(1)
     save_extractor(BuiltupExtractor().eval(), folder / "extractor.safetensors", {"name": "random"})
     return place
