@@ -646,7 +646,10 @@ def _projected(
         place[unit, int(y)] = (file, int(row))
         if rate == rate:
             rates[unit] = float(rate)
-    known = units.set_index("id")
+    ids = list(units["id"])
+    names = dict(zip(ids, units["name"], strict=True))
+    numbers = dict(zip(ids, units["number"].tolist(), strict=True))
+    areas = dict(zip(ids, units["area_ha"].tolist(), strict=True))
     rows = []
     for unit in sorted(series):
         out = projection.project(series[unit], year, rates.get(unit), settings.annual_growth)
@@ -654,15 +657,15 @@ def _projected(
         rows.append(
             {
                 "id": unit,
-                "name": known.at[unit, "name"],
-                "number": int(known.at[unit, "number"]),
+                "name": names[unit],
+                "number": numbers[unit],
                 "people": out.people,
                 "kind": out.kind,
                 "method": out.method,
                 "base_year": out.base_year,
                 "file": file,
                 "row": row,
-                "area_ha": float(known.at[unit, "area_ha"]),
+                "area_ha": areas[unit],
             }
         )
     projected = pd.DataFrame(rows)
@@ -676,7 +679,12 @@ def _entries(
 ) -> tuple[list[dict[str, Any]], list[Finding], dict[str, Any]]:
     """The list for training and evaluation: one item for each unit number in the raster."""
     people = dict(zip(projected["id"], projected["people"], strict=True))
-    facts = projected.set_index("id")
+    facts = {
+        unit: (kind, method)
+        for unit, kind, method in zip(
+            projected["id"], projected["kind"], projected["method"], strict=True
+        )
+    }
     members: dict[str, list[str]] = {}
     for unit, host in zip(units["id"], units["merged_into"], strict=True):
         if host:
@@ -694,8 +702,8 @@ def _entries(
             "id": unit,
             "name": name,
             "people": float(sum(people[m] for m in own)),
-            "kind": facts.at[unit, "kind"],
-            "method": facts.at[unit, "method"],
+            "kind": facts[unit][0],
+            "method": facts[unit][1],
         }
         if len(own) > 1:
             entry["members"] = own
