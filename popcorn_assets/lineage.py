@@ -223,7 +223,7 @@ class Making:
         picture = version.path / PICTURE
         return as_metadata(
             picture.read_bytes() if picture.is_file() else None,
-            manifest["shown"],
+            dict(manifest["shown"]),
             path=version.path,
             version=version.version,
             reused=manifest["run_id"] != self.context.run_id,
@@ -239,7 +239,7 @@ class Making:
             "inputs": self.inputs,
             "sources": self.sources,
             "parameters": self.parameters,
-            "shown": outcome.shown,
+            "shown": [list(item) for item in outcome.shown.items()],  # in the order to show
             "checks": [_plain_check(check) for check in outcome.checks],
             "facts": outcome.facts,
             "code": {"version": self.code_version, **code_state()},

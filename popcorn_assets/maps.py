@@ -77,11 +77,9 @@ def population_map(
             progress=making.progress("tiles"),
         )
         save_picture(folder, folder / POPULATION, "population")
-        spread = raster_summary(folder / POPULATION_STD)
         return Outcome(
             {
                 **raster_summary(folder / POPULATION),
-                "sum of spread": spread["people"],
                 "model": deployed.title,
                 "people per pixel scaled by": area_ratio,
                 "members": len(deployed.files),

@@ -42,7 +42,7 @@ def raster_summary(path: Path, *, total: bool = True) -> dict[str, Any]:
     pixels = grid.width * grid.height
     share = missing / pixels
     if total:
-        return {"people": people, "nodata share": share}
+        return {"people": round(people, 1), "nodata share": share}
     return {"mean": people / max(pixels - missing, 1), "nodata share": share}
 
 
