@@ -106,7 +106,7 @@ class Samples:
         self._units = {unit.number: unit for unit in units}
         self._tiles = {
             number: self._with_pixels(
-                number, unit_tiles(canvas, unit.box, spec.max_pixels_per_step)
+                number, unit_tiles(canvas, unit.box, spec.max_pixels_per_unit)
             )
             for number, unit in self._units.items()
         }

@@ -18,8 +18,8 @@ from popcorn_ml.sentinel import SEASONS
 
 Precision = Literal["float32", "bfloat16"]
 
-SMALLEST_STEP_PX = 128 * 128
-"""Below this a tile would be mostly halo."""
+SMALLEST_UNIT_PX = 128 * 128
+"""Of a step's pixels, a unit's least share: with less a tile would be mostly halo."""
 
 _ELSEWHERE = ("out", "work", "device", "threads", "cache_mb", "epochs", "about")
 """Fields that say where and how fast, not what: a checkpoint may be taken up under others."""
@@ -49,7 +49,8 @@ class TrainingSpec:
             built-up score, so that the first map has about the right total.
         batch_units: census units a step.
         held_out_share: of the units, never trained on, to choose the best epoch by.
-        max_pixels_per_step: a unit whose window has more is trained on in tiles (exactly).
+        max_pixels_per_step: of all units of a step together; a unit whose window has more than its
+            share is trained on in tiles (exactly). A pixel takes about 2.1 kB.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: of the networks' arithmetic; sums and losses are float32 always.
         threads: units worked on at the same time on the CPU; does not change the result.
@@ -98,7 +99,10 @@ class TrainingSpec:
             "epochs": (self.epochs, 1),
             "learning_rate_decay_epochs": (self.learning_rate_decay_epochs, 1),
             "batch_units": (self.batch_units, 1),
-            "max_pixels_per_step": (self.max_pixels_per_step, SMALLEST_STEP_PX),
+            "max_pixels_per_step": (
+                self.max_pixels_per_step,
+                SMALLEST_UNIT_PX * self.batch_units,
+            ),
             "threads": (self.threads, 1),
             "cache_mb": (self.cache_mb, 0),
         }
@@ -119,6 +123,11 @@ class TrainingSpec:
             _refuse("initial_bias", "a number, or null to work it out", self.initial_bias)
         if self.precision not in ("float32", "bfloat16"):
             _refuse("precision", "'float32' or 'bfloat16'", self.precision)
+
+    @property
+    def max_pixels_per_unit(self) -> int:
+        """A unit's share of a step: memory holds also when all its units are large."""
+        return self.max_pixels_per_step // self.batch_units
 
     @property
     def seasons(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from popcorn_ml.training.augment import Draw
 from popcorn_ml.training.fit import choose_device, parameter_groups, train_member
 from popcorn_ml.training.loss import unit_loss
 from popcorn_ml.training.samples import Samples
-from popcorn_ml.training.spec import SMALLEST_STEP_PX
+from popcorn_ml.training.spec import SMALLEST_UNIT_PX
 from popcorn_ml.training.units import find_units
 from tests.training.places import block_units, write_place
 
@@ -195,7 +195,7 @@ def test_without_held_out_units_the_last_epoch_is_kept(tmp_path):
 
 
 def test_fault_10_large_units_are_trained_on_and_said_so(place, undisturbed):
-    result = train_member(place.spec("tiled", epochs=1, max_pixels_per_step=SMALLEST_STEP_PX))
+    result = train_member(place.spec("tiled", epochs=1, max_pixels_per_step=2 * SMALLEST_UNIT_PX))
     assert "00013" in result.tiled
     assert json.loads((result.folder / "units.json").read_text())["tiled"] == list(result.tiled)
     assert result.trained == undisturbed.trained

@@ -11,7 +11,7 @@ from popcorn_ml.model.popcorn import BuiltupExtractor, from_extractor
 from popcorn_ml.training.augment import Draw
 from popcorn_ml.training.loss import Piece, unit_loss
 from popcorn_ml.training.samples import Samples, unit_tiles
-from popcorn_ml.training.spec import SMALLEST_STEP_PX
+from popcorn_ml.training.spec import SMALLEST_UNIT_PX
 from popcorn_ml.training.units import find_units
 
 CPU = torch.device("cpu")
@@ -74,14 +74,14 @@ def test_the_formula(model, place, opened):
 def test_fault_10_a_unit_too_large_for_memory_keeps_its_whole_count(model, place, opened, drawn):
     """Worked on in tiles, it gives the loss and the gradient of one go."""
     whole_samples, units = opened(place.spec())
-    tiled_samples, _ = opened(place.spec(max_pixels_per_step=SMALLEST_STEP_PX))
+    tiled_samples, _ = opened(place.spec(max_pixels_per_step=2 * SMALLEST_UNIT_PX))
     unit = units[13]
     assert whole_samples.tile_count(unit) == 1
     assert tiled_samples.tile_count(unit) > 3
     largest = max(
         tiled_samples.get(key).channels[0].numel() for key in tiled_samples.keys(unit, drawn.season)
     )
-    assert largest <= SMALLEST_STEP_PX
+    assert largest <= SMALLEST_UNIT_PX
     whole = loss_of(model, whole_samples, unit, drawn)
     tiled = loss_of(model, tiled_samples, unit, drawn)
     for name in ("loss", "log_l1", "predicted", "occupancy"):
@@ -91,7 +91,7 @@ def test_fault_10_a_unit_too_large_for_memory_keeps_its_whole_count(model, place
 
 
 def test_tiles_cover_a_unit_once(place, opened):
-    samples, units = opened(place.spec(max_pixels_per_step=SMALLEST_STEP_PX))
+    samples, units = opened(place.spec(max_pixels_per_step=2 * SMALLEST_UNIT_PX))
     for unit in units.values():
         pixels = sum(len(samples.get(key).pixels) for key in samples.keys(unit, 0))
         assert pixels == unit.pixels
@@ -103,7 +103,7 @@ def test_tiles_keep_to_the_limit(box):
     from popcorn_ml.model.canvas import occupancy_canvas
 
     canvas = occupancy_canvas(1000, 1000)
-    for limit in (SMALLEST_STEP_PX, 40_000, 10_000_000):
+    for limit in (SMALLEST_UNIT_PX, 40_000, 10_000_000):
         tiles = unit_tiles(canvas, Window(*box), limit)
         assert all(t.window.height * t.window.width <= limit for t in tiles)
         assert sum(t.core.height * t.core.width for t in tiles) == box[2] * box[3]
