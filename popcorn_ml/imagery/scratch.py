@@ -40,7 +40,7 @@ class Scratch:
 
     def keep_json(self, name: str, document: Any) -> None:
         """Keep a document for a later run."""
-        text = json.dumps(document, sort_keys=True)
+        text = json.dumps(document)  # in the order given, so that nothing changes by resuming
         self._write(name, lambda handle: handle.write(text.encode()))
 
     def read_tile(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -527,7 +528,8 @@ def _handler(server: EarthEngineServer) -> type[BaseHTTPRequestHandler]:
                     self.end_headers()
                     self.wfile.write(b"\x93NUMPY half an ans")
                     self.wfile.flush()
-                    self.connection.close()
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    self.close_connection = True
                 elif fault is not None:
                     status, message = fault if isinstance(fault, tuple) else (fault, "injected")
                     self._send(json.dumps({"error": {"code": status, "message": message}}), status)

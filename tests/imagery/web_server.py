@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -142,6 +143,13 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
                 return self._send(b"{}", fault)
             self._send(json.dumps(server.search(body)).encode())
 
+        def do_HEAD(self) -> None:  # only GDAL's own client asks so
+            file = server.folder / urlsplit(self.path).path.removeprefix("/blob/")
+            self.send_response(200 if file.is_file() else 404)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(file.stat().st_size if file.is_file() else 0))
+            self.end_headers()
+
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             with server._lock:
@@ -185,7 +193,8 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
             if fault == "cut":
                 self.wfile.write(part[: len(part) // 2])
                 self.wfile.flush()
-                self.connection.close()
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
                 return
             with server._lock:
                 server.bytes_sent += len(part)

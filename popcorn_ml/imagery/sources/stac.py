@@ -55,7 +55,8 @@ class Settings(BaseModel):
         collections: other collections than the profile's, by sensor.
         max_cloud_percent: Sentinel-2 scenes cloudier than this are not fetched.
         pool: assets read at the same time.
-        retries: how often a request is repeated after a server error or a cut connection.
+        retries, first_wait_s: repetitions after a server error or a cut connection, and the mean
+            wait before the first; it doubles each time.
         timeout_s: of one request.
     """
 
@@ -70,6 +71,7 @@ class Settings(BaseModel):
     max_cloud_percent: float = Field(default=100.0, gt=0, le=100)
     pool: int = Field(default=8, ge=1, le=32)
     retries: int = Field(default=6, ge=0, le=12)
+    first_wait_s: float = Field(default=0.5, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
 
 
@@ -281,6 +283,7 @@ class StacSource:
                 retries=self._settings.retries,
                 timeout_s=self._settings.timeout_s,
                 connections=self._settings.pool,
+                first_wait_s=self._settings.first_wait_s,
             )
         return self._fetchers[name]
 
