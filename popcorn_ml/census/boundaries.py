@@ -364,7 +364,7 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
             Finding(
                 "geometry",
                 "error",
-                f"{path}: {len(rows)} units have no geometry: {rows_text(rows)}. Draw them, or "
+                f"{path}: units that have no geometry: {rows_text(rows)}. Draw them, or "
                 "remove them together with their people",
                 rows,
             )
@@ -377,7 +377,7 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
             Finding(
                 "geometry",
                 "error",
-                f"{path}: {len(rows)} features are no polygons: {rows_text(rows)}. Hand in areas, "
+                f"{path}: features that are no polygons: {rows_text(rows)}. Hand in areas, "
                 "not points or lines",
                 rows,
             )
@@ -414,7 +414,7 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
                 Finding(
                     "geometry",
                     "warn" if severity == "warn" else "error",
-                    f"{path}: {len(rows)} polygons {text}: {rows_text(rows)}",
+                    f"{path}: polygons that {text}: {rows_text(rows)}",
                     rows,
                 )
             )
@@ -426,7 +426,7 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
             Finding(
                 "geometry",
                 "error",
-                f"{path}: {len(rows)} polygons have no area: {rows_text(rows)}. Draw them again",
+                f"{path}: polygons that have no area: {rows_text(rows)}. Draw them again",
                 rows,
             )
         )
@@ -482,7 +482,7 @@ def unite(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[F
             Finding(
                 "unit_ids",
                 "error",
-                f"{path}: {len(rows)} units have no identifier: {rows_text(rows)}. Fill it in, or "
+                f"{path}: units that have no identifier: {rows_text(rows)}. Fill it in, or "
                 "name another column as `boundaries.columns.id`",
                 rows,
             )
@@ -513,7 +513,7 @@ def unite(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[F
             Finding(
                 "unit_ids",
                 "warn",
-                f"{path}: {len(same)} features share an id and a name and were joined into one "
+                f"{path}: features that share an id and a name and were joined into one "
                 f"unit each: {rows_text(same)}",
                 tuple(same),
             )
@@ -523,7 +523,7 @@ def unite(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[F
             Finding(
                 "unit_ids",
                 "error",
-                f"{path}: {len(different)} features share an id under different names: "
+                f"{path}: features that share an id under different names: "
                 f"{rows_text(different)}. Only the first of each was kept; give each its own id",
                 tuple(different),
             )
@@ -600,7 +600,7 @@ def overlaps(frame: gpd.GeoDataFrame, path: Path) -> list[Finding]:
             Finding(
                 "geometry_overlap",
                 "error" if severity == "error" else "warn",
-                f"{path}: {len(rows)} pairs of units overlap: {rows_text(rows)}. Each pixel goes "
+                f"{path}: pairs of units that overlap: {rows_text(rows)}. Each pixel goes "
                 "to the smaller unit of the two; mend the boundaries if that is not right",
                 rows,
             )
@@ -682,7 +682,7 @@ def place(
         Finding(
             "geometry_place",
             "error",
-            f"{path}: {len(rows)} of {len(frame)} units lie outside the country's box "
+            f"{path}: units that lie outside the country's box "
             f"({west:.3f}, {south:.3f}, {east:.3f}, {north:.3f}): {rows_text(rows)}. {hint}",
             rows,
         )

@@ -278,7 +278,7 @@ def _pixel_findings(
             Finding(
                 "unit_pixels",
                 "error" if status == "outside" else "warn",
-                f"{rows[0]['file']}: {len(rows)} units {text}: {rows_text(rows)}",
+                f"{rows[0]['file']}: units that {text}: {rows_text(rows)}",
                 rows,
             )
         )
@@ -306,7 +306,7 @@ def _pixel_findings(
                     Finding(
                         "unit_pixels",
                         "warn",
-                        f"{rows[0]['file']}: {len(rows)} units lie partly off the country's "
+                        f"{rows[0]['file']}: units that lie partly off the country's "
                         f"grid: {rows_text(rows)}. All their people are counted in the part on "
                         "it; widen the grid if people live in the rest",
                         rows,
@@ -610,7 +610,7 @@ def _overlap_findings(
         Finding(
             "people_have_polygon",
             "error" if level.role == "train" else "warn",
-            f"{file}: {len(rows)} polygons of the counts match no unit by at least {least:g} of "
+            f"{file}: polygons of the counts that match no unit by at least {least:g} of "
             f"their common area: {rows_text(rows)}. Lower `min_overlap`, or use boundaries of the "
             "same edition",
             rows,
@@ -724,9 +724,9 @@ def _entries(
             Finding(
                 "people_in_pixels",
                 "error" if level.role == "train" else "warn",
-                f"{rows[0]['file']}: {len(rows)} units with {inhabited['people'].sum():,.0f} "
-                f"people have no pixel of their own or with a neighbour: {rows_text(rows)}. Widen "
-                "the grid, or complete the neighbour's count",
+                f"{rows[0]['file']}: units with {inhabited['people'].sum():,.0f} "
+                "people that have no pixel of their own or with a neighbour: "
+                f"{rows_text(rows)}. Widen the grid, or complete the neighbour's count",
                 rows,
             )
         )

@@ -80,7 +80,7 @@ def by_id(units: pd.DataFrame, counts: pd.DataFrame, file: str) -> Joined:
             Finding(
                 "join_exact",
                 "warn",
-                f"{file}: {len(rows)} identifiers matched only after a repair ({what}): "
+                f"{file}: identifiers that matched only after a repair ({what}): "
                 f"{rows_text(rows)}. Export the column as text",
                 rows,
             )
@@ -128,7 +128,7 @@ def by_name(units: pd.DataFrame, counts: pd.DataFrame, file: str) -> Joined:
             Finding(
                 "join_exact",
                 "error",
-                f"{file}: {len(rows)} rows have a name that several units bear: {rows_text(rows)}. "
+                f"{file}: rows that have a name that several units bear: {rows_text(rows)}. "
                 "Join by identifier, or name a parent column on both sides",
                 rows,
             )
@@ -238,7 +238,7 @@ def unmatched(
             Finding(
                 "people_have_polygon",
                 "warn",
-                f"{rows[0]['file']}: {len(rows)} rows are totals of the others and were set "
+                f"{rows[0]['file']}: rows that are totals of the others and were set "
                 f"aside: {rows_text(rows)}",
                 rows,
             )
@@ -259,7 +259,7 @@ def unmatched(
             Finding(
                 "people_have_polygon",
                 "error" if trains else "warn",
-                f"{rows_list[0]['file']}: {len(rows_list)} rows with {people:,.0f} people belong "
+                f"{rows_list[0]['file']}: rows with {people:,.0f} people that belong "
                 f"to no polygon: {rows_text(rows_list)}. Correct their identifiers or names, or "
                 "add their polygons",
                 tuple(rows_list),
@@ -277,8 +277,8 @@ def unmatched(
             Finding(
                 "polygon_has_people",
                 "error" if trains and many else "warn",
-                f"{rows[0]['file']}: {len(rows)} of {len(units)} units have no row of people: "
-                f"{rows_text(rows)}. They are not trained on, and not adjusted; add their counts, "
+                f"{rows[0]['file']}: units that have no row of people ({len(rows)} of "
+                f"{len(units)}): {rows_text(rows)}. They are not trained on, and not adjusted; add their counts, "
                 "0 where nobody lives",
                 rows,
             )
@@ -326,7 +326,7 @@ def swapped(units: pd.DataFrame, counts: pd.DataFrame) -> list[Finding]:
             Finding(
                 "names_agree",
                 "error",
-                f"{rows[True][0]['file']}: {len(rows[True])} rows bear the name of another unit "
+                f"{rows[True][0]['file']}: rows that bear the name of another unit "
                 f"than their identifier says: {rows_text(rows[True])}. Rows or identifiers were "
                 "swapped; correct them",
                 tuple(rows[True]),
@@ -337,7 +337,7 @@ def swapped(units: pd.DataFrame, counts: pd.DataFrame) -> list[Finding]:
             Finding(
                 "names_agree",
                 "warn",
-                f"{rows[False][0]['file']}: {len(rows[False])} rows spell their unit's name "
+                f"{rows[False][0]['file']}: rows that spell their unit's name "
                 f"otherwise than the boundaries: {rows_text(rows[False])}. See whether the "
                 "identifiers are of the same edition",
                 tuple(rows[False]),

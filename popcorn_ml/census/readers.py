@@ -634,7 +634,7 @@ def _years(
             Finding(
                 "counts_numeric",
                 "error",
-                f"{path}: {len(bad)} rows have no year: {rows_text(bad)}. They were left out; "
+                f"{path}: rows that have no year: {rows_text(bad)}. They were left out; "
                 "write the year as four digits",
                 tuple(bad),
             )
@@ -709,7 +709,7 @@ def _numbers(
             Finding(
                 check,
                 severity,
-                f"{path}, column {name!r}: {len(rows)} rows {text}: {rows_text(rows)}",
+                f"{path}, column {name!r}: rows that {text}: {rows_text(rows)}",
                 tuple(rows[:500]),
                 len(rows),
             )
@@ -757,7 +757,7 @@ def _age_bands(
         Finding(
             "age_bands",
             "error" if worst > 0.01 else "warn",
-            f"{table.path}: in {len(rows)} rows the age bands do not add up to the total: "
+            f"{table.path}: rows whose age bands do not add up to the total: "
             f"{rows_text(rows)}. Correct the rows, or the list `counts.columns.ages`",
             rows,
         )

@@ -114,7 +114,7 @@ def _row_finding(check: str, chosen: pd.DataFrame) -> Finding:
     return Finding(
         check,
         "error",
-        f"{files}: {len(described)} rows {ROW_MESSAGES[check]}: {rows_text(described)}",
+        f"{files}: rows that {ROW_MESSAGES[check]}: {rows_text(described)}",
         described,
     )
 
@@ -140,7 +140,7 @@ def _once(counts: pd.DataFrame) -> tuple[pd.DataFrame, list[Finding]]:
     finding = Finding(
         "counts_unique",
         "warn",
-        f"{described[0]['file']}: {len(described)} rows repeat another and were counted once: "
+        f"{described[0]['file']}: rows that repeat another and were counted once: "
         f"{rows_text(described)}. Remove them",
         described,
     )
@@ -171,7 +171,7 @@ def density(counts: pd.DataFrame, settings: CensusSettings) -> list[Finding]:
         Finding(
             "density",
             "error",
-            f"{described[0]['file']}: {len(described)} units hold more than "
+            f"{described[0]['file']}: units that hold more than "
             f"{settings.max_people_per_ha:g} people per hectare: {rows_text(described)}. See "
             "whether the counts are of these units, and the boundaries in the right CRS; raise "
             "`max_people_per_ha` if the place is that dense",
@@ -248,7 +248,7 @@ def growth_between(counts: pd.DataFrame) -> list[Finding]:
         Finding(
             "growth",
             "error" if systematic else "warn",
-            f"{described[0]['file']}: {len(described)} units grow or shrink as places "
+            f"{described[0]['file']}: units that grow or shrink as places "
             f"hardly do: {rows_text(described)}. See whether the two tables "
             "are of the same units and in the same measure",
             described,
@@ -273,7 +273,7 @@ def unit_growth(counts: pd.DataFrame) -> list[Finding]:
         Finding(
             "growth",
             "error",
-            f"{described[0]['file']}: {len(described)} stated growth rates are beyond "
+            f"{described[0]['file']}: stated growth rates beyond "
             f"{100 * RATE_ERROR:.0f} % a year: {rows_text(described)}. Write fractions: 0.023 for "
             "2.3 %",
             described,
