@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".json", ".topojson", ".shp", ".parquet", ".geoparquet")
 RASTER_SUFFIXES = (".tif", ".tiff")
+MAGIC: dict[str, tuple[bytes, ...]] = {
+    ".gpkg": (b"SQLite format 3\x00",),
+    ".shp": (b"\x00\x00\x27\x0a",),
+    ".parquet": (b"PAR1",),
+    ".geoparquet": (b"PAR1",),
+    ".geojson": (b"{",),
+    ".json": (b"{",),
+    ".topojson": (b"{",),
+    ".tif": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    ".tiff": (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+}
+"""How files of a kind begin. GDAL goes by contents and would follow a virtual file, whatever its
+name, to any path or address written in it."""
 EQUAL_AREA_CRS = "EPSG:6933"
 """Cylindrical equal area on the WGS 84 ellipsoid (NSIDC EASE-Grid 2.0): areas in m2, worldwide."""
 LON_LAT = "EPSG:4326"
@@ -102,23 +115,52 @@ def read_boundaries(path: Path, settings: BoundarySettings, year: int | None = N
     return Boundaries(path, frame, tuple(findings))
 
 
-def _open(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
-    import geopandas as gpd
-    import pyarrow as pa
+def genuine(path: Path) -> None:
+    """Refuse a boundary file or raster that is missing, empty, or not of the kind it is called.
 
+    Raises:
+        CensusError: so.
+    """
+    suffix = path.suffix.lower()
     if not path.is_file():
         raise CensusError(
-            "the boundary file is missing",
+            "the file is missing",
             where=path,
             remedy="put it there, or correct its path in the country's file",
         )
-    if path.stat().st_size == 0:
+    with open(path, "rb") as stream:
+        head = stream.read(64)
+    if not head:
         raise CensusError(
-            "the boundary file is empty",
+            "the file is empty",
             where=path,
             found="0 bytes",
             remedy="fetch or export it again",
         )
+    kinds = VECTOR_SUFFIXES + RASTER_SUFFIXES
+    if suffix not in kinds:
+        raise CensusError(
+            "this kind of boundary file is not read",
+            where=path,
+            expected="one of " + ", ".join(kinds),
+            found=suffix or "no suffix",
+            remedy="save it as GeoPackage",
+        )
+    if not head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").startswith(MAGIC[suffix]):
+        raise CensusError(
+            "the file is not of the kind that its name says",
+            where=path,
+            expected=f"a {suffix} file",
+            found=f"it begins with {head[:16]!r}",
+            remedy="fetch the file itself again, or give it its right suffix",
+        )
+
+
+def _open(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    import geopandas as gpd
+    import pyarrow as pa
+
+    genuine(path)
     suffix = path.suffix.lower()
     if suffix not in VECTOR_SUFFIXES:
         raise CensusError(

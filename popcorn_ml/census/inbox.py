@@ -133,7 +133,7 @@ def receive(
             before = _refuse_odd(file)
             copy = Path(scratch) / "file" / file.name
             copy.parent.mkdir()
-            shutil.copyfile(file, copy, follow_symlinks=False)
+            _copy(file, copy)
             out = replace(out, sha256=sha256(copy), bytes=before.st_size)
             staged = Path(scratch) / "staged"
             placed = _place(copy, settings, staged)
@@ -219,6 +219,13 @@ def _refuse_odd(file: Path) -> os.stat_result:
             remedy="keep the country that is needed",
         )
     return status
+
+
+def _copy(file: Path, copy: Path) -> None:
+    """Copy a plain file; one that was turned into a link meanwhile is not followed."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as source, open(copy, "wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def _named(settings: CensusSettings) -> Iterator[tuple[str, FileSettings]]:

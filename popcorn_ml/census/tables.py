@@ -28,6 +28,8 @@ EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = TEXT_SUFFIXES + EXCEL_SUFFIXES + PARQUET_SUFFIXES
 MAX_BYTES = 1024**3
+WORKBOOK = archive.Limits(total_bytes=1024**3)
+"""A workbook unpacks into text that is read as a whole."""
 ROW = "__row__"
 """Name of the column that holds each line's number in its file (the header of a CSV is 1)."""
 
@@ -268,7 +270,7 @@ def _table(
 def _read_excel(path: Path, sheet: str | None, header_row: int) -> Table:
     import openpyxl
 
-    archive.inspect(path, noun="workbook")
+    archive.inspect(path, WORKBOOK, "workbook")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, TypeError) as error:

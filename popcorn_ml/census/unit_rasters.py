@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from popcorn_ml import raster
-from popcorn_ml.census.boundaries import RASTER_SUFFIXES
+from popcorn_ml.census.boundaries import RASTER_SUFFIXES, genuine
 from popcorn_ml.census.findings import Finding
 from popcorn_ml.census.settings import BoundarySettings, CountSettings, LevelSettings
 from popcorn_ml.errors import CensusError
@@ -43,6 +43,7 @@ def numbered(path: Path, settings: BoundarySettings, files: Files) -> UnitInput:
 
     from popcorn_ml.census.readers import UnitInput
 
+    genuine(path)
     grid = raster.grid_of(path)
     parts: dict[int, list] = {}
     with raster.opened(path) as dataset:
@@ -123,6 +124,7 @@ def _read_cells(settings: CountSettings, files: Files) -> tuple[Path, np.ndarray
     import numpy as np
 
     path = files.open(settings, RASTER_SUFFIXES)
+    genuine(path)
     grid = raster.grid_of(path)
     if grid.width * grid.height > MAX_CELLS:
         raise CensusError(

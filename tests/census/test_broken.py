@@ -739,6 +739,23 @@ def unit_raster_without_crs(folder, rows):
     return published(folder, np.ones(place.GRID.shape, np.int32), crs=None)
 
 
+@case("raises", "boundaries_coarse.tif", "not of the kind", "right suffix")
+def virtual_raster_called_tif(folder, rows):
+    """It would have GDAL read whatever path or address it names."""
+    section = published(folder, np.ones(place.GRID.shape, np.int32))
+    (folder / "boundaries_coarse.tif").write_text(
+        '<VRTDataset rasterXSize="160" rasterYSize="120"><VRTRasterBand dataType="Int32" band="1">'
+        "<SimpleSource><SourceFilename>/etc/hostname</SourceFilename></SimpleSource>"
+        "</VRTRasterBand></VRTDataset>"
+    )
+    return section
+
+
+@case("raises", "units.gpkg", "not of the kind", "right suffix")
+def virtual_layer_called_gpkg(folder, rows):
+    (folder / "units.gpkg").write_text("<OGRVRTDataSource><OGRVRTLayer/></OGRVRTDataSource>")
+
+
 @case("raises", "people.tif", "no cell with data", "fetch it again")
 def gridded_census_of_nodata(folder, rows):
     raster(folder / "people.tif", np.full((12, 16), np.nan, np.float32), nodata=np.nan)
