@@ -89,7 +89,7 @@ class Adjustment:
     @property
     def placed_people(self) -> float:
         """People that the adjusted map holds."""
-        return float(self.people[1:].sum() - sum(people for _, people in self.unplaced))
+        return float(self.people[self.method != _UNPLACED].sum())
 
     def as_dict(self) -> dict[str, object]:
         """For a report: totals, the units that fell back, and every unit's factor.

@@ -55,7 +55,7 @@ def write_composites(folder: Path, grid: Grid, *, holes: bool = True, seed: int 
             rows, cols = grid.shape
             s2[:, : rows // 4, : cols // 3] = 0
             s1[:, -(rows // 5 + 1) :, SHIFT[season] :: 11] = S1_NODATA
-            s2[2, rows // 2, SHIFT[season]] = 0
+            s2[2, rows // 2, SHIFT[season] % cols] = 0
         paths = folder / f"s1_{season}.tif", folder / f"s2_{season}.tif"
         raster.write(paths[0], s1, grid, S1_BANDS, S1_NODATA, scale=S1_SCALE)
         raster.write(paths[1], s2, grid, S2_BANDS, 0)
