@@ -1,12 +1,19 @@
-"""Jobs: what an operator starts as a whole. One run makes one country-year."""
+"""Jobs and sensors: what an operator starts as a whole, and what starts by itself."""
+
+from collections.abc import Iterator
 
 import dagster as dg
 
-from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.census import COUNTS, UNITS, census_folders
+from popcorn_assets.country import country_codes, load_country
+from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
+from popcorn_assets.paths import data_root
+from popcorn_assets.resources import WarehouseResource
 
 COUNTRY_YEAR_JOB = "country_year"
 REFRESH_JOB = "refresh"
 TRAIN_JOB = "train"
+CENSUS_JOB = "census"
 
 _TRAINED_ONLY = dg.AssetSelection.assets("checkpoints")
 
@@ -31,4 +38,75 @@ train = dg.define_asset_job(
     description="The checkpoints of a country-year and all they need.",
 )
 
-jobs = [country_year, refresh, train]
+census = dg.define_asset_job(
+    CENSUS_JOB,
+    selection=dg.AssetSelection.assets(UNITS, COUNTS),
+    partitions_def=COUNTRY_YEAR,
+    description="Census units and counts of a country-year, read again from their files.",
+)
+
+jobs = [country_year, refresh, train, census]
+
+
+@dg.sensor(
+    job=census,
+    minimum_interval_seconds=60,
+    description="Takes in census files put into data/inbox/<country>/: a good one takes its place "
+    "and its partitions are made again, a bad one moves to rejected/ with a report beside it.",
+)
+def census_inbox(
+    context: dg.SensorEvaluationContext, warehouse: WarehouseResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    from popcorn_ml.census.inbox import receive, waiting
+    from popcorn_ml.warehouse import Warehouse
+
+    seen = 0
+    for code in country_codes():
+        inbox = data_root() / "inbox" / code
+        for path in waiting(inbox):
+            seen += 1
+            country = load_country(code)
+            accepted_folder, *others = census_folders(code)
+            received = receive(
+                path,
+                code,
+                country.census,
+                country.pixel_grid(),
+                inbox,
+                accepted_folder,
+                others,
+                Warehouse(warehouse.file()),
+            )
+            if not received.accepted:
+                context.log.error(f"{path.name} was rejected: see {received.report}")
+                continue
+            context.log.info(f"{path.name} was accepted. {received.message}")
+            for year in _years_to_make(context.instance, code, received.years):
+                yield dg.RunRequest(
+                    run_key=f"{code}|{year}|{received.sha256}",
+                    partition_key=partition_key(code, year),
+                    tags={"popcorn/inbox": path.name},
+                )
+    if not seen:
+        yield dg.SkipReason(f"nothing waits in {data_root() / 'inbox'}")
+
+
+def _years_to_make(
+    instance: dg.DagsterInstance, country: str, counted: tuple[int, ...]
+) -> list[int]:
+    """Years whose counts a file changes: those it counts, and those projected from it already."""
+    possible = {
+        int(key.keys_by_dimension["year"])
+        for key in COUNTRY_YEAR.get_partition_keys()
+        if isinstance(key, dg.MultiPartitionKey) and key.keys_by_dimension["country"] == country
+    }
+    made = {
+        int(key.partition("|")[2])
+        for key in instance.get_materialized_partitions(dg.AssetKey(COUNTS))
+        if key.partition("|")[0] == country
+    }
+    projected = {year for year in made if counted and year >= min(counted)}
+    return sorted((possible & set(counted)) | projected)
+
+
+sensors = [census_inbox]

@@ -15,7 +15,7 @@ from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource, WarehouseResource
-from popcorn_assets.show import save_picture
+from popcorn_assets.show import check_specs, save_picture
 from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
 from popcorn_ml.errors import CensusError
 
@@ -53,12 +53,7 @@ def census_files(country: Country) -> Iterator[Path]:
     pool=POOL,
     kinds={"duckdb", "cog"},
     code_version="1",
-    check_specs=[
-        dg.AssetCheckSpec(
-            name, asset=UNITS, description=text, blocking=True, partitions_def=COUNTRY_YEAR
-        )
-        for name, text in UNIT_CHECKS.items()
-    ],
+    check_specs=check_specs(UNITS, UNIT_CHECKS),
 )
 def census_units(
     context: dg.AssetExecutionContext, store: StoreResource, warehouse: WarehouseResource
@@ -111,12 +106,7 @@ def census_units(
     pool=POOL,
     kinds={"duckdb"},
     code_version="1",
-    check_specs=[
-        dg.AssetCheckSpec(
-            name, asset=COUNTS, description=text, blocking=True, partitions_def=COUNTRY_YEAR
-        )
-        for name, text in COUNT_CHECKS.items()
-    ],
+    check_specs=check_specs(COUNTS, COUNT_CHECKS),
 )
 def census_counts(
     context: dg.AssetExecutionContext, store: StoreResource, warehouse: WarehouseResource

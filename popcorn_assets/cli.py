@@ -82,6 +82,49 @@ def countries() -> None:
 
 
 @cli.group()
+def imagery() -> None:
+    """Composites of a country."""
+
+
+@imagery.command("estimate")
+@click.argument("country")
+@click.argument("year", type=int)
+@click.option("--ask", is_flag=True, help="Count scenes in the catalogue instead of assuming.")
+def imagery_estimate(country: str, year: int, ask: bool) -> None:
+    """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk."""
+    enter_home()
+    from popcorn_assets.country import load_country
+    from popcorn_assets.resources import imagery_resource
+    from popcorn_ml.imagery.estimate import estimate
+
+    settings = load_country(country)
+    source = imagery_resource().process_config_and_initialize()
+    found = estimate(
+        settings.pixel_grid(),
+        source.settings_of(settings),
+        year,
+        settings.boundary(),
+        source.secrets(),
+        ask,
+    )
+    click.echo("\n".join(found.lines()))
+
+
+@cli.command()
+@click.argument("country", required=False)
+@click.option("--connect", is_flag=True, help="Also ask each service one question.")
+def doctor(country: str | None, connect: bool) -> None:
+    """Say what is missing on this machine, or for COUNTRY's imagery, and what to type."""
+    enter_home()
+    from popcorn_assets.doctor import examine
+
+    findings = examine([country] if country else None, connect)
+    for finding in findings:
+        click.echo(str(finding))
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@cli.group()
 def weights() -> None:
     """The published extractor's weights, which real countries need."""
 

@@ -9,9 +9,9 @@ from popcorn_assets.checks import checks
 from popcorn_assets.io import JsonIOManager
 from popcorn_assets.resources import (
     ComputeResource,
-    ImageryResource,
     StoreResource,
     WarehouseResource,
+    imagery_resource,
 )
 
 defs = dg.Definitions(
@@ -25,10 +25,11 @@ defs = dg.Definitions(
     ],
     asset_checks=checks,
     jobs=automation.jobs,
+    sensors=automation.sensors,
     resources={
         "store": StoreResource(),
         "warehouse": WarehouseResource(),
-        "imagery": ImageryResource(),
+        "imagery": imagery_resource(),
         "compute": ComputeResource(),
         "io_manager": JsonIOManager(),
     },

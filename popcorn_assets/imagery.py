@@ -13,7 +13,9 @@ from popcorn_assets.country import load_country
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
-from popcorn_assets.show import save_picture
+from popcorn_assets.show import check_specs, save_picture
+from popcorn_assets.store import Address
+from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
 from popcorn_ml.pictures import Kind
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Season, Sensor, season_period
 
@@ -38,6 +40,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         code_version="1",
         description=f"{SENSOR_NAMES[sensor]} composite of {season}: per-pixel median of the clear "
         f"observations, {', '.join(BANDS[sensor])} in {UNITS[sensor]}, with their count.",
+        check_specs=check_specs(f"{sensor}_{season}", SEASON_CHECKS),
     )
     def composite(
         context: dg.AssetExecutionContext,
@@ -46,6 +49,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         compute: ComputeResource,
     ) -> dg.MaterializeResult:
         from popcorn_ml.imagery.build import build_season
+        from popcorn_ml.imagery.checks import season_checks
 
         making = Making(context, store.open(), f"{sensor}_{season}", code_version="1")
         country = load_country(making.country)
@@ -77,7 +81,8 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                 secrets=imagery.secrets(),
             )
             save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
-            return Outcome(_shown(report.as_dict()), report.as_dict())
+            facts = report.as_dict()
+            return Outcome(_shown(facts), facts, season_checks(folder, facts, grid, settings))
 
         return making.publish(make)
 
@@ -98,11 +103,13 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         description=f"{SENSOR_NAMES[sensor]} composites of the four seasons, gaps filled by stated "
         "rules (neighbouring seasons, the other orbit, nearest pixel of the same band); what "
         "stays empty stays nodata. What the networks read.",
+        check_specs=check_specs(f"{sensor}_composites", FILLED_CHECKS),
     )
     def composites(
         context: dg.AssetExecutionContext, store: StoreResource, imagery: ImageryResource
     ) -> dg.MaterializeResult:
         from popcorn_ml.imagery.build import fill_gaps
+        from popcorn_ml.imagery.checks import filled_checks
 
         making = Making(context, store.open(), f"{sensor}_composites", code_version="1")
         country = load_country(making.country)
@@ -117,11 +124,30 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
                 sensor, seasons, grid, settings, folder, progress=making.progress("blocks")
             )
             save_picture(folder, folder / "summer.tif", LOOKS[sensor])
-            return Outcome(report.as_dict(), report.as_dict())
+            facts = report.as_dict()
+            shown = {
+                "pixels": facts["pixels_inside"],
+                "largest empty share": report.empty_share,
+                "where pixels come from": [
+                    {"season": season, "band": band, **shares}
+                    for season, bands in facts["shares"].items()
+                    for band, shares in bands.items()
+                ],
+            }
+            return Outcome(shown, facts, filled_checks(folder, facts, grid, settings))
 
         return making.publish(make)
 
     return composites
+
+
+def provenance(making: Making, country: str, year: int) -> dict[Sensor, dict[str, str]]:
+    """Provider, product and physical quantity of a country-year's imagery, by sensor."""
+    found: dict[Sensor, dict[str, str]] = {}
+    for sensor in SENSORS:
+        season = making.store.latest(Address(f"{sensor}_{SEASONS[0]}", country, year))
+        found[sensor] = season.manifest()["facts"]["provenance"]
+    return found
 
 
 def _shown(report: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 The networks and the arithmetic are popcorn_ml.mapping's business.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import dagster as dg
 from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area
 from popcorn_assets.census import counts_by_number
 from popcorn_assets.country import load_country
-from popcorn_assets.imagery import composites_by_season
+from popcorn_assets.imagery import SENSOR_NAMES, composites_by_season, provenance
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
-from popcorn_assets.show import raster_summary, save_picture
+from popcorn_assets.show import check_specs, raster_summary, save_picture
 from popcorn_assets.training import DEPLOYED, deployed_members
+from popcorn_ml.sentinel import SENSORS
 
 GROUP = "maps"
 
@@ -29,7 +31,14 @@ SAME_AREA = 0.02
 """Relative difference in pixel area below which nothing is said of it."""
 
 
+QUANTITY_CHECKS = {
+    f"same_quantity_{sensor}": f"The model meets the {name} product that it was trained on."
+    for sensor, name in SENSOR_NAMES.items()
+}
+
+
 @dg.asset(
+    check_specs=check_specs("population_map", QUANTITY_CHECKS),
     deps=[DEPLOYED, "s1_composites", "s2_composites", builtup_area],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -41,6 +50,7 @@ def population_map(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
     """People per pixel by the deployed model, mean of the members, and the members' spread."""
+    from popcorn_ml.imagery.checks import backscatter_check
     from popcorn_ml.mapping.predict import MappingSpec, map_population
 
     making = Making(context, store.open(), "population_map", code_version="1")
@@ -49,6 +59,7 @@ def population_map(
     composites = composites_by_season(making)
     builtup = making.input("builtup_area").file(BUILTUP)
     deployed = deployed_members(making)
+    trained_on, here = deployed.provenance, provenance(making, making.country, making.year)
     area_ratio = float(grid.row_area_m2().mean()) / deployed.pixel_area_m2
     if abs(area_ratio - 1) > SAME_AREA:
         context.log.warning(
@@ -83,7 +94,11 @@ def population_map(
                 "model": deployed.title,
                 "people per pixel scaled by": area_ratio,
                 "members": len(deployed.files),
-            }
+            },
+            checks=[
+                replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
+                for s in SENSORS
+            ],
         )
 
     return making.publish(make)

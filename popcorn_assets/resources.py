@@ -82,6 +82,19 @@ class ImageryResource(dg.ConfigurableResource):
             source.close()
 
 
+def imagery_resource() -> ImageryResource:
+    """The imagery resource with credentials from the environment, of which Dagster shows names."""
+
+    def setting(name: str) -> str:
+        return dg.EnvVar(name) if os.environ.get(name) else ""
+
+    return ImageryResource(
+        earthengine_project=setting("EARTHENGINE_PROJECT"),
+        earthengine_key_file=setting("EARTHENGINE_KEY_FILE"),
+        planetary_computer_key=setting("PC_SDK_SUBSCRIPTION_KEY"),
+    )
+
+
 class ComputeResource(dg.ConfigurableResource):
     """Where training and mapping run.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+
+from popcorn_assets.partitions import COUNTRY_YEAR
 
 if TYPE_CHECKING:
     from popcorn_ml.pictures import Kind
@@ -73,6 +76,22 @@ def as_metadata(
     if reused:
         result["reused"] = dg.MetadataValue.bool(True)
     return result
+
+
+def check_specs(asset: str, checks: Iterable[str] | Mapping[str, str]) -> list[dg.AssetCheckSpec]:
+    """Declarations of the checks that an asset evaluates itself; only a failed error blocks.
+
+    Args:
+        asset: whose checks they are.
+        checks: names, or names with what passes.
+    """
+    texts = checks if isinstance(checks, Mapping) else dict.fromkeys(checks)
+    return [
+        dg.AssetCheckSpec(
+            name, asset=asset, description=text, blocking=True, partitions_def=COUNTRY_YEAR
+        )
+        for name, text in texts.items()
+    ]
 
 
 def as_check_result(check: dict[str, Any]) -> dg.AssetCheckResult:

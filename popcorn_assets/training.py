@@ -17,7 +17,7 @@ import dagster as dg
 from popcorn_assets.builtup import BUILTUP, EXTRACTOR, GPU_POOL, extractor_file
 from popcorn_assets.census import counts_file, units_raster
 from popcorn_assets.country import Country, load_country
-from popcorn_assets.imagery import composites_by_season
+from popcorn_assets.imagery import composites_by_season, provenance
 from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
@@ -63,6 +63,7 @@ def _checkpoints_making(
         training=country.training.model_dump(mode="json"),
         level=level,
         pixel_area_m2=float(country.pixel_grid().row_area_m2().mean()),
+        provenance=provenance(making, making.country, making.year),
     )
     return making, inputs, country
 
@@ -235,6 +236,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
             "version": chosen.version,
             "members": [f"member_{seed}" for seed in manifest["facts"]["seeds"]],
             "pixel_area_m2": manifest["parameters"]["pixel_area_m2"],
+            "provenance": manifest["parameters"]["provenance"],
         }
         write_json(folder / DEPLOYED_FILE, decision)
         title = f"{trained_on[0]}|{trained_on[1]}, version {chosen.version}"
@@ -252,11 +254,13 @@ class Deployed:
         title: country-year and version they were trained as.
         files: weights, one a member.
         pixel_area_m2: mean area of the pixels they were trained on.
+        provenance: of the imagery they were trained on, by sensor.
     """
 
     title: str
     files: list[Path]
     pixel_area_m2: float
+    provenance: dict[str, dict[str, str]]
 
 
 def deployed_members(making: Making) -> Deployed:
@@ -272,6 +276,7 @@ def deployed_members(making: Making) -> Deployed:
         f"{decision['country']}|{decision['year']}, version {version.version}",
         [version.file(f"{member}/{WEIGHTS}") for member in decision["members"]],
         decision["pixel_area_m2"],
+        decision["provenance"],
     )
 
 

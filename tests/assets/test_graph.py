@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import dagster as dg
 import numpy as np
@@ -160,9 +159,7 @@ def test_every_check_of_the_demo_passes_or_only_warns(in_tiny):
 def test_a_second_demo_reuses_what_is_current(in_tiny, store):
     before = {(a, y): latest(store, a, y).version for a in ASSETS for y in (2020, 2021)}
     trained = latest(store, "checkpoints").manifest()["run_id"]
-    started = time.monotonic()
     assert run_demo(tiny_spec()) == 0
-    assert time.monotonic() - started < 60
     assert before == {(a, y): latest(store, a, y).version for a in ASSETS for y in (2020, 2021)}
     assert latest(store, "checkpoints").manifest()["run_id"] == trained
     with in_tiny.instance() as instance:
