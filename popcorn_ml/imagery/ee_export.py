@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import uuid
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.imagery.ee_client import pixel_grid
 from popcorn_ml.imagery.secrets import Secrets, scrub
 from popcorn_ml.imagery.source import SeasonRequest, Traffic
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from popcorn_ml.imagery.ee_client import EarthEngine
     from popcorn_ml.imagery.sources.earthengine import Settings
+
+OPERATION = "operation.txt"
+"""Where the name of a begun export is noted."""
 
 FAILED = ("FAILED", "CANCELLED", "CANCELLING")
 
@@ -98,36 +103,23 @@ def fetch_export(
     ).hexdigest()
     name = f"{request.sensor}_{request.season}_{request.year}_{request.orbit or 'all'}_{key[:12]}"
     prefix = f"{settings.prefix}/{name}/part"
-    a, b, c, d, e, f = request.grid.transform
-    task = ee.batch.Export.image.toCloudStorage(
-        image=image,
-        description=name,
-        bucket=settings.bucket,
-        fileNamePrefix=prefix,
-        dimensions=f"{request.grid.width}x{request.grid.height}",
-        crs=request.grid.crs,
-        crsTransform=[a, b, c, d, e, f],
-        maxPixels=int(1e13),
-        fileDimensions=settings.file_px,
-        fileFormat="GeoTIFF",
-        formatOptions={"cloudOptimized": True},
-    )
-    request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"popcorn:{settings.bucket}:{prefix}:{key}"))
-    started = client.call(
-        lambda: ee.data.exportImage(request_id, dict(task.config or {})),
-        traffic,
-        f"export of {name}",
-    )
-    operation = started
+    folder.mkdir(parents=True, exist_ok=True)
+    operation = _started(client, image, request, settings, name, prefix, key, folder, traffic)
+    handle = operation["name"]
     while not operation.get("done"):
         time.sleep(settings.poll_s)
-        operation = client.call(
-            lambda: ee.data.getOperation(started["name"]), traffic, f"state of export {name}"
-        )
+        try:
+            operation = client.call(
+                lambda: ee.data.getOperation(handle), traffic, f"state of export {name}"
+            )
+        except ImageryError:  # it may be forgotten by now: ask for it anew next time
+            (folder / OPERATION).unlink(missing_ok=True)
+            raise
         if (operation.get("metadata") or {}).get("state") in FAILED:
             break
     state = (operation.get("metadata") or {}).get("state", "SUCCEEDED")
     if operation.get("error") or state in FAILED:
+        (folder / OPERATION).unlink(missing_ok=True)
         raise ImageryError(
             f"the export {name} ended as {state}",
             where=f"gs://{settings.bucket}/{prefix}",
@@ -138,17 +130,67 @@ def fetch_export(
     return ExportedSeason(files, request.grid, len(request.bands) + 1)
 
 
+def _started(
+    client: EarthEngine,
+    image: Any,
+    request: SeasonRequest,
+    settings: Settings,
+    name: str,
+    prefix: str,
+    key: str,
+    folder: Path,
+    traffic: Traffic,
+) -> dict[str, Any]:
+    """The export's operation: the one noted in `folder`, or one begun now.
+
+    Should the service answer that the request id was used (a run was killed between asking and
+    noting), the operation is found by its description.
+    """
+    import ee
+
+    note = folder / OPERATION
+    if note.exists():
+        return {"name": note.read_text("utf-8").strip()}
+    task = ee.batch.Export.image.toCloudStorage(
+        image=image,
+        description=name,
+        bucket=settings.bucket,
+        fileNamePrefix=prefix,
+        maxPixels=int(1e13),
+        fileDimensions=settings.file_px,
+        fileFormat="GeoTIFF",
+        formatOptions={"cloudOptimized": True},
+    )
+    # The grid is given as such: from crs, crsTransform and dimensions the client would build an
+    # expression that leaves the corner to the service.
+    config = {**(task.config or {}), "grid": pixel_grid(request.grid)}
+    request_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"popcorn:{settings.bucket}:{prefix}:{key}"))
+    try:
+        operation = client.call(
+            lambda: ee.data.exportImage(request_id, dict(config)), traffic, f"export of {name}"
+        )
+    except ImageryError as refusal:
+        if "already" not in str(refusal).lower():
+            raise
+        known = client.call(ee.data.listOperations, traffic, "the list of exports")
+        same = [o for o in known if (o.get("metadata") or {}).get("description") == name]
+        if not same:
+            raise
+        operation = same[0]
+    draft = note.with_suffix(".partial")
+    draft.write_text(operation["name"], "utf-8")
+    os.replace(draft, note)
+    return operation
+
+
 def _download(settings: Settings, secrets: Secrets, prefix: str, folder: Path) -> list[Path]:
     """Bring every file of a prefix over, whole or not at all."""
-    import os
-
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from google.cloud import storage
 
     from popcorn_ml.imagery.ee_client import credentials, project_of
 
-    folder.mkdir(parents=True, exist_ok=True)
     options = {"api_endpoint": settings.storage_url} if settings.storage_url else None
     files = []
     try:

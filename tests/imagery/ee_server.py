@@ -354,6 +354,7 @@ class EarthEngineServer:
         self.bucket: dict[str, bytes] = {}
         self.polls_until_done = 2
         self.export_error: str | None = None
+        self.refuse_known_ids = False
         self.most_parallel = self._parallel = 0
         self.page = 7
         self._lock = threading.Lock()
@@ -424,7 +425,20 @@ class EarthEngineServer:
         with self._lock:
             if name not in self.exports:
                 self.exports[name] = {"body": body, "polls": 0}
-        return {"name": name, "metadata": {"state": "PENDING"}}
+            elif self.refuse_known_ids:
+                raise FileExistsError("request id already used")
+        return {"name": name, "metadata": self._metadata(body, "PENDING")}
+
+    def _metadata(self, body: dict, state: str) -> dict:
+        return {"state": state, "description": body["description"]}
+
+    def operations(self) -> dict:
+        return {
+            "operations": [
+                {"name": name, "metadata": self._metadata(held["body"], "RUNNING")}
+                for name, held in self.exports.items()
+            ]
+        }
 
     def operation(self, name: str) -> dict:
         held = self.exports[name]
@@ -567,6 +581,8 @@ def _handler(server: EarthEngineServer) -> type[BaseHTTPRequestHandler]:
                 return self._send(json.dumps(server.features(body)))
             if kind == "image:export":
                 return self._send(json.dumps(server.export(body)))
+            if kind == "operations":
+                return self._send(json.dumps(server.operations()))
             if kind.startswith("operations/"):
                 return self._send(json.dumps(server.operation(f"projects/{server.project}/{kind}")))
             if kind.startswith("/storage/v1/b/"):

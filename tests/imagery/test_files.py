@@ -1,0 +1,228 @@
+"""Composites that exist already: the published layout, taken over without loss."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from popcorn_ml import raster
+from popcorn_ml.errors import ConfigError, GridMismatch, ImageryError, RasterError
+from popcorn_ml.grid import Grid
+from popcorn_ml.imagery.build import build_season, fill_gaps
+from popcorn_ml.imagery.settings import ImagerySettings
+from popcorn_ml.sentinel import SEASONS
+
+GRID = Grid("EPSG:32736", 500000, 9800000, 10, 60, 50)
+
+
+def settings_for(root: Path, region: str = "rwa", **options) -> ImagerySettings:
+    return ImagerySettings.parse(
+        {"source": "files", "files": {"root": str(root), "region": region, **options}}
+    )
+
+
+def place_file(root: Path, kind: str, season: str, region: str = "rwa", suffix: str = "") -> Path:
+    path = root / "merged" / "EE" / region / f"{kind}{season}{suffix}"
+    path.mkdir(parents=True, exist_ok=True)
+    return path / f"{region}_{kind}{season}{suffix}.tif"
+
+
+def write(path: Path, values: np.ndarray, grid: Grid = GRID, nodata=None, names=None) -> Path:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=values.shape[1],
+        width=values.shape[2],
+        count=len(values),
+        dtype=values.dtype,
+        crs=grid.crs,
+        transform=from_origin(grid.west, grid.north, grid.step, grid.step),
+        nodata=nodata,
+    ) as out:
+        out.write(values)
+        for place, name in enumerate(names or (), start=1):
+            out.set_band_description(place, name)
+    return path
+
+
+def build(root: Path, sensor: str, out: Path, grid: Grid = GRID, season="spring", **options):
+    return build_season(
+        sensor, season, 2020, grid, settings_for(root, **options), out, out.parent / "scratch"
+    )
+
+
+def test_the_real_chip_is_taken_over_without_loss(real_dir: Path, tmp_path: Path) -> None:
+    """Real Sentinel-1 in dB and Sentinel-2 with thirteen bands, in the published layout."""
+    grid = raster.grid_of(real_dir / "spain" / "s1_grd_db.tif")
+    for season in SEASONS:
+        shutil.copy(
+            real_dir / "spain" / "s1_grd_db.tif", place_file(tmp_path, "S1", season, "spain")
+        )
+        shutil.copy(real_dir / "spain" / "s2_l1c.tif", place_file(tmp_path, "S2A", season, "spain"))
+    settings = settings_for(tmp_path, "spain")
+    folders: dict[str, dict] = {"s1": {}, "s2": {}}
+    for sensor in ("s1", "s2"):
+        for season in SEASONS:
+            folders[sensor][season] = tmp_path / f"{sensor}_{season}"
+            report = build_season(
+                sensor, season, 2020, grid, settings, folders[sensor][season], tmp_path / "scratch"
+            )
+    db = raster.read_float(real_dir / "spain" / "s1_grd_db.tif")
+    ours = raster.read(folders["s1"]["spring"] / "composite.tif", grid=grid)
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, db)  # bit for bit, NaN where it was
+    numbers = raster.read(real_dir / "spain" / "s2_l1c.tif", bands=[2, 3, 4, 8])
+    reflectance = raster.read(folders["s2"]["winter"] / "composite.tif", grid=grid)
+    assert reflectance.dtype == np.uint16
+    np.testing.assert_array_equal(reflectance, numbers)
+    assert [scene["id"] for scene in report.scenes] == ["spain_S2Awinter"]
+    assert report.scenes[0]["datetime"] is None
+    for sensor, expected in (("s1", db), ("s2", numbers)):
+        filled = fill_gaps(sensor, folders[sensor], grid, settings, tmp_path / f"{sensor}_filled")
+        np.testing.assert_array_equal(
+            raster.read(tmp_path / f"{sensor}_filled" / "summer.tif"), expected
+        )
+        assert filled.shares["autumn"]["VV" if sensor == "s1" else "B08"]["observed"] == 1.0
+
+
+def test_bands_by_description_whatever_their_order(tmp_path: Path) -> None:
+    """The order of a file's bands is its own: names decide."""
+    values = np.stack([np.full((50, 60), n, np.uint16) for n in (4, 3, 2, 8)])
+    write(place_file(tmp_path, "S2A", "spring"), values, names=["B4", "B3", "B2", "B8"])
+    build(tmp_path, "s2", tmp_path / "out")
+    ours = raster.read(tmp_path / "out" / "composite.tif")
+    assert ours[:, 0, 0].tolist() == [2, 3, 4, 8]
+
+
+def test_bands_without_description_are_in_the_published_order(tmp_path: Path) -> None:
+    """B2, B3, B4, B8: the published loader reads red, green, blue from bands 3, 2, 1."""
+    values = np.stack([np.full((50, 60), n, np.uint16) for n in (2, 3, 4, 8)])
+    write(place_file(tmp_path, "S2A", "spring"), values)
+    build(tmp_path, "s2", tmp_path / "a")
+    assert raster.read(tmp_path / "a" / "composite.tif")[:, 0, 0].tolist() == [2, 3, 4, 8]
+    write(place_file(tmp_path, "S2A", "spring"), values[[2, 1, 0, 3]])
+    build(tmp_path, "s2", tmp_path / "b", s2_bands=["B04", "B03", "B02", "B08"])
+    assert raster.read(tmp_path / "b" / "composite.tif")[:, 0, 0].tolist() == [2, 3, 4, 8]
+
+
+def test_fractions_and_nodata_survive(tmp_path: Path) -> None:
+    """Medians of even counts end on .5: float reflectance stays float, 0 and NaN are nodata."""
+    values = np.full((4, 50, 60), 1234.5, np.float32)
+    values[:, 0, 0], values[:, 0, 1], values[1, 0, 2] = 0, np.nan, -7
+    write(place_file(tmp_path, "S2A", "spring"), values, nodata=-7)
+    report = build(tmp_path, "s2", tmp_path / "out")
+    ours = raster.read(tmp_path / "out" / "composite.tif")
+    assert ours.dtype == np.float32
+    assert np.isnan(ours[:, 0, :2]).all()
+    assert np.isnan(ours[1, 0, 2])
+    assert ours[0, 0, 2] == ours[3, 40, 40] == 1234.5
+    clear = raster.read(tmp_path / "out" / "clear_count.tif", bands=1)
+    assert clear[0, :4].tolist() == [0, 0, 0, 1]
+    assert report.nodata_share == pytest.approx(3 / 3000)
+
+
+def test_ascending_stands_beside_descending(tmp_path: Path) -> None:
+    values = np.full((2, 50, 60), -10, np.float32)
+    values[:, :, :20] = np.nan
+    write(place_file(tmp_path, "S1", "spring"), values, names=["VV", "VH"])
+    report = build(tmp_path, "s1", tmp_path / "alone")
+    assert report.files == ["composite.tif", "clear_count.tif"]
+    write(
+        place_file(tmp_path, "S1", "spring", suffix="Asc"),
+        np.full((2, 50, 60), -12, np.float32),
+        names=["VV", "VH"],
+    )
+    report = build(tmp_path, "s1", tmp_path / "both")
+    other = raster.read(tmp_path / "both" / "other_orbit.tif")
+    assert (other[:, :, :20] == -12).all()
+    assert np.isnan(other[:, :, 20:]).all()
+    assert report.other_orbit["share"] == pytest.approx(1 / 3)
+
+
+def test_any_number_of_tiles_is_read_and_none_rewritten(tmp_path: Path) -> None:
+    """Fault 14: sixteen or more tiles were never merged, and the sources rewritten in place."""
+    rng = np.random.default_rng(0)
+    whole = rng.integers(1, 4000, (4, 50, 60)).astype(np.uint16)
+    folder = place_file(tmp_path, "S2A", "spring").parent
+    before = {}
+    for row in range(0, 50, 10):
+        for col in range(0, 60, 15):
+            part = GRID.subgrid(type(GRID.whole())(row, col, 10, 15))
+            path = folder / f"rwa-{row:05d}-{col:05d}.tif"
+            write(path, whole[:, row : row + 10, col : col + 15], part)
+            before[path] = path.read_bytes()
+    assert len(before) == 20
+    report = build(tmp_path, "s2", tmp_path / "out")
+    np.testing.assert_array_equal(raster.read(tmp_path / "out" / "composite.tif"), whole)
+    assert len(report.scenes) == 20
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_larger_file_and_one_that_falls_short_at_the_edge(tmp_path: Path) -> None:
+    whole = np.arange(4 * 70 * 80, dtype=np.uint16).reshape(4, 70, 80) + 1
+    larger = Grid(GRID.crs, GRID.west - 100, GRID.north + 50, 10, 80, 70)
+    write(place_file(tmp_path, "S2A", "spring"), whole, larger)
+    build(tmp_path, "s2", tmp_path / "larger")
+    np.testing.assert_array_equal(
+        raster.read(tmp_path / "larger" / "composite.tif"), whole[:, 5:55, 10:70]
+    )
+    short = Grid(GRID.crs, GRID.west + 20, GRID.north, 10, 58, 50)
+    write(place_file(tmp_path, "S2A", "spring"), whole[:, :50, :58], short)
+    report = build(tmp_path, "s2", tmp_path / "short")
+    ours = raster.read(tmp_path / "short" / "composite.tif")
+    assert not ours[:, :, :2].any()
+    np.testing.assert_array_equal(ours[:, :, 2:], whole[:, :50, :58])
+    assert report.nodata_share == pytest.approx(2 / 60, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        Grid("EPSG:32736", 500005, 9800000, 10, 60, 50),
+        Grid("EPSG:32735", 500000, 9800000, 10, 60, 50),
+        Grid("EPSG:32736", 500000, 9800000, 20, 60, 50),
+        Grid("EPSG:32736", 500000, 9800000, 10, 30, 50),
+        Grid("EPSG:32736", 900000, 9800000, 10, 60, 50),
+    ],
+    ids=["half a pixel off", "another CRS", "another step", "half the country", "elsewhere"],
+)
+def test_another_grid_is_refused(tmp_path: Path, grid: Grid) -> None:
+    file = write(
+        place_file(tmp_path, "S2A", "spring"), np.ones((4, 50, grid.width), np.uint16), grid
+    )
+    with pytest.raises(GridMismatch) as failure:
+        build(tmp_path, "s2", tmp_path / "out")
+    assert str(file) in str(failure.value)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_what_cannot_be_used_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ImageryError, match="no composite of s2 spring 2020"):
+        build(tmp_path, "s2", tmp_path / "out")
+    file = place_file(tmp_path, "S2A", "spring")
+    write(file, np.ones((5, 50, 60), np.uint16))
+    with pytest.raises(RasterError, match="cannot be told apart") as failure:
+        build(tmp_path, "s2", tmp_path / "out")
+    assert str(file) in str(failure.value)
+    write(file, np.ones((4, 50, 60), np.uint16), names=["B4", "B3", "B2", "B11"])
+    with pytest.raises(RasterError, match="cannot be told apart"):
+        build(tmp_path, "s2", tmp_path / "out")
+    write(file, np.full((4, 50, 60), -5, np.int16))
+    with pytest.raises(RasterError, match="not reflectance"):
+        build(tmp_path, "s2", tmp_path / "out")
+    file.write_bytes(file.read_bytes()[:9000])
+    with pytest.raises(RasterError) as failure:
+        build(tmp_path, "s2", tmp_path / "out")
+    assert str(file) in str(failure.value)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    with pytest.raises(ConfigError, match="needs its root"):
+        build_season(
+            "s2", "spring", 2020, GRID, ImagerySettings.parse({"source": "files"}),
+            tmp_path / "out", tmp_path / "scratch",
+        )  # fmt: skip
