@@ -19,7 +19,8 @@ from popcorn_ml.simulate.spec import CountrySpec
 from popcorn_ml.simulate.world import LOOK_AXIS, Surface, World, make_world, surface
 
 BUILT_SHARE = 0.1
-"""A pixel is labelled built-up when buildings cover at least this share of it."""
+"""A pixel is labelled built-up when buildings cover at least this share of it: 10 m2, so that the
+hut of a homestead is found although it fills no pixel and often straddles four."""
 
 FIRST_SEED = 1_000_000
 """Training places draw from here on; countries stay below, so that no place is ever both."""

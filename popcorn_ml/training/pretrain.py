@@ -51,7 +51,7 @@ class PretrainSpec:
     place_px: int = 192
     crop_px: int = 96
     batch: int = 8
-    steps: int = 600
+    steps: int = 500
     learning_rate: float = 6e-3
 
 
@@ -167,7 +167,7 @@ def card(spec: PretrainSpec, made: Pretrained, commit: str | None) -> dict[str, 
     from popcorn_ml.simulate.training_places import BUILT_SHARE, FIRST_SEED
 
     return {
-        "what": "built-up area extractor, pre-trained on simulated places",
+        "name": "built-up area extractor, pre-trained on simulated places",
         "command": "python -m popcorn_ml.training.pretrain --out FOLDER",
         "settings": asdict(spec),
         "code_commit": commit,
