@@ -5,7 +5,6 @@ Files go to the store, tables to the warehouse; what a row must be is popcorn_ml
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -30,20 +29,15 @@ def census_folders(country: str) -> list[Path]:
     return [data_root() / "census" / country, data_root()]
 
 
-def census_files(country: Country) -> Iterator[Path]:
+def census_files(country: Country) -> list[Path]:
     """Every census file of a country.
 
     Raises:
         CensusError: one of them is in none of the folders.
     """
-    from popcorn_ml.census.readers import Files
+    from popcorn_ml.census.readers import files_of
 
-    with Files(census_folders(country.code)) as files:
-        for level in country.census.levels.values():
-            named = [level.boundaries, *level.counts, *(c.boundaries for c in level.counts)]
-            for file in named:
-                if file is not None:
-                    yield files.path(file.file)
+    return files_of(country.census, census_folders(country.code))
 
 
 @dg.asset(
@@ -66,7 +60,7 @@ def census_units(
     country = load_country(making.country)
     grid = country.pixel_grid()
     tables = Warehouse(warehouse.file())
-    for path in sorted(set(census_files(country))):
+    for path in census_files(country):
         making.source(path)
     making.parameter(grid=grid.as_dict(), census=country.census.model_dump(mode="json"))
     making.reuse = making.reuse and tables.holds("units", making.country, making.year)
@@ -119,7 +113,7 @@ def census_counts(
     country = load_country(making.country)
     tables = Warehouse(warehouse.file())
     units = making.input(UNITS)
-    for path in sorted(set(census_files(country))):
+    for path in census_files(country):
         making.source(path)
     making.parameter(census=country.census.model_dump(mode="json"))
     making.reuse = making.reuse and tables.holds("counts", making.country, making.year)

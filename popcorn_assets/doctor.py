@@ -96,7 +96,7 @@ def _country(code: str, connect: bool) -> list[Finding]:
     if country.extractor == "published":
         findings.append(_published(published_weights()))
     try:
-        files = list(census_files(country))
+        files = census_files(country)
         findings.append(Finding(True, f"census: {len(files)} files"))
     except PopcornError as error:
         findings.append(Finding(False, f"census: {error.what} ({error.where})", error.remedy or ""))

@@ -1,13 +1,14 @@
 """Evaluation: the maps and the baselines they must beat, against what is known to be true."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.census import counts_by_number
+from popcorn_assets.census import counts_by_number, units_raster
 from popcorn_assets.country import load_country
 from popcorn_assets.lineage import Making, Outcome
-from popcorn_assets.maps import BUILTUP, POPULATION, adjusted_map, population_map
+from popcorn_assets.maps import BUILTUP, MEMBERS, POPULATION, adjusted_map, population_map
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import (
@@ -16,7 +17,8 @@ from popcorn_assets.resources import (
     WarehouseResource,
 )
 from popcorn_assets.show import PICTURE
-from popcorn_assets.store import write_json
+from popcorn_assets.store import Version, write_json
+from popcorn_ml.grid import Grid
 
 GROUP = "evaluation"
 METRICS = "metrics.json"
@@ -42,12 +44,13 @@ def evaluation(
     of the finest census level that training never saw.
     """
     from popcorn_ml.evaluation.report import evaluate, scatter_png
+    from popcorn_ml.warehouse import Warehouse
 
     making = Making(context, store.open(), "evaluation", code_version="1")
     country = load_country(making.country)
     predicted, adjusted = making.input("population_map"), making.input("adjusted_map")
     units, people = counts_by_number(making, country.census.train_level)
-    fine_units = fine_people = None
+    finest, fine_units, fine_people = country.census.train_level, None, None
     if country.census.evaluation_levels:
         finest = country.census.evaluation_levels[-1]
         fine_units, fine_people = counts_by_number(making, finest, complete=False)
@@ -56,6 +59,11 @@ def evaluation(
     if country.evaluation.truth:
         truth = data_root() / country.evaluation.truth.format(year=making.year)
         truth = making.source(truth)
+
+    levels = country.census.levels
+    making.parameter(levels=list(levels))
+    tables = Warehouse(warehouse.file())
+    making.reuse = making.reuse and tables.holds("evaluation", making.country, making.year)
 
     def make(folder: Path) -> Outcome:
         found = evaluate(
@@ -79,9 +87,66 @@ def evaluation(
             for approach, by_unit in found.metrics.items()
             for unit, scores in by_unit.items()
         ]
+        tables.replace_evaluation(making.country, making.year, _metric_rows(rows, finest))
+        sums = [
+            row
+            for level in levels
+            for row in _unit_sums(making, level, predicted, adjusted, country.pixel_grid())
+        ]
+        tables.replace_map_sums(making.country, making.year, sums)
         return Outcome({"metrics": rows, "totals": found.totals})
 
     return making.publish(make)
+
+
+def _metric_rows(rows: list[dict[str, Any]], unit_level: str) -> list[dict[str, Any]]:
+    """One row a metric, as the warehouse keeps them."""
+    return [
+        {
+            "product": row["approach"],
+            "level": unit_level if row["per"] == "unit" else row["per"],
+            "metric": metric,
+            "value": value,
+            "n": row["n"],
+        }
+        for row in rows
+        for metric, value in row.items()
+        if metric not in ("approach", "per", "n")
+    ]
+
+
+def _unit_sums(
+    making: Making, level: str, predicted: Version, adjusted: Version, grid: Grid
+) -> list[dict[str, Any]]:
+    """People of both maps in each unit of a level; the spread across members of the map's."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from popcorn_ml import raster
+    from popcorn_ml.mapping.ensemble import spread_of
+    from popcorn_ml.zones import raster_zone_sums
+
+    units = units_raster(making, level)
+    table = pq.read_table(units.with_suffix(".parquet"), columns=["number", "id", "pixels"])
+    with raster.opened(predicted.file(MEMBERS)) as members:
+        bands = [(predicted.file(MEMBERS), band) for band in members.indexes]
+    maps = [predicted.file(POPULATION), adjusted.file(POPULATION)]
+    sums = raster_zone_sums(units, [*maps, *bands], grid, table.num_rows).sums
+    spread = spread_of(np.asarray(sums[2:]))
+    rows = []
+    for unit in table.to_pylist():
+        number = unit["number"]
+        if unit["pixels"] == 0:
+            continue
+        common = {"level": level, "unit_id": unit["id"]}
+        rows.append(
+            {**common, "product": "map", "people": float(sums[0, number]),
+             "people_std": float(spread[number])}
+        )  # fmt: skip
+        rows.append(
+            {**common, "product": "adjusted", "people": float(sums[1, number]), "people_std": None}
+        )
+    return rows
 
 
 assets: list[dg.AssetsDefinition] = [evaluation]

@@ -138,6 +138,26 @@ def test_census_tables_are_in_the_warehouse(in_tiny):
     assert all(people > 0 for _, _, people in rows)
 
 
+def test_maps_and_their_evaluation_are_in_the_warehouse(in_tiny, store):
+    from popcorn_ml.warehouse import Warehouse
+
+    tables = Warehouse(in_tiny.data / "warehouse.duckdb")
+    rows = tables.query(
+        "SELECT product, count(*), max(abs(relative_difference)) FROM map_against_census "
+        "WHERE country = ? AND year = ? AND level = ? GROUP BY product ORDER BY product",
+        ["demo", 2021, "coarse"],
+    )
+    assert [(product, units) for product, units, _ in rows] == [("adjusted", 12), ("map", 12)]
+    assert rows[0][2] < 1e-6 < rows[1][2]
+    metrics = json.loads(latest(store, "evaluation", 2021).file("metrics.json").read_text())
+    (value,) = tables.query(
+        "SELECT value FROM evaluation WHERE country = ? AND year = ? AND product = ? "
+        "AND level = ? AND metric = ?",
+        ["demo", 2021, "map", "hectare", "r2"],
+    )[0]
+    assert value == pytest.approx(metrics["metrics"]["map"]["hectare"]["r2"])
+
+
 def test_every_check_of_the_demo_passes_or_only_warns(in_tiny):
     with in_tiny.instance() as instance:
         for run in instance.get_runs():
