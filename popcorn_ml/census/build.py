@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 PARTLY_OFF_GRID = 0.99
+GDAL_CACHE_MB = 256
+"""GDAL keeps a share of all memory otherwise; rasters are read and written in order here."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def prepare_units(
             not raise; they are in the checks.
     """
     import pandas as pd
+    import rasterio
 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -133,7 +136,7 @@ def prepare_units(
     findings: list[Finding] = []
     frames, rasters, tables, sources = [], {}, {}, []
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
-    with Files(base_dir) as files:
+    with Files(base_dir) as files, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
         for k, (name, level) in enumerate(settings.levels.items()):
             found, frame, own = _units_of_level(
                 name, level, files, grid, box, out_dir, (country, year),

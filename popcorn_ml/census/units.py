@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 STRIP_PX = 512
 """Rows burnt at once: memory is this times the grid's width, whatever the country's size."""
-GDAL_CACHE_MB = 256
-"""GDAL keeps a share of all memory otherwise; rows are written in order and need no more."""
 CLIP_FROM_VERTICES = 500
 """Polygons with more vertices are cut to the strip first: burning costs edges times rows."""
 EXACT_PX = 1e-6
@@ -275,7 +273,6 @@ def write_units(
         CensusError: no unit has a pixel.
     """
     import numpy as np
-    import rasterio
 
     pixels = np.zeros(count + 1, np.int64)
     area_m2 = np.zeros(count + 1)
@@ -283,10 +280,7 @@ def write_units(
     windows = strips(grid)
     merged = np.zeros(count + 1, np.int64)
     status = ["centre"] * count
-    with (
-        rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB),
-        CogWriter(path, grid, ("unit",), "uint32", 0, tags=tags, resampling="nearest") as out,
-    ):
+    with CogWriter(path, grid, ("unit",), "uint32", 0, tags=tags, resampling="nearest") as out:
         for done, window in enumerate(windows, start=1):
             numbers = burner.burn(window)
             out.write(numbers, window)
