@@ -1,7 +1,9 @@
 """Census units and counts: from agencies' files to numbered units on the grid and checked counts.
 
-`settings` is what a country's file says; `readers` turn agencies' files into one shape; `join`
-brings people and polygons together; `units` puts polygons on the grid; `projection` moves counts
-to a year; `validate` judges; `build` ties these into the two steps that the assets call; `inbox`
-takes in new files. Nothing here writes to the warehouse: `popcorn_ml.warehouse` does.
+`settings` is what a country's file says; `files`, `archive`, `tables` and `text` open what agencies
+send; `boundaries`, `unit_rasters` and `readers` turn it into one shape, `geometry` mends polygons;
+`join` brings people and polygons together; `units` puts polygons on the grid; `projection` moves
+counts to a year; `validate` judges, in `findings`; `build` ties these into the two steps that the
+assets call; `examine` and `inbox` take in new files. Nothing here writes to the warehouse:
+`popcorn_ml.warehouse` does.
 """

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import boundaries, join, projection, readers, validate
+from popcorn_ml.census import geometry, join, projection, readers, validate
 from popcorn_ml.census.atomic import replacing
+from popcorn_ml.census.files import Files, Source
 from popcorn_ml.census.findings import (
-    CHECKS,
     COUNT_CHECKS,
     UNIT_CHECKS,
     CheckResult,
@@ -24,7 +24,7 @@ from popcorn_ml.census.findings import (
     results,
     rows_text,
 )
-from popcorn_ml.census.readers import Files, Source, UnitInput
+from popcorn_ml.census.readers import UnitInput
 from popcorn_ml.census.settings import CensusSettings, LevelSettings
 from popcorn_ml.census.text import name_key
 from popcorn_ml.census.units import (
@@ -132,7 +132,7 @@ def prepare_units(
 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    box = settings.box or _degrees(grid)
+    box = settings.box or box_degrees(grid)
     findings: list[Finding] = []
     frames, rasters, tables, sources = [], {}, {}, []
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
@@ -146,7 +146,7 @@ def prepare_units(
             tables[name] = out_dir / f"units_{name}.parquet"
             with replacing(tables[name]) as draft:
                 frame.to_parquet(draft, index=False)
-            findings += _of_level(found, name)
+            findings += of_level(found, name)
             sources += own
             coverage["levels"][name] = _unit_coverage(frame, found)
             rows = frame.assign(level=name)
@@ -156,7 +156,7 @@ def prepare_units(
     _write_json(out_dir / "coverage.json", coverage)
     _write_json(out_dir / "sources.json", [asdict(s) for s in sources])
     units = pd.concat(frames, ignore_index=True)
-    units["crs"] = boundaries.LON_LAT
+    units["crs"] = geometry.LON_LAT
     checks = results(UNIT_CHECKS, findings)
     return UnitsReport(country, year, rasters, tables, units, checks, coverage, tuple(sources))
 
@@ -167,14 +167,14 @@ def _part(progress: Progress | None, k: int, of: int) -> Progress | None:
     return lambda done, total: progress(k * total + done, of * total)
 
 
-def _degrees(grid: Grid) -> tuple[float, float, float, float]:
+def box_degrees(grid: Grid) -> tuple[float, float, float, float]:
     from pyproj import Transformer
 
-    transformer = Transformer.from_crs(grid.crs, boundaries.LON_LAT, always_xy=True)
+    transformer = Transformer.from_crs(grid.crs, geometry.LON_LAT, always_xy=True)
     return transformer.transform_bounds(*grid.bounds)
 
 
-def _of_level(findings: Iterable[Finding], level: str) -> list[Finding]:
+def of_level(findings: Iterable[Finding], level: str) -> list[Finding]:
     return [replace(f, rows=tuple({"level": level, **row} for row in f.rows)) for f in findings]
 
 
@@ -190,7 +190,7 @@ def _units_of_level(
 ) -> tuple[list[Finding], gpd.GeoDataFrame, list[Source]]:
     import numpy as np
 
-    read, findings = _judged_units(level, files, box, partition[1])
+    read, findings = judged_units(level, files, box, partition[1])
     frame = read.frame
     if read.raster is None:
         polygons: np.ndarray | None = to_grid(frame, grid)
@@ -223,15 +223,15 @@ def _units_of_level(
     return findings, table, list(read.sources)
 
 
-def _judged_units(
+def judged_units(
     level: LevelSettings, files: Files, box: tuple[float, float, float, float], year: int | None
 ) -> tuple[UnitInput, list[Finding]]:
     """A level's units as read, and all that is wrong with them before they meet the grid."""
     read = readers.read_units(level, files, year)
-    findings = [*read.findings, *boundaries.place(read.frame, Path(read.file), box)]
+    findings = [*read.findings, *geometry.place(read.frame, Path(read.file), box)]
     _somewhere(findings, read.frame)
     if read.raster is None:
-        findings += boundaries.overlaps(read.frame, Path(read.file))
+        findings += geometry.overlaps(read.frame, Path(read.file))
     return read, findings
 
 
@@ -251,11 +251,11 @@ def _unit_table(frame: gpd.GeoDataFrame, placed: Placement, file: str) -> gpd.Ge
     out["status"] = placed.status
     out["merged_into"] = [ids[m - 1] if m else "" for m in placed.merged_into]
     out["pixels"] = placed.pixels
-    out["area_ha"] = boundaries.area_ha(frame)
+    out["area_ha"] = geometry.area_ha(frame)
     out["pixel_area_ha"] = placed.area_ha
     out["file"] = file
     out["row"] = list(frame["row"])
-    out["geometry"] = frame.geometry.to_crs(boundaries.LON_LAT)
+    out["geometry"] = frame.geometry.to_crs(geometry.LON_LAT)
     return out.set_geometry("geometry")
 
 
@@ -344,96 +344,6 @@ def _unit_coverage(table: gpd.GeoDataFrame, findings: list[Finding]) -> dict[str
     }
 
 
-# Without a grid ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What `examine` found.
-
-    Attributes:
-        checks: one result for each of `findings.CHECKS`.
-        years: years in which the tables count people.
-        missing: what could not be judged, because a file that belongs to it is not there.
-    """
-
-    checks: tuple[CheckResult, ...]
-    years: tuple[int, ...]
-    missing: tuple[str, ...]
-
-    @property
-    def usable(self) -> bool:
-        """Whether nothing found blocks training."""
-        return not any(check.blocks for check in self.checks)
-
-
-def examine(
-    settings: CensusSettings,
-    grid: Grid,
-    base_dir: Path | Sequence[Path],
-    levels: Sequence[str] | None = None,
-) -> Examination:
-    """Read and judge census files without writing anything, for a file that has just come in.
-
-    Args:
-        settings: the census section of the country's file.
-        grid: the country's; only its place counts.
-        base_dir: as for `prepare_units`.
-        levels: those to judge; None takes all.
-
-    Raises:
-        CensusError: as `prepare_units` and `prepare_counts`.
-    """
-    box = settings.box or _degrees(grid)
-    findings: list[Finding] = []
-    years: set[int] = set()
-    missing: list[str] = []
-    with Files(base_dir) as files:
-        units: dict[str, gpd.GeoDataFrame] = {}
-        for name in settings.levels:
-            level = settings.levels[name]
-            absent = level.boundaries is not None and not files.has(level.boundaries)
-            if absent and level.boundaries is not None:
-                missing.append(f"level {name}: {level.boundaries.file} is not there yet")
-                continue
-            read, found = _judged_units(level, files, box, None)
-            frame = read.frame.assign(
-                number=range(1, len(read.frame) + 1), file=read.file, merged_into="", pixels=1,
-                area_ha=boundaries.area_ha(read.frame),
-            )  # fmt: skip
-            units[name] = frame.to_crs(boundaries.LON_LAT)
-            if levels is None or name in levels:
-                findings += _of_level(found, name)
-        names = {name: {name_key(n) for n in frame["name"]} for name, frame in units.items()}
-        for name in levels or settings.levels:
-            level = settings.levels[name]
-            present = [c for c in level.counts if files.has(c)]
-            missing += [
-                f"level {name}: {c.file} is not there yet" for c in level.counts if c not in present
-            ]
-            if not present:
-                continue
-            if name not in units:
-                for table in readers.read_counts(
-                    level.model_copy(update={"counts": tuple(present)}), files
-                ):
-                    findings += _of_level(table.findings, name)
-                    years |= {int(y) for y in table.frame["year"]}
-                continue
-            here = level.model_copy(update={"counts": tuple(present)})
-            joined, found, _ = _joined(name, here, files, units[name], 0, names)
-            for year in sorted(set(joined["year"])):
-                projected, more = _projected(joined, units[name], int(year), settings, name)
-                found += [f for f in more if f.check != "years"]
-                if level.role == "train":
-                    total = float(projected["people"].sum())
-                    file = ", ".join(sorted(set(projected["file"])))
-                    found += validate.national_total(name, total, int(year), settings, file)
-                years.add(int(year))
-            findings += _of_level(found, name)
-    return Examination(results(CHECKS, findings), tuple(sorted(years)), tuple(missing))
-
-
 # Counts -----------------------------------------------------------------------------------------
 
 
@@ -480,8 +390,8 @@ def prepare_counts(
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
     with Files(base_dir) as files:
         for name, level in settings.levels.items():
-            joined, found, own = _joined(name, level, files, units[name], year, names)
-            projected, more = _projected(joined, units[name], year, settings, name)
+            joined, found, own = joined_counts(name, level, files, units[name], year, names)
+            projected, more = counts_for_year(joined, units[name], year, settings, name)
             found += more
             entries, more, covered = _entries(projected, units[name], level)
             found += more
@@ -495,7 +405,7 @@ def prepare_counts(
                 )
             paths[name] = out_dir / f"counts_{name}.json"
             _write_json(paths[name], entries)
-            findings += _of_level(found, name)
+            findings += of_level(found, name)
             sources += own
             hashes = {Path(s.file).name: s for s in own}
             totals[name] = float(projected["people"].sum())
@@ -514,7 +424,7 @@ def prepare_counts(
             ]
             frames.append(projected)
     train = settings.train_level
-    findings += _of_level(
+    findings += of_level(
         validate.national_total(
             train, totals[train], year, settings, settings.levels[train].counts[0].file
         ),
@@ -547,7 +457,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _joined(
+def joined_counts(
     name: str,
     level: LevelSettings,
     files: Files,
@@ -621,7 +531,7 @@ def _overlap_findings(
     ]
 
 
-def _projected(
+def counts_for_year(
     counts: pd.DataFrame,
     units: gpd.GeoDataFrame,
     year: int,

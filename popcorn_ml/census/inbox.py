@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from popcorn_ml.census import archive
-from popcorn_ml.census.build import examine
+from popcorn_ml.census.examine import examine
 from popcorn_ml.census.findings import CheckResult
 from popcorn_ml.census.settings import CensusSettings, FileSettings
 from popcorn_ml.census.tables import sha256

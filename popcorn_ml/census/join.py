@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from popcorn_ml.census.boundaries import equal_area
 from popcorn_ml.census.findings import Finding, rows_text
+from popcorn_ml.census.geometry import equal_area
 from popcorn_ml.census.text import name_key
 from popcorn_ml.errors import CensusError
 
@@ -145,7 +145,7 @@ def by_overlap(
         units: id, geometry.
         others: id, geometry, in any CRS.
         min_overlap: least share that the common area must have of the two together
-            (intersection over union), in `boundaries.EQUAL_AREA_CRS`.
+            (intersection over union), in `geometry.EQUAL_AREA_CRS`.
 
     Returns:
         id of `others` -> id of `units`; and, of the others that found none, the unit they overlap

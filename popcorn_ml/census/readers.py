@@ -7,21 +7,20 @@ how identifiers are written, and share everything else. Joining and judging come
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import archive, boundaries
+from popcorn_ml.census import boundaries, geometry
+from popcorn_ml.census.files import Files, Source
+from popcorn_ml.census.files import files_of as files_of
 from popcorn_ml.census.findings import Finding, Severity, rows_text
 from popcorn_ml.census.settings import (
     BoundaryColumns,
     BoundarySettings,
-    CensusSettings,
     CountColumns,
     CountSettings,
-    FileSettings,
     LevelSettings,
     ReaderName,
 )
@@ -32,7 +31,6 @@ from popcorn_ml.census.tables import (
     find_column,
     pick_column,
     read_table,
-    sha256,
 )
 from popcorn_ml.census.text import clean_id, clean_name, parse_number
 from popcorn_ml.errors import CensusError
@@ -62,18 +60,6 @@ US_PARTS = {
 """Columns that together make a FIPS code, and their digits (a suffix such as 20 is a vintage)."""
 US_DEFAULT_YEARS = {"P1_001N": 2020}
 YEARS = range(1800, 2200)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that numbers came from."""
-
-    file: str
-    sha256: str
-    bytes: int
-    licence: str | None
-    url: str | None
-    retrieved: str | None
 
 
 @dataclass(frozen=True)
@@ -113,157 +99,6 @@ class CountInput:
     settings: CountSettings
     findings: tuple[Finding, ...]
     sources: tuple[Source, ...]
-
-
-class Files:
-    """Where the files of the settings are: the first of some folders that has them.
-
-    Archives are unpacked once into a scratch folder, which goes when the `with` ends.
-
-    Args:
-        folders: searched in this order.
-    """
-
-    def __init__(self, folders: Path | Sequence[Path]) -> None:
-        single = isinstance(folders, (str, Path))
-        self.folders = [Path(folders)] if single else [Path(f) for f in folders]  # type: ignore[arg-type, union-attr]
-        self._unpacked: dict[Path, list[Path]] = {}
-        self._scratch: tempfile.TemporaryDirectory | None = None
-
-    def __enter__(self) -> Files:
-        self._scratch = tempfile.TemporaryDirectory(prefix="popcorn-census-")
-        return self
-
-    def __exit__(self, *exc) -> None:
-        if self._scratch is not None:
-            self._scratch.cleanup()
-
-    @property
-    def scratch(self) -> Path:
-        """The scratch folder."""
-        assert self._scratch is not None, "use Files in a with statement"
-        return Path(self._scratch.name)
-
-    def path(self, name: str) -> Path:
-        """The file of that name.
-
-        Raises:
-            CensusError: it is in none of the folders.
-        """
-        for folder in self.folders:
-            if (folder / name).exists():
-                return folder / name
-        raise CensusError(
-            "a census file is missing",
-            where=self.folders[-1] / name,
-            expected="the file in one of: " + ", ".join(map(str, self.folders)),
-            remedy="put it there, or correct its path in the country's file",
-        )
-
-    def has(self, settings: FileSettings) -> bool:
-        """Whether the file, or one that fits its name with `{year}`, is there."""
-        pattern = settings.file.replace("{year}", "[0-9]" * 4)
-        if "{year}" in settings.file:
-            return any(True for folder in self.folders for _ in folder.glob(pattern))
-        return any((folder / settings.file).exists() for folder in self.folders)
-
-    def expand(self, settings: CountSettings) -> list[CountSettings]:
-        """One item for each file that fits a name with `{year}`, by year; else the item itself.
-
-        Raises:
-            CensusError: no file fits.
-        """
-        if "{year}" not in settings.file:
-            return [settings]
-        head, tail = settings.file.split("{year}", 1)
-        folder, prefix = (head.rpartition("/")[0], head.rpartition("/")[2])
-        pattern = re.compile(re.escape(prefix) + r"(\d{4})" + re.escape(tail))
-        by_year: dict[int, str] = {}
-        for root in self.folders:
-            for path in sorted((root / folder).glob("*")):
-                if m := pattern.fullmatch(path.name):
-                    by_year.setdefault(int(m.group(1)), str(Path(folder) / path.name))
-        if not by_year:
-            raise CensusError(
-                "no census file fits the name",
-                where=self.folders[-1] / settings.file,
-                expected="a file with a year in place of {year}",
-                remedy="put it there, or correct its path in the country's file",
-            )
-        return [
-            settings.model_copy(update={"file": by_year[year], "year": year})
-            for year in sorted(by_year)
-        ]
-
-    def open(self, settings: FileSettings, suffixes: Sequence[str]) -> Path:
-        """The file itself, taken out of its archive if it is in one.
-
-        Args:
-            settings: names the file, and the member of an archive with several.
-            suffixes: those that are wanted from an archive.
-        """
-        path = self.path(settings.file)
-        if path.suffix.lower() != ".zip":
-            return path
-        if path not in self._unpacked:
-            target = self.scratch / f"archive{len(self._unpacked)}"
-            target.mkdir()
-            self._unpacked[path] = archive.unpack(path, target)
-        members = self._unpacked[path]
-        root = self.scratch
-        if settings.member is not None:
-            chosen = [m for m in members if m.as_posix().endswith("/" + settings.member)]
-        else:
-            chosen = [m for m in members if m.suffix.lower() in suffixes]
-        if len(chosen) != 1:
-            listed = ", ".join(m.relative_to(root).as_posix().split("/", 1)[1] for m in members)
-            raise CensusError(
-                "the archive does not hold the file"
-                if not chosen
-                else "the archive holds several files that could be meant",
-                where=path,
-                expected=settings.member or "one file of " + ", ".join(suffixes),
-                found=listed,
-                remedy="name it as `member` in the country's file",
-            )
-        return chosen[0]
-
-    def sources(self, settings: FileSettings) -> tuple[Source, ...]:
-        """The file as handed in (and a shapefile's companions), with hashes."""
-        path = self.path(settings.file)
-        paths = [path]
-        if path.suffix.lower() == ".shp":
-            paths += [p for p in sorted(path.parent.glob(path.stem + ".*")) if p != path]
-        return tuple(
-            Source(
-                file=str(Path(settings.file).with_name(p.name)),
-                sha256=sha256(p),
-                bytes=p.stat().st_size,
-                licence=settings.licence,
-                url=settings.url,
-                retrieved=settings.retrieved,
-            )
-            for p in paths
-        )
-
-
-def files_of(settings: CensusSettings, folders: Path | Sequence[Path]) -> list[Path]:
-    """Every file that a country's census settings name, without repetition, for a manifest.
-
-    Raises:
-        CensusError: one of them is in none of the folders.
-    """
-    named: list[FileSettings] = []
-    with Files(folders) as files:
-        for level in settings.levels.values():
-            tables = [t for counts in level.counts for t in files.expand(counts)]
-            own = [t.boundaries for t in tables if t.boundaries is not None]
-            named += [*([level.boundaries] if level.boundaries else []), *tables, *own]
-        found = [files.path(item.file) for item in named]
-        for path in list(found):
-            if path.suffix.lower() == ".shp":
-                found += sorted(path.parent.glob(path.stem + ".*"))
-    return list(dict.fromkeys(found))
 
 
 # Units ------------------------------------------------------------------------------------------
@@ -309,7 +144,7 @@ def _units_of(
     frame = read.frame
     if reader == "us_census":
         frame = frame.assign(id=us_codes(list(frame["id"])))
-        frame, found = boundaries.unite(frame, path)
+        frame, found = geometry.unite(frame, path)
         read = replace(read, findings=read.findings + tuple(found))
     return UnitInput(frame, path.name, None, None, read.findings, files.sources(settings))
 

@@ -45,7 +45,7 @@ def counts_of(rows: list[tuple[str, str, str, float]]) -> pd.DataFrame:
 ids = st.text(string.ascii_letters + string.digits, min_size=1, max_size=6)
 
 
-@budget(max_examples=200, deadline=None)
+@budget(max_examples=80, deadline=None)
 @given(
     known=st.lists(ids, min_size=1, max_size=12, unique=True),
     rows=st.lists(st.tuples(ids, st.integers(0, 10**6)), min_size=1, max_size=20),
@@ -73,7 +73,7 @@ def test_nobody_is_lost_by_a_join_by_id(known, rows, share) -> None:
 accents = st.text("áéíóúñçöüâêîôûABCdef -'’.", min_size=1, max_size=8).filter(name_key)
 
 
-@budget(max_examples=150, deadline=None)
+@budget(max_examples=60, deadline=None)
 @given(names=st.lists(accents, min_size=1, max_size=10, unique_by=name_key), data=st.data())
 def test_nobody_is_lost_by_a_join_by_name(names, data) -> None:
     spelt = [data.draw(st.sampled_from([n, n.upper(), name_key(n), f"  {n} "])) for n in names]

@@ -1,0 +1,115 @@
+"""Judging census files as they are, before anything is made of them: no grid, nothing written.
+
+The inbox asks this of a file that has just come in; the steps of the assets are in `build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from popcorn_ml.census import geometry, readers, validate
+from popcorn_ml.census.build import (
+    box_degrees,
+    counts_for_year,
+    joined_counts,
+    judged_units,
+    of_level,
+)
+from popcorn_ml.census.files import Files
+from popcorn_ml.census.findings import CHECKS, CheckResult, Finding, results
+from popcorn_ml.census.settings import CensusSettings
+from popcorn_ml.census.text import name_key
+from popcorn_ml.grid import Grid
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What `examine` found.
+
+    Attributes:
+        checks: one result for each of `findings.CHECKS`.
+        years: years in which the tables count people.
+        missing: what could not be judged, because a file that belongs to it is not there.
+    """
+
+    checks: tuple[CheckResult, ...]
+    years: tuple[int, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing found blocks training."""
+        return not any(check.blocks for check in self.checks)
+
+
+def examine(
+    settings: CensusSettings,
+    grid: Grid,
+    base_dir: Path | Sequence[Path],
+    levels: Sequence[str] | None = None,
+) -> Examination:
+    """Read and judge census files without writing anything, for a file that has just come in.
+
+    Args:
+        settings: the census section of the country's file.
+        grid: the country's; only its place counts.
+        base_dir: as for `prepare_units`.
+        levels: those to judge; None takes all.
+
+    Raises:
+        CensusError: as `prepare_units` and `prepare_counts`.
+    """
+    box = settings.box or box_degrees(grid)
+    findings: list[Finding] = []
+    years: set[int] = set()
+    missing: list[str] = []
+    with Files(base_dir) as files:
+        units: dict[str, gpd.GeoDataFrame] = {}
+        for name in settings.levels:
+            level = settings.levels[name]
+            absent = level.boundaries is not None and not files.has(level.boundaries)
+            if absent and level.boundaries is not None:
+                missing.append(f"level {name}: {level.boundaries.file} is not there yet")
+                continue
+            read, found = judged_units(level, files, box, None)
+            frame = read.frame.assign(
+                number=range(1, len(read.frame) + 1), file=read.file, merged_into="", pixels=1,
+                area_ha=geometry.area_ha(read.frame),
+            )  # fmt: skip
+            units[name] = frame.to_crs(geometry.LON_LAT)
+            if levels is None or name in levels:
+                findings += of_level(found, name)
+        names = {name: {name_key(n) for n in frame["name"]} for name, frame in units.items()}
+        for name in levels or settings.levels:
+            level = settings.levels[name]
+            present = [c for c in level.counts if files.has(c)]
+            missing += [
+                f"level {name}: {c.file} is not there yet" for c in level.counts if c not in present
+            ]
+            if not present:
+                continue
+            if name not in units:
+                for table in readers.read_counts(
+                    level.model_copy(update={"counts": tuple(present)}), files
+                ):
+                    findings += of_level(table.findings, name)
+                    years |= {int(y) for y in table.frame["year"]}
+                continue
+            here = level.model_copy(update={"counts": tuple(present)})
+            joined, found, _ = joined_counts(name, here, files, units[name], 0, names)
+            for year in sorted(set(joined["year"])):
+                projected, more = counts_for_year(joined, units[name], int(year), settings, name)
+                found += [f for f in more if f.check != "years"]
+                if level.role == "train":
+                    total = float(projected["people"].sum())
+                    file = ", ".join(sorted(set(projected["file"])))
+                    found += validate.national_total(name, total, int(year), settings, file)
+                years.add(int(year))
+            findings += of_level(found, name)
+    return Examination(results(CHECKS, findings), tuple(sorted(years)), tuple(missing))
