@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from popcorn_ml.errors import PopcornError
@@ -20,6 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m popcorn_ml.training", description=main.__doc__)
     parser.add_argument("spec", type=Path, help="JSON file with the fields of TrainingSpec")
     path = parser.parse_args(arguments).spec
+    # The progress bar takes over sys.stdout and would break lines at the terminal's width.
+    out = sys.stdout
+
+    def line(content: dict[str, object]) -> None:
+        print(json.dumps(content), file=out, flush=True)
+
+    def epoch_line(done: int, total: int, metrics: dict[str, float]) -> None:
+        line({"done": done, "total": total, **metrics})
+
     try:
         try:
             text = path.read_text(encoding="utf-8")
@@ -30,31 +40,24 @@ def main(arguments: list[str] | None = None) -> int:
         spec = TrainingSpec.from_json(text, path)
         from popcorn_ml.training.fit import train_member
 
-        result = train_member(spec, _print_epoch, bar=sys.stderr.isatty())
+        result = train_member(spec, epoch_line, bar=sys.stderr.isatty())
     except PopcornError as error:
         print(error, file=sys.stderr)
         return 2
-    print(
-        json.dumps(
-            {
-                "done": True,
-                "weights": str(result.weights),
-                "best_epoch": result.best_epoch,
-                "epochs": result.epochs,
-                "resumed_after": result.resumed_after,
-                "trained": result.trained,
-                "held_out": result.held_out,
-                "left_out": [unit.__dict__ for unit in result.left_out],
-                "seconds": round(result.seconds, 1),
-            }
-        ),
-        flush=True,
+    line(
+        {
+            "done": True,
+            "weights": str(result.weights),
+            "best_epoch": result.best_epoch,
+            "epochs": result.epochs,
+            "resumed_after": result.resumed_after,
+            "trained": result.trained,
+            "held_out": result.held_out,
+            "left_out": [asdict(unit) for unit in result.left_out],
+            "seconds": round(result.seconds, 1),
+        }
     )
     return 0
-
-
-def _print_epoch(done: int, total: int, metrics: dict[str, float]) -> None:
-    print(json.dumps({"done": done, "total": total} | metrics), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -286,3 +288,36 @@ def test_the_command_prints_a_line_an_epoch(tmp_path):
     assert "spec.json" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_progress_bar_leaves_the_lines_whole(tmp_path):
+    """Where somebody looks at standard error, and standard output goes elsewhere."""
+    place = write_place(tmp_path, block_units(40, 60, 1, 3))
+    path = tmp_path / "spec.json"
+    path.write_text(place.spec(epochs=1).to_json())
+    screen, terminal = os.openpty()
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):  # how the end of a terminal reads
+            while block := os.read(screen, 4096):
+                shown.append(block)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    done = subprocess.run(
+        [sys.executable, "-m", "popcorn_ml.training", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "60"},
+    )
+    os.close(terminal)
+    watcher.join()
+    os.close(screen)
+    assert done.returncode == 0
+    assert "Epoch" in b"".join(shown).decode()
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["done"] for line in lines] == [1, True]
