@@ -11,6 +11,7 @@ import dagster as dg
 
 from popcorn_assets.census import UNITS
 from popcorn_assets.country import load_country
+from popcorn_assets.evaluation import evaluation
 from popcorn_assets.maps import (
     POPULATION,
     POPULATION_STD,
@@ -21,6 +22,7 @@ from popcorn_assets.maps import (
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.store import Address, Version
+from popcorn_assets.training import DEPLOYED, DEPLOYED_FILE
 
 CENSUS_TOLERANCE = 1e-6
 """Largest relative difference between an adjusted unit's sum and its count (float32 rasters)."""
@@ -138,6 +140,20 @@ def hectares_keep_every_person(
     )
 
 
+@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR)
+def evaluation_levels_kept_out(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """No level that the map is evaluated on was trained on."""
+    from popcorn_ml.census.validate import evaluation_kept_out
+
+    code, _ = country_and_year(context)
+    decision = json.loads(_latest(context, store, DEPLOYED).file(DEPLOYED_FILE).read_text("utf-8"))
+    trained_on = [decision["level"]] if decision["country"] == code else []
+    found = evaluation_kept_out(load_country(code).census, trained_on)
+    return _verdict(found.passed, found.message, trained_on=trained_on)
+
+
 def _people(version: Version) -> float:
     import numpy as np
 
@@ -161,4 +177,5 @@ checks = [
     covers_the_units,
     units_sum_to_the_census,
     hectares_keep_every_person,
+    evaluation_levels_kept_out,
 ]

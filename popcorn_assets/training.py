@@ -237,6 +237,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
             "members": [f"member_{seed}" for seed in manifest["facts"]["seeds"]],
             "pixel_area_m2": manifest["parameters"]["pixel_area_m2"],
             "provenance": manifest["parameters"]["provenance"],
+            "level": manifest["parameters"]["level"],
         }
         write_json(folder / DEPLOYED_FILE, decision)
         title = f"{trained_on[0]}|{trained_on[1]}, version {chosen.version}"
