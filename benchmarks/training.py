@@ -1,0 +1,109 @@
+"""How much faster a training step is than a plain one, as a ratio measured in one run.
+
+Plain: the extractor runs at every step, head and batch norm run over the whole window, which has
+the published 32 pixels of margin and is padded to a multiple of 64. Both run one unit after the
+other on one thread, on units of the sizes of the demo country's.
+
+Run: python benchmarks/training.py
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from popcorn_ml.grid import Window
+from popcorn_ml.model.canvas import occupancy_canvas
+from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, from_extractor, population
+from popcorn_ml.model.unet import DoubleConv
+from popcorn_ml.training.loss import LOSS_SCALE, Piece, log_l1, unit_loss
+from popcorn_ml.training.samples import MULTIPLE_PX
+
+SIDE_PX = 768
+UNITS = 24
+PEOPLE = 900.0
+
+
+def boxes(count: int) -> list[Window]:
+    """Bounding boxes of 60 to 180 pixels a side."""
+    chance = np.random.default_rng(0)
+    sides = chance.integers(60, 181, (count, 2))
+    corners = chance.integers(0, SIDE_PX - sides)
+    return [
+        Window(int(r), int(c), int(h), int(w))
+        for (r, c), (h, w) in zip(corners, sides, strict=True)
+    ]
+
+
+def ours(model: OccupancyModel, image: torch.Tensor, score: torch.Tensor, box: Window) -> None:
+    """A unit's gradient as `training` takes it."""
+    tile = occupancy_canvas(SIDE_PX, SIDE_PX).tile(box, multiple=MULTIPLE_PX)
+    inside = torch.zeros((tile.window.height, tile.window.width), dtype=torch.bool)
+    inside[tile.core_in_window.slices] = True
+    rows, cols = tile.source.slices
+    piece = Piece(
+        tile.lay(image[:, rows, cols]),
+        inside.reshape(-1).nonzero()[:, 0],
+        score[box.slices].reshape(-1),
+    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    unit_loss(model, [lambda: piece], PEOPLE, box.height * box.width, 0.01, trained)
+
+
+def plain(
+    model: OccupancyModel, extractor: BuiltupExtractor, image: torch.Tensor, box: Window
+) -> None:
+    """The same straight from the description of the method."""
+    window = box.grown(32, (SIDE_PX, SIDE_PX))
+    rows, cols = window.slices
+    x = image[None, :, rows, cols]
+    with torch.no_grad():
+        score = extractor(x)[0]
+    below, right = -window.height % 64, -window.width % 64
+    padded = F.pad(x, (0, right, 0, below), mode="reflect")
+    features = model.unet(padded)[..., : window.height, : window.width]
+    occupancy = F.relu(model.head(features)[0, 0])
+    inside = box.inside(window)
+    predicted = population(occupancy, score)[inside].sum()
+    loss = LOSS_SCALE * (log_l1(predicted, PEOPLE) + 0.01 * occupancy[inside].mean())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    torch.autograd.grad(loss, trained)
+
+
+def plain_convs(block: DoubleConv, x: torch.Tensor) -> torch.Tensor:
+    """Batch norm as a layer of its own."""
+    x = F.relu(block.norm1(block.conv1(x)))
+    return F.relu(block.norm2(block.conv2(x)))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    extractor = BuiltupExtractor().eval()
+    model = from_extractor(extractor, 0.5, seed=1)
+    image = torch.randn(6, SIDE_PX, SIDE_PX)
+    score = torch.rand(SIDE_PX, SIDE_PX)
+    folded = DoubleConv.forward
+    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(3):  # in turn, so that whatever else the machine does meets both
+        DoubleConv.forward = plain_convs  # type: ignore[method-assign]
+        begun = time.process_time()
+        for box in boxes(UNITS):
+            plain(model, extractor, image, box)
+        seconds["plain"].append(time.process_time() - begun)
+        DoubleConv.forward = folded  # type: ignore[method-assign]
+        begun = time.process_time()
+        for box in boxes(UNITS):
+            ours(model, image, score, box)
+        seconds["ours"].append(time.process_time() - begun)
+    best = {name: min(values) / UNITS for name, values in seconds.items()}
+    for name, value in best.items():
+        print(f"{name:6s} {value * 1000:6.1f} ms of one core a unit")
+    print(f"ratio  {best['plain'] / best['ours']:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
