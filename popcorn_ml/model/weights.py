@@ -29,6 +29,8 @@ PUBLISHED_URL = (
 )
 PUBLISHED_BYTES = 524_327
 PUBLISHED_SHA256 = "0c1244fcf15a99bf887233b90c5830965e4696e1a44fae01d2e70f4b5368d248"
+PUBLISHED_FINGERPRINT = "290d3c7a4485833863d9500ffe7d793cc59f810de6ccd8ccd3f8c8d7962ca530"
+"""`fingerprint` of the published extractor's values, whatever file holds them."""
 
 EXTRACTOR_FILE = "extractor.safetensors"
 OCCUPANCY_FILE = "occupancy.safetensors"
@@ -274,8 +276,7 @@ def import_published_member(
         card: more to say about it, such as region and seed.
 
     Returns:
-        The path written. Its extractor is not kept (it is the published one); whether it was is
-        checked where the file holds it.
+        The path written. The extractor in the file is not kept: it must be the published one.
 
     Raises:
         WeightsError: unreadable, or of another architecture, or with another extractor inside.
@@ -315,7 +316,16 @@ def import_published_member(
     if parts["building_extractor"]:
         extractor = BuiltupExtractor()
         _fill(extractor, _renamed(parts["building_extractor"], file), file)
-        own_card["extractor_fingerprint"] = fingerprint(extractor)
+        found = fingerprint(extractor)
+        if found != PUBLISHED_FINGERPRINT:
+            raise WeightsError(
+                "the checkpoint was trained with another extractor than the published one",
+                where=file,
+                expected=f"fingerprint {PUBLISHED_FINGERPRINT}",
+                found=f"fingerprint {found}",
+                remedy="its occupancy would not fit the built-up score: train a member instead",
+            )
+        own_card["extractor_fingerprint"] = found
     path = _in_folder(target, OCCUPANCY_FILE)
     return save_occupancy(model, path, own_card | (card or {}))
 

@@ -168,6 +168,10 @@ def test_a_published_member_is_imported(published, tmp_path):
     assert card["seed"] == 1600
     assert card["extractor_fingerprint"] == fingerprint(load_extractor(published))
 
+    key = "building_extractor.fusion_out_conv.conv.bias"
+    torch.save({"model": state | {key: state[key] + 1}}, file)
+    with pytest.raises(WeightsError, match="another extractor"):
+        import_published_member(file, tmp_path / "other")
     state["temperature"] = torch.zeros(1)
     torch.save({"model": state}, file)
     with pytest.raises(WeightsError, match="temperature"):
