@@ -226,13 +226,13 @@ def scatter_png(evaluation: Evaluation) -> bytes:
     figure = Figure(figsize=(8.4, 8.0), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     top = max(int(histogram.max()) for histogram in evaluation.histograms.values())
-    ticks = [0, 1, 10, 100, 1000]
-    places = np.log10(1.0 + np.array(ticks, dtype=float))
     used = max(
         int(np.flatnonzero(histogram.sum(axis=0) + histogram.sum(axis=1)).max(initial=0))
         for histogram in evaluation.histograms.values()
     )
     limit = float(BINS[min(used + 2, len(BINS) - 1)])
+    ticks = [tick for tick in (0, 1, 10, 100, 1000) if np.log10(1 + tick) <= limit]
+    places = np.log10(1.0 + np.array(ticks, dtype=float))
     mesh = None
     for axis, (name, histogram) in zip(axes.flat, evaluation.histograms.items(), strict=True):
         mesh = axis.pcolormesh(
@@ -250,13 +250,13 @@ def scatter_png(evaluation: Evaluation) -> bytes:
             f"MAE {figures['mae'] or 0:.2f}   RMSE {figures['rmse'] or 0:.2f}   n {figures['n']}",
             fontsize=10,
         )
-        axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
         axis.set_xticks(places, [str(tick) for tick in ticks])
         axis.set_yticks(places, [str(tick) for tick in ticks])
+        axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
     figure.supxlabel("true people per hectare")
     figure.supylabel("predicted people per hectare")
     if mesh is not None:
-        figure.colorbar(mesh, ax=axes, label="hectares", shrink=0.6)
+        figure.colorbar(mesh, ax=axes, label="hectares", shrink=0.6, format="%g")
     return figure_png(figure)
 
 

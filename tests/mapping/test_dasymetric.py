@@ -47,6 +47,10 @@ def test_every_person_is_kept(place):
     np.testing.assert_allclose(np.nansum(adjusted) + sum(lost.values()), people.sum(), rtol=1e-9)
     stored = adjusted.astype(np.float32)
     np.testing.assert_allclose(zone_sums(units, stored, UNITS)[1:], placed, rtol=1e-6)
+    everywhere = np.isin(units, [u for u, _, method in how.fallbacks if method == "all_pixels"])
+    has_value = (units > 0) & (everywhere | ~np.isnan(population))
+    without_people = np.isin(units, np.flatnonzero(how.valid == 0)) & ~everywhere
+    np.testing.assert_array_equal(~np.isnan(adjusted)[~without_people], has_value[~without_people])
     assert np.isnan(adjusted[units == 0]).all()
     assert set(lost) == {unit for unit in range(1, UNITS + 1) if not (units == unit).any()}
     assert (adjusted[~np.isnan(adjusted)] >= 0).all()

@@ -18,7 +18,7 @@ from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, GridMismatch, RasterError, WeightsError
 from popcorn_ml.inputs import read_channels
 from popcorn_ml.mapping.predict import MappingSpec, map_population
-from popcorn_ml.model.weights import load_occupancy
+from popcorn_ml.model.weights import load_occupancy, save_occupancy
 from popcorn_ml.sentinel import SEASONS
 from tests.mapping.places import a_grid, a_spec, write_members
 
@@ -79,6 +79,30 @@ def test_tiled_equals_untiled_on_every_pixel(tmp_path, shape, tile_px):
     assert (found["population"][edge & everywhere] > 0).any()
 
 
+def test_published_numbers_on_a_real_chip(tmp_path, reference_dir, real_dir, before_step, parity):
+    """Parity: tiles of a map on disk hold what the published code computed for the chip at once."""
+    s1 = real_dir / "spain" / "s1_grd_db.tif"
+    grid = raster.grid_of(s1)
+    s2 = raster.read(real_dir / "spain" / "s2_l1c.tif", bands=[2, 3, 4, 8]).astype(np.uint16)
+    raster.write(tmp_path / "s2.tif", s2, grid, ["B02", "B03", "B04", "B08"], 0)
+    raster.write(tmp_path / "b.tif", parity["builtup_score"][None], grid, ["summer"], np.nan)
+    spec = MappingSpec(
+        composites={"summer": (s1, tmp_path / "s2.tif")},
+        builtup=tmp_path / "b.tif",
+        members=[save_occupancy(before_step, tmp_path / "occupancy.safetensors", {})],
+        grid=grid,
+        out=tmp_path / "map",
+        tile_px=200,
+        device="cpu",
+    )
+    map_population(spec)
+    found = read_map(spec)
+    for name in ("occupancy", "population"):
+        np.testing.assert_allclose(found[name], parity[name], rtol=0, atol=1e-5, err_msg=name)
+    zones = found["population"].astype(float).reshape(4, 128, 4, 128).sum(axis=(1, 3)).ravel()
+    np.testing.assert_allclose(zones, parity["zone_population"], rtol=1e-4)
+
+
 def test_sums_do_not_depend_on_the_tiles(tmp_path):
     spec = a_spec(tmp_path, (110, 90))
     sums = []
@@ -133,6 +157,18 @@ def test_without_any_input_nothing_is_computed(tmp_path):
     assert all(np.isnan(values).all() for values in read_map(spec).values())
 
 
+def test_a_score_without_its_composite_is_no_prediction(tmp_path):
+    """Fault 5: missing input was filled, and mapped like any other."""
+    spec = a_spec(tmp_path, (50, 60))
+    scores = np.full((4, *spec.grid.shape), 0.5, np.float32)
+    raster.write(tmp_path / "full.tif", scores, spec.grid, SEASONS, np.nan)
+    map_population(replace(spec, builtup=tmp_path / "full.tif"))
+    observed = [read_channels(*spec.composites[season])[1] for season in SEASONS]
+    seen = np.isfinite(read_map(spec)["population"])
+    np.testing.assert_array_equal(seen, np.any(observed, axis=0))
+    assert not seen.all()
+
+
 def test_seasons_go_by_name_not_by_place(tmp_path):
     """Fault 8: lists zipped together cut or shift silently."""
     spec = a_spec(tmp_path, (40, 50))
@@ -158,7 +194,7 @@ def test_rasters_say_what_they_are(tmp_path):
     """Fault 12: rasters without nodata, tiles, overviews or tags."""
     import rasterio
 
-    spec = a_spec(tmp_path, (600, 300), tags={"country": "demo"})
+    spec = a_spec(tmp_path, (530, 60), tags={"country": "demo"})
     map_population(spec)
     for name in NAMES:
         with rasterio.open(spec.out / f"{name}.tif") as dataset:
