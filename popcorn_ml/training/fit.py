@@ -101,7 +101,7 @@ def train_member(
     )
     bias = initial_bias(units.trained) if spec.initial_bias is None else spec.initial_bias
     model = from_extractor(load_extractor(spec.extractor), bias, spec.seed)
-    state = _usable_state(Path(spec.work) / STATE_FILE, spec.fingerprint())
+    state = _usable_state(Path(spec.work) / STATE_FILE, spec)
     samples = Samples(spec, grid, (*units.trained, *units.held_out))
     member = _Member(spec, units, samples, model, device, progress)
     try:
@@ -426,13 +426,13 @@ def _trainer(spec: TrainingSpec, device: torch.device, bar: bool) -> Trainer:
     )
 
 
-def _usable_state(path: Path, fingerprint: str) -> Path | None:
-    """The state of a killed run of the same spec and inputs; any other is put aside."""
+def _usable_state(path: Path, spec: TrainingSpec) -> Path | None:
+    """The state of a killed run of the same spec and inputs; any other is removed."""
     if not path.is_file():
         return None
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-        if kept["popcorn"]["fingerprint"] == fingerprint:
+        kept = torch.load(path, map_location="cpu", weights_only=True)["popcorn"]
+        if kept["fingerprint"] == spec.fingerprint() and len(kept["history"]) <= spec.epochs:
             return path
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError):
         pass

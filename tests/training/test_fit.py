@@ -111,17 +111,18 @@ def test_a_finished_training_can_be_prolonged(place, undisturbed):
     assert contents(again.folder) == contents(undisturbed.folder)
 
 
-@pytest.mark.parametrize("harm", ["of another seed", "cut off", "not a checkpoint"])
+@pytest.mark.parametrize("harm", ["of another seed", "too far on", "cut off", "not a checkpoint"])
 def test_a_state_that_is_not_this_runs_is_not_taken_up(place, harm):
-    spec = place.spec(f"state {harm}", epochs=1, seed=1601 if harm == "of another seed" else 1600)
-    train_member(spec)
+    seed, epochs = 1601 if harm == "of another seed" else 1600, 2 if harm == "too far on" else 1
+    train_member(place.spec(f"state {harm}", epochs=epochs, seed=seed))
+    spec = place.spec(f"state {harm}", epochs=1)
     state = Path(spec.work) / "last.ckpt"
     if harm == "cut off":
         state.write_bytes(state.read_bytes()[:5000])
     elif harm == "not a checkpoint":
         state.write_bytes(b"nothing of the kind")
-    result = train_member(dataclasses.replace(spec, seed=1600))
-    assert result.resumed_after == 0
+    result = train_member(spec)
+    assert (result.resumed_after, result.epochs) == (0, 1)
     assert read_card(result.weights)["seed"] == 1600
 
 
