@@ -50,6 +50,7 @@ class AssetReader:
 
         Raises:
             AssetLost: missing, truncated, not a map-projected raster, or refused for good.
+            ImageryError: links cannot be signed at all.
         """
         import rasterio
         from rasterio.errors import RasterioError

@@ -226,7 +226,7 @@ def _identity(
         "year": request.year,
         "orbit": request.orbit,
         "grid": request.grid.as_dict(),
-        "settings": settings.as_dict(),
+        "settings": settings.pixel_identity(),
         "source": source.fingerprint(),
         "tiles": [tile.index for tile in wanted],
     }

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from popcorn_ml.imagery.settings import ImagerySettings
 
 
+RTC_LINK = "https://sentinel1euwestrtc.blob.core.windows.net/sentinel1-grd-rtc/x.tif"
+"""Any link into the container of Sentinel-1 RTC, to ask for a signature."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing looked at: whether it is in order, what was seen, what to do if it is not."""
@@ -100,12 +104,21 @@ def _stac(settings: ImagerySettings, secrets: Secrets, connect: bool) -> list[Fi
             )
         )
     if "planetary-computer" in (chosen.profile, chosen.s1_profile):
-        key = "given" if secrets.planetary_computer_key else "none: anonymous, with lower limits"
+        key = (
+            "given"
+            if secrets.planetary_computer_key
+            else "none (anonymous has lower limits, and Sentinel-1 RTC may ask for one)"
+        )
         found.append(Finding(True, f"Planetary Computer subscription key: {key}"))
     if connect:
         url = chosen.url or PROFILES[chosen.profile].url
         if url:
             found.append(_tried(f"catalogue {url} answers", lambda: _landing_page(url)))
+        if "planetary-computer" in (chosen.profile, chosen.s1_profile):
+            from popcorn_ml.imagery.remote import signer
+
+            sign = signer("planetary-computer", chosen.sign_url, secrets)
+            found.append(_tried("Sentinel-1 RTC links can be signed", lambda: sign(RTC_LINK, None)))
     return found
 
 

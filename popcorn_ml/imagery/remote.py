@@ -28,8 +28,11 @@ HEADER_BYTES = 65536
 
 BLOB_HOST = ".blob.core.windows.net"
 
-Sign = Callable[[str, bool], str]
-"""Takes a link and whether its last signature was refused; gives the link to ask for."""
+MOST_SIGNATURES = 3
+"""How often a link that is refused is signed anew before it is given up."""
+
+Sign = Callable[[str, str | None], str]
+"""Takes a link and, after a refusal, the signed link that was refused; gives the one to ask for."""
 
 
 def signer(profile: str, sign_url: str | None, secrets: Secrets) -> Sign:
@@ -45,7 +48,7 @@ def signer(profile: str, sign_url: str | None, secrets: Secrets) -> Sign:
         return lambda href, refused: href
     lock = threading.Lock()
 
-    def sign(href: str, refused: bool) -> str:
+    def sign(href: str, refused: str | None) -> str:
         parts = urlsplit(href)
         if sign_url is None and not parts.netloc.endswith(BLOB_HOST):
             return href
@@ -56,7 +59,9 @@ def signer(profile: str, sign_url: str | None, secrets: Secrets) -> Sign:
     return sign
 
 
-def _token(host: str, path: str, sign_url: str | None, secrets: Secrets, refused: bool) -> str:
+def _token(
+    host: str, path: str, sign_url: str | None, secrets: Secrets, refused: str | None
+) -> str:
     """A token for the container of a link, kept by the provider's library until it expires."""
     import requests
     from planetary_computer import sas
@@ -68,16 +73,23 @@ def _token(host: str, path: str, sign_url: str | None, secrets: Secrets, refused
     if secrets.planetary_computer_key is not None:
         settings.subscription_key = secrets.planetary_computer_key
     account, container = host.split(".")[0].split(":")[0], path.lstrip("/").split("/", 1)[0]
-    if refused:
-        sas.TOKEN_CACHE.pop(f"{settings.sas_url}/{account}/{container}", None)
+    name = f"{settings.sas_url}/{account}/{container}"
+    held = sas.TOKEN_CACHE.get(name)
+    if refused and held is not None and refused.endswith(held.token):
+        sas.TOKEN_CACHE.pop(name)  # unless another thread has a new one already
     try:
         return sas.get_token(account, container).token
     except (requests.RequestException, ValueError) as error:
+        answer = getattr(error, "response", None)
+        refused_us = answer is not None and answer.status_code in (401, 403)
         raise ImageryError(
-            "links could not be signed",
+            f"links of {account}/{container} could not be signed",
             where=settings.sas_url,
             found=scrub(str(error)),
-            remedy="try again later; a subscription key raises the limits",
+            remedy="this collection asks for a subscription key (Sentinel-1 RTC does): set "
+            "POPCORN_PLANETARY_COMPUTER_KEY"
+            if refused_us
+            else "try again later; a subscription key raises the limits",
         ) from None
 
 
@@ -111,8 +123,6 @@ class Fetcher:
         adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections + 2)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
-        self._lock = threading.Lock()
-        self._signed: dict[str, str] = {}
 
     def open(self, href: str, traffic: Traffic) -> RangeFile:
         """A link as a file for `rasterio.open(file.name, opener=file)`; nothing is fetched yet."""
@@ -129,13 +139,12 @@ class Fetcher:
         """
         import requests
 
-        reason, resigned, refused = "", False, False
+        reason, signatures = "", 0
+        link = self._sign(href, None)
         for attempt in self._backoff.attempts():
             if attempt:
                 traffic.retries += 1
             while True:
-                link = self._link(href, refused)
-                refused = False
                 traffic.requests += 1
                 try:
                     answer = self._session.get(
@@ -152,9 +161,10 @@ class Fetcher:
                     break
                 traffic.bytes += len(body)
                 status = answer.status_code
-                if status in (401, 403) and not resigned and self._sign(href, False) != href:
+                if status in (401, 403) and link != href and signatures < MOST_SIGNATURES:
                     traffic.resigned += 1
-                    resigned = refused = True
+                    signatures += 1
+                    link = self._sign(href, link)
                     continue
                 if status in (200, 206):
                     part, size, whole = _part(answer, body, start, length)
@@ -169,9 +179,6 @@ class Fetcher:
                     raise AssetLost(reason)
                 break
         raise AssetLost(f"{reason}, {self._backoff.retries + 1} times")
-
-    def _link(self, href: str, refused: bool) -> str:
-        return self._sign(href, refused)
 
     def close(self) -> None:
         """Close the connections."""
@@ -198,7 +205,7 @@ class RangeFile(MultiByteRangeResourceContainer):
     def __init__(self, fetcher: Fetcher, href: str, traffic: Traffic) -> None:
         self._fetcher, self._href, self._traffic = fetcher, href, traffic
         self.name = f"{uuid.uuid4().hex}.tif"
-        self.failure: AssetLost | None = None
+        self.failure: AssetLost | ImageryError | None = None
         self._size: int | None = None
         self._starts: list[int] = []
         self._parts: list[bytes] = []
@@ -253,8 +260,8 @@ class RangeFile(MultiByteRangeResourceContainer):
         except AssetLost as error:
             self.failure = error
             return b""
-        except ImageryError as error:
-            self.failure = AssetLost(str(error.what))
+        except ImageryError as error:  # no link of this container can be had: ends the season
+            self.failure = error
             return b""
         if self._size is None and not (start and not part):
             self._size = size

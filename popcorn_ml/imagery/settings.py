@@ -160,6 +160,18 @@ class ImagerySettings(BaseModel):
         """Sentinel-2 scene classes that count as a clear observation."""
         return (*SCL_CLEAR, SCL_SNOW) if self.keep_snow else SCL_CLEAR
 
+    def pixel_identity(self) -> dict[str, Any]:
+        """What of `as_dict` decides the pixels of a season's tile, and nothing else.
+
+        Changing how fast or how patiently something is fetched does not void finished tiles.
+        """
+        plain = self.as_dict()
+        for name in ("gaps", "checks", "max_lost_share"):
+            plain.pop(name)
+        how_only: frozenset[str] = getattr(type(self.chosen), "HOW_ONLY", frozenset())
+        plain[self.source] = {k: v for k, v in plain[self.source].items() if k not in how_only}
+        return plain
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a manifest: common settings and those of the chosen source."""
         own = self.model_dump(mode="json", include=set(type(self).model_fields))

@@ -1,8 +1,9 @@
 """What every source of imagery answers, in values that know nothing of any provider.
 
 A source is one module in `popcorn_ml.imagery.sources`, named as the settings name it, with two
-names in it: `Settings`, a pydantic model of what a country's file may say about it, and
-`open_source(settings, imagery, secrets, workers) -> Source`. Adding a source is adding that file.
+names in it: `Settings`, a pydantic model of what a country's file may say about it (its `HOW_ONLY`
+names the fields that do not decide pixels), and `open_source(settings, imagery, secrets, workers)
+-> Source`. Adding a source is adding that file.
 
 Nothing here fetches or writes.
 """

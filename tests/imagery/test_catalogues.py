@@ -20,6 +20,7 @@ import pytest
 from popcorn_ml import raster
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.imagery.build import build_season
+from popcorn_ml.imagery.doctor import examine
 from popcorn_ml.imagery.secrets import Secrets, scrub
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.imagery.source import SeasonRequest, open_source
@@ -173,6 +174,19 @@ def test_a_signature_that_never_helps(place: Place, web: WebServer, tmp_path: Pa
         build(place, remote(web), tmp_path / "out")
     assert "HTTP 403" in str(failure.value)
     assert "canary" not in str(failure.value)
+
+
+def test_a_collection_that_asks_for_a_key(place: Place, web: WebServer, tmp_path: Path) -> None:
+    """The token service refuses: said at once, instead of after every link."""
+    web.token_status = 403
+    with pytest.raises(ImageryError, match="could not be signed") as failure:
+        build(place, remote(web), tmp_path / "out", "s1")
+    assert "POPCORN_PLANETARY_COMPUTER_KEY" in str(failure.value)
+    assert web.asset_requests() == 0
+    findings = examine(remote(web), Secrets(), connect=True)
+    assert [finding.ok for finding in findings] == [True, True, True, True, False]
+    web.token_status = 200
+    assert all(finding.ok for finding in examine(remote(web), Secrets(), connect=True))
 
 
 def test_missing_assets(place: Place, web: WebServer, tmp_path: Path) -> None:

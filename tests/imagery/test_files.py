@@ -12,7 +12,7 @@ from rasterio.transform import from_origin
 
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, GridMismatch, ImageryError, RasterError
-from popcorn_ml.grid import Grid
+from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.build import build_season, fill_gaps
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.sentinel import SEASONS
@@ -153,7 +153,7 @@ def test_any_number_of_tiles_is_read_and_none_rewritten(tmp_path: Path) -> None:
     before = {}
     for row in range(0, 50, 10):
         for col in range(0, 60, 15):
-            part = GRID.subgrid(type(GRID.whole())(row, col, 10, 15))
+            part = GRID.subgrid(Window(row, col, 10, 15))
             path = folder / f"rwa-{row:05d}-{col:05d}.tif"
             write(path, whole[:, row : row + 10, col : col + 15], part)
             before[path] = path.read_bytes()

@@ -17,6 +17,7 @@ from shapely import box
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, ImageryError
 from popcorn_ml.imagery.build import NOT_ASKED_FOR, build_season
+from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.imagery.sources import stac
 from tests.imagery import plain
 from tests.imagery.conftest import YEAR, Place
@@ -181,14 +182,23 @@ def test_a_damaged_scratch_tile_is_fetched_again(
 def test_other_settings_do_not_meet_in_scratch(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tile made with snow kept is no tile of a composite without."""
+    """A tile made with snow kept is no tile of one without; how it was fetched does not matter."""
     from popcorn_ml.imagery import build as module
 
     monkeypatch.setattr(module, "_assemble", lambda *_: (_ for _ in ()).throw(Interrupted))
     with pytest.raises(Interrupted):
         build(place, tmp_path, "s2", settings=place.settings(keep_snow=True))
     monkeypatch.undo()
+    patient = ImagerySettings.parse(
+        {
+            "stac": place.settings().chosen.model_copy(update={"pool": 1, "retries": 9}),
+            "tile_px": place.settings().tile_px,
+            "keep_snow": True,
+            "gaps": {"nearest_px": 1},
+        }
+    )
     assert build(place, tmp_path, "s2").tiles["resumed"] == 0
+    assert build(place, tmp_path, "s2", settings=patient).tiles["resumed"] == 4
 
 
 def test_tiles_outside_the_boundary_are_not_fetched(place: Place, tmp_path: Path) -> None:

@@ -166,9 +166,9 @@ def test_doctor_looks_at_catalogues_and_folders(
     search = ImagerySettings.parse({"stac": {"profile": "earth-search"}})
     refused = [str(one) for one in examine(search, Secrets()) if not one.ok]
     assert any("s1_profile: planetary-computer" in line for line in refused)
-    answering = ImagerySettings.parse({"stac": {"url": web.api}})
+    answering = ImagerySettings.parse({"stac": {"url": web.api, "sign_url": web.sas}})
     assert all(one.ok for one in examine(answering, Secrets(), connect=True))
-    silent = ImagerySettings.parse({"stac": {"url": "http://127.0.0.1:9"}})
+    silent = ImagerySettings.parse({"stac": {"url": "http://127.0.0.1:9", "sign_url": web.sas}})
     assert not all(one.ok for one in examine(silent, Secrets(), connect=True))
     files = ImagerySettings.parse({"source": "files"})
     assert not examine(files, Secrets())[0].ok

@@ -42,6 +42,7 @@ class WebServer:
         self.search_fault: Callable[[int], int | None] = lambda number: None
         self.signed = False
         self.tokens: list[str] = []
+        self.token_status = 200
         self.seen: Counter[str] = Counter()
         self.searches: list[dict[str, Any]] = []
         self.bytes_sent = 0
@@ -162,6 +163,8 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
             self._raster(parts.path, parts.query, number)
 
         def _token(self) -> None:
+            if server.token_status != 200:
+                return self._send(b"{}", server.token_status)
             with server._lock:
                 server.tokens.append(f"sig=canary-signature-{len(server.tokens)}")
                 token = server.tokens[-1]

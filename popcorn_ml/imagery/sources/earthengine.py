@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -52,6 +52,10 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    HOW_ONLY: ClassVar[frozenset[str]] = frozenset(
+        {"mode", "parallel", "retries", "first_wait_s", "bucket", "prefix", "poll_s", "file_px",
+         "storage_url"}
+    )  # fmt: skip
 
     mode: Literal["tiles", "export"] = "tiles"
     cloud_mask: Literal["probability", "scl"] = "probability"

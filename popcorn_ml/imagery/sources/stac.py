@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,6 +61,9 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    HOW_ONLY: ClassVar[frozenset[str]] = frozenset(
+        {"pool", "retries", "first_wait_s", "timeout_s", "sign_url"}
+    )
 
     profile: Literal["planetary-computer", "earth-search", "local"] = "planetary-computer"
     s1_profile: Literal["planetary-computer", "local"] | None = None
