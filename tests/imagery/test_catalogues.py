@@ -233,6 +233,7 @@ def test_random_errors_and_truncated_assets(
     lost = {(one["scene"], one["asset"]) for one in report.lost}
     truncated = {(Path(p).parent.name, Path(p).stem) for p in short}
     assert lost <= truncated  # no server error cost a pixel
+    assert len(report.lost) == len(lost)  # each said once, not once a tile
     told = {scene for scene, _ in truncated} - set(report.duplicates)
     assert lost or not told
     whole = raster.read(from_disk / "s2" / "composite.tif")
