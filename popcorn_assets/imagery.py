@@ -61,7 +61,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             making.source(boundary)
         making.parameter(
             grid=grid.as_dict(),
-            imagery=country.imagery.as_dict(),
+            imagery=imagery.chosen(country).pixel_identity(),
             source=imagery.fingerprint(settings),
             period=[period.start.isoformat(), period.end.isoformat()],
         )

@@ -34,7 +34,7 @@ REUSE_TAG = "popcorn/reuse"
 
 PROGRESS_SECONDS = 5.0
 
-_LIBRARIES = ("dagster", "torch", "numpy", "rasterio", "duckdb", "geopandas", "odc-stac")
+_LIBRARIES = ("dagster", "torch", "numpy", "scipy", "rasterio", "pyproj", "duckdb", "geopandas")
 
 
 @dataclass

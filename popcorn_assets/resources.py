@@ -58,10 +58,13 @@ class ImageryResource(dg.ConfigurableResource):
     earthengine_key_file: str = ""
     planetary_computer_key: str = ""
 
+    def chosen(self, country: Country) -> ImagerySettings:
+        """The country's imagery settings with this run's source, paths as its file has them."""
+        return country.imagery.using(self.source) if self.source else country.imagery
+
     def settings_of(self, country: Country) -> ImagerySettings:
-        """The country's imagery settings, its relative paths taken from the store's root."""
-        settings = country.imagery.rooted(data_root())
-        return settings.using(self.source) if self.source else settings
+        """The same with relative paths taken from the store's root."""
+        return self.chosen(country).rooted(data_root())
 
     def secrets(self) -> Secrets:
         """Credentials, never part of a manifest."""
@@ -89,9 +92,9 @@ def imagery_resource() -> ImageryResource:
         return dg.EnvVar(name) if os.environ.get(name) else ""
 
     return ImageryResource(
-        earthengine_project=setting("EARTHENGINE_PROJECT"),
-        earthengine_key_file=setting("EARTHENGINE_KEY_FILE"),
-        planetary_computer_key=setting("PC_SDK_SUBSCRIPTION_KEY"),
+        earthengine_project=setting("POPCORN_EARTHENGINE_PROJECT"),
+        earthengine_key_file=setting("POPCORN_EARTHENGINE_KEY_FILE"),
+        planetary_computer_key=setting("POPCORN_PLANETARY_COMPUTER_KEY"),
     )
 
 

@@ -6,6 +6,10 @@ from dataclasses import asdict, dataclass
 
 from popcorn_ml.grid import Grid
 
+TRAINING_SEEDS_FROM = 1_000_000
+"""Seeds of the places that an extractor is pre-trained on; countries stay below, so that no place
+is ever both."""
+
 MARGIN_PX = 32
 """How far the simulated place reaches beyond the country on every side, in pixels of 10 m."""
 
@@ -16,7 +20,8 @@ class CountrySpec:
 
     Attributes:
         code: names the country in identifiers.
-        seed: of everything drawn; two countries with one seed and size are the same.
+        seed: of everything drawn, below `TRAINING_SEEDS_FROM`; two countries with one seed and
+            size are the same.
         crs: a metric CRS (UTM) for the country's grid and for its scenes.
         utm_zone: the zone of `crs`, as the tile identifiers write it ("36M").
         west, north: outer corner of the first pixel in metres, multiples of 100 m.
@@ -47,6 +52,8 @@ class CountrySpec:
     s1_passes: int = 4
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < TRAINING_SEEDS_FROM:
+            raise ValueError(f"seed {self.seed} is not in 0..{TRAINING_SEEDS_FROM - 1}")
         for name in ("west", "north"):
             if getattr(self, name) % 100:
                 raise ValueError(f"{name} = {getattr(self, name)} is not a multiple of 100 m")

@@ -15,15 +15,14 @@ import numpy as np
 from popcorn_ml import sentinel
 from popcorn_ml.sentinel import Season
 from popcorn_ml.simulate import optics, radar
-from popcorn_ml.simulate.spec import CountrySpec
+from popcorn_ml.simulate.spec import TRAINING_SEEDS_FROM, CountrySpec
 from popcorn_ml.simulate.world import LOOK_AXIS, Surface, World, make_world, surface
 
 BUILT_SHARE = 0.1
 """A pixel is labelled built-up when buildings cover at least this share of it: 10 m2, so that the
 hut of a homestead is found although it fills no pixel and often straddles four."""
 
-FIRST_SEED = 1_000_000
-"""Training places draw from here on; countries stay below, so that no place is ever both."""
+FIRST_SEED = TRAINING_SEEDS_FROM
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,6 @@ def make_place(number: int, side_px: int) -> LabelledPlace:
         side_px: rows and columns.
     """
     seed = FIRST_SEED + number
-    assert seed != CountrySpec().seed
     rng = np.random.default_rng([seed, 4])
     year = CountrySpec().base_year
     world = make_world(seed, (side_px, side_px), year, float(rng.uniform(0.05, 0.6)))

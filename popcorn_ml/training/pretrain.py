@@ -54,6 +54,12 @@ class PretrainSpec:
     steps: int = 500
     learning_rate: float = 6e-3
 
+    def __post_init__(self) -> None:
+        if not 0 < self.places <= HELD_OUT_FROM:
+            raise ValueError(f"places = {self.places} is not in 1..{HELD_OUT_FROM}")
+        if self.crop_px % 4 or not 0 < self.crop_px <= self.place_px:
+            raise ValueError(f"crop_px = {self.crop_px} is no multiple of 4 up to {self.place_px}")
+
 
 @dataclass(frozen=True)
 class Score:
