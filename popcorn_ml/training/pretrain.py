@@ -189,32 +189,31 @@ def card(spec: PretrainSpec, made: Pretrained, commit: str | None) -> dict[str, 
 
 
 def _commit() -> str | None:
-    """The commit of the code that runs, where it is a checkout; with "+" if it was changed."""
+    """The commit of the code that runs, where it is a checkout.
+
+    With "+" if a module that the result depends on was changed since.
+    """
     import subprocess
 
-    here = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
+    folders = {
+        "simulate": ("spec", "terrain", "settlements", "world", "optics", "radar"),
+        "model": ("unet", "popcorn", "canvas"),
+        "training": ("pretrain",),
+    }
+    modules = [f"{folder}/{name}.py" for folder, names in folders.items() for name in names]
+
+    def git(*words: str) -> str:
+        made = subprocess.run(
+            ["git", *words], cwd=package, capture_output=True, text=True, check=True
+        )
+        return made.stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [
-                "git",
-                "status",
-                "--porcelain",
-                "--",
-                here.parent / "simulate",
-                here,
-                here.parent / "model",
-            ],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        changed = git("status", "--porcelain", "--", *modules, "simulate/training_places.py")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return commit + ("+" if changed else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
