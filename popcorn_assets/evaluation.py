@@ -17,7 +17,8 @@ from popcorn_assets.resources import (
     WarehouseResource,
 )
 from popcorn_assets.show import PICTURE
-from popcorn_assets.store import Version, write_json
+from popcorn_assets.store import Version
+from popcorn_ml.files import write_json
 from popcorn_ml.grid import Grid
 
 GROUP = "evaluation"

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets.paths import data_root
-from popcorn_assets.store import write_json
+from popcorn_ml.files import write_json
 
 
 class JsonIOManager(dg.ConfigurableIOManager):

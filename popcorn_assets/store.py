@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_ml.errors import StoreError
-from popcorn_ml.raster import sync
+from popcorn_ml.files import sync, write_bytes, write_json
 
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
@@ -185,13 +185,13 @@ class Store:
         version = version_of(files)
         manifest = {**manifest, "version": version, "files": files}
         folder, target = self.folder(address), self.folder(address) / version
-        write_json(draft / MANIFEST, manifest)
+        write_json(draft / MANIFEST, manifest, sort_keys=True)
         for path in sorted(draft.rglob("*")):
             sync(path)
         sync(draft)
         with _locked(folder / ".publishing.lock"):  # two runs of one partition take turns
             if (target / MANIFEST).is_file() and digests(target) == files:
-                write_json(target / MANIFEST, manifest)
+                write_json(target / MANIFEST, manifest, sort_keys=True)
             else:
                 if target.exists():  # the same contents once, damaged since
                     aside = folder / f".draft-{uuid.uuid4().hex}"
@@ -199,7 +199,7 @@ class Store:
                     shutil.rmtree(aside, ignore_errors=True)
                 os.replace(draft, target)
                 sync(folder)
-            write_text(folder / LATEST, version + "\n")
+            write_bytes(folder / LATEST, f"{version}\n".encode())
         return Version(address, version, target)
 
 
@@ -225,23 +225,6 @@ def sha256(path: str | Path) -> str:
     """Digest of a file's contents, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small file in one step that survives a power cut."""
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_text(text, "utf-8")
-        sync(draft)
-        os.replace(draft, path)
-        sync(path.parent)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one step; keys sorted, so that equal values are equal bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _lock_path(draft: Path) -> Path:

@@ -22,8 +22,9 @@ from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE, markdown_image
-from popcorn_assets.store import Version, write_json
+from popcorn_assets.store import Version
 from popcorn_ml.errors import StoreError
+from popcorn_ml.files import write_json
 from popcorn_ml.sentinel import Season
 
 GROUP = "training"

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import GridMismatch, RasterError
+from popcorn_ml.files import sync
 from popcorn_ml.grid import Grid, Window
 
 if TYPE_CHECKING:
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
 BLOCK_PX = 256
 GRID_TOLERANCE_PX = 1e-3
 """How far a raster's corner may lie from the grid's, in pixels, to count as the same."""
+
+
+CACHE_BYTES = 128 << 20
+"""GDAL's block cache; its own default, a share of the machine's memory, grows with a country."""
+
+
+@contextmanager
+def bounded_cache() -> Iterator[None]:
+    """Keep GDAL's block cache small while rasters are read and written."""
+    import rasterio
+
+    # rasterio hands a number to GDAL as bytes, though GDAL's option of that name counts in MB
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+        yield
 
 
 @contextmanager
@@ -359,12 +374,3 @@ def write(
     """Write a whole array as a COG; `options` as for `CogWriter`."""
     with CogWriter(path, grid, bands, str(values.dtype), nodata, **options) as out:
         out.write(values)
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,14 +7,12 @@ blocks is decided in the modules that this one ties together.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.census import geometry, join, projection, readers, validate
-from popcorn_ml.census.atomic import replacing
 from popcorn_ml.census.files import Files, Source
 from popcorn_ml.census.findings import (
     COUNT_CHECKS,
@@ -36,7 +34,9 @@ from popcorn_ml.census.units import (
     write_units,
 )
 from popcorn_ml.errors import CensusError
+from popcorn_ml.files import replacing, write_json
 from popcorn_ml.grid import Grid
+from popcorn_ml.raster import bounded_cache
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 PARTLY_OFF_GRID = 0.99
-GDAL_CACHE_MB = 256
-"""GDAL keeps a share of all memory otherwise; rasters are read and written in order here."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,6 @@ def prepare_units(
             not raise; they are in the checks.
     """
     import pandas as pd
-    import rasterio
 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -136,7 +133,7 @@ def prepare_units(
     findings: list[Finding] = []
     frames, rasters, tables, sources = [], {}, {}, []
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
-    with Files(base_dir) as files, rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_MB):
+    with Files(base_dir) as files, bounded_cache():
         for k, (name, level) in enumerate(settings.levels.items()):
             found, frame, own = _units_of_level(
                 name, level, files, grid, box, out_dir, (country, year),
@@ -153,8 +150,8 @@ def prepare_units(
             rows["geometry_wkb"] = frame.geometry.to_wkb()
             frames.append(pd.DataFrame(rows.drop(columns="geometry")))
     sources = _distinct(sources)
-    _write_json(out_dir / "coverage.json", coverage)
-    _write_json(out_dir / "sources.json", [asdict(s) for s in sources])
+    write_json(out_dir / "coverage.json", coverage)
+    write_json(out_dir / "sources.json", [asdict(s) for s in sources])
     units = pd.concat(frames, ignore_index=True)
     units["crs"] = geometry.LON_LAT
     checks = results(UNIT_CHECKS, findings)
@@ -404,7 +401,7 @@ def prepare_counts(
                     remedy="see the checks: " + "; ".join(f.message for f in found)[:2000],
                 )
             paths[name] = out_dir / f"counts_{name}.json"
-            _write_json(paths[name], entries)
+            write_json(paths[name], entries)
             findings += of_level(found, name)
             sources += own
             hashes = {Path(s.file).name: s for s in own}
@@ -433,8 +430,8 @@ def prepare_counts(
     findings += validate.levels_agree(sums, train)
     findings += validate.levels_separate(tables, settings)
     sources = _distinct(sources)
-    _write_json(out_dir / "coverage.json", coverage)
-    _write_json(out_dir / "sources.json", [asdict(s) for s in sources])
+    write_json(out_dir / "coverage.json", coverage)
+    write_json(out_dir / "sources.json", [asdict(s) for s in sources])
     return CountsReport(
         country,
         year,
@@ -683,8 +680,3 @@ def _count_coverage(
 
 def _distinct(sources: Iterable[Source]) -> list[Source]:
     return sorted(dict.fromkeys(sources), key=lambda s: (s.file, s.sha256))
-
-
-def _write_json(path: Path, value: object) -> None:
-    with replacing(path) as draft:
-        draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", "utf-8")

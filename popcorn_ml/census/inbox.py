@@ -26,8 +26,8 @@ from popcorn_ml.census.findings import CheckResult
 from popcorn_ml.census.settings import CensusSettings, FileSettings
 from popcorn_ml.census.tables import sha256
 from popcorn_ml.errors import CensusError, PopcornError
+from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.grid import Grid
-from popcorn_ml.raster import sync
 
 if TYPE_CHECKING:
     from popcorn_ml.warehouse import Warehouse
@@ -320,13 +320,8 @@ def _store(staged: Path, accepted_dir: Path, relative: str) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         if not kept.exists():
             os.link(target, kept)  # so that there is no moment without the file
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=target.parent)
-    os.close(handle)
-    shutil.copyfile(staged, name)
-    sync(Path(name))
-    os.chmod(name, 0o644)
-    os.replace(name, target)
-    sync(target.parent)
+    with replacing(target) as draft:
+        shutil.copyfile(staged, draft)
     return target
 
 
@@ -351,12 +346,7 @@ def _reject(file: Path, inbox_dir: Path, out: Received, reason: str) -> Received
     mark = out.sha256[:8] or f"{time.time_ns():x}"
     target = folder / f"{stem}-{mark}{suffix}"
     report = folder / f"{stem}-{mark}{suffix}.report.txt"
-    text = report_text(out, reason)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=folder)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(name, 0o644)
-    os.replace(name, report)
+    write_bytes(report, report_text(out, reason).encode())
     os.replace(file, target)
     return replace(out, stored=(target,), report=report, message=reason)
 

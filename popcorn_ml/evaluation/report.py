@@ -99,7 +99,7 @@ def evaluate(
         CensusError: counts missing, negative or not one a unit.
     """
     from popcorn_ml import raster
-    from popcorn_ml.mapping.files import bounded_cache
+    from popcorn_ml.raster import bounded_cache
 
     scored_units, scored_people = units, np.asarray(people, np.float64)
     if fine_units is not None:
@@ -262,7 +262,7 @@ def scatter_png(evaluation: Evaluation) -> bytes:
 
 def write_report(evaluation: Evaluation, out: Path) -> None:
     """Write `evaluation.json`, and `scatter.png` where there was a true raster."""
-    from popcorn_ml.mapping.files import write_bytes, write_json
+    from popcorn_ml.files import write_bytes, write_json
 
     if evaluation.histograms:
         write_bytes(out / "scatter.png", scatter_png(evaluation))

@@ -54,9 +54,6 @@ __all__ = ["FillReport", "SeasonReport", "build_season", "fill_gaps", "tiles_ins
 NOT_ASKED_FOR = 65535
 """In clear_count.tif: the pixel lies in a tile outside the country's boundary."""
 
-CACHE_MB = 128
-"""GDAL's block cache while composites are written; its default grows with the machine's memory."""
-
 Progress = Callable[[int, int], None]
 
 
@@ -145,7 +142,7 @@ def build_season(
         ImageryError: no scene at all, more lost than `max_lost_share`, or the source refuses.
         RasterError: a file of the `files` source is unreadable or on another grid.
     """
-    import rasterio
+    from popcorn_ml.raster import bounded_cache
 
     began = time.monotonic()
     orbit = settings.s1_orbit if sensor == "s1" else None
@@ -158,7 +155,7 @@ def build_season(
         main, other = _scene_lists(source, request, settings, scratch)
         if not main.scenes and not (other and other.scenes):
             raise _nothing_found(request, settings, main)
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with bounded_cache():
             resumed = _fetch(source, request, main, other, wanted, scratch, progress)
             report = SeasonReport(
                 sensor=sensor,

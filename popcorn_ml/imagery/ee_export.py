@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import ImageryError
+from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.ee_client import pixel_grid
 from popcorn_ml.imagery.secrets import Secrets, scrub
@@ -177,9 +177,7 @@ def _started(
         if not same:
             raise
         operation = same[0]
-    draft = note.with_suffix(".partial")
-    draft.write_text(operation["name"], "utf-8")
-    os.replace(draft, note)
+    write_bytes(note, operation["name"].encode())
     return operation
 
 
@@ -200,9 +198,8 @@ def _download(settings: Settings, secrets: Secrets, prefix: str, folder: Path) -
         for blob in bucket_client.list_blobs(settings.bucket, prefix=prefix):
             file = folder / Path(blob.name).name
             if not (file.exists() and file.stat().st_size == blob.size):
-                draft = file.with_name(f".{file.name}.partial")
-                blob.download_to_filename(str(draft), checksum="crc32c")
-                os.replace(draft, file)
+                with replacing(file) as draft:
+                    blob.download_to_filename(str(draft), checksum="crc32c")
             files.append(file)
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
         raise ImageryError(

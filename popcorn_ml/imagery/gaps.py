@@ -31,6 +31,7 @@ import numpy as np
 from popcorn_ml.errors import RasterError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.source import FLOAT_ENCODING, STANDARD_ENCODING, Encoding
+from popcorn_ml.raster import bounded_cache
 from popcorn_ml.sentinel import BANDS, SEASONS, Season, Sensor
 
 if TYPE_CHECKING:
@@ -92,7 +93,6 @@ def fill_gaps(
     Raises:
         RasterError: a season is missing, unreadable, or on another grid.
     """
-    import rasterio
 
     from popcorn_ml.raster import CogWriter, check
 
@@ -110,7 +110,7 @@ def fill_gaps(
     tiles = list(grid.tiles(settings.tile_px, rules.nearest_px))
     inside = 0
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=128))
+        stack.enter_context(bounded_cache())
         writers = {
             season: stack.enter_context(
                 CogWriter(

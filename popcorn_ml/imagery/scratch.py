@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from popcorn_ml.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,13 +87,5 @@ class Scratch:
         return self.folder / f"tile_{index:06d}.npz"
 
     def _write(self, name: str, fill: Any) -> None:
-        handle, draft = tempfile.mkstemp(prefix=".", suffix=".partial", dir=self.folder)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                fill(out)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(draft, self.folder / name)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        with replacing(self.folder / name) as draft, draft.open("wb") as out:
+            fill(out)

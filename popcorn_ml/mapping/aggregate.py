@@ -90,7 +90,7 @@ def aggregate_map(
         RasterError: a raster is unreadable.
     """
     from popcorn_ml import raster
-    from popcorn_ml.mapping.files import bounded_cache
+    from popcorn_ml.raster import bounded_cache
 
     for path in (population, members, *([] if factor is None else [factor])):
         raster.check(path, grid)

@@ -283,7 +283,8 @@ def adjust_map(
     from contextlib import ExitStack
 
     from popcorn_ml import raster
-    from popcorn_ml.mapping.files import bounded_cache, write_json
+    from popcorn_ml.files import write_json
+    from popcorn_ml.raster import bounded_cache
 
     for path in (population, builtup, units, *([] if spread is None else [spread])):
         raster.check(path, grid)

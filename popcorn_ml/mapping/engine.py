@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from popcorn_ml.errors import ConfigError
-from popcorn_ml.mapping.files import bounded_cache
 from popcorn_ml.parallel import Pool, in_order
+from popcorn_ml.raster import bounded_cache
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -361,7 +361,7 @@ def _predict(spec: MappingSpec, models: Sequence[OccupancyModel], tile: Tile) ->
 
 def predict_elsewhere(spec: MappingSpec, tile: Tile) -> TilePrediction:
     """One tile in a worker process, which keeps the members between its tiles."""
-    from popcorn_ml.mapping.files import bounded_cache
+    from popcorn_ml.raster import bounded_cache
 
     versions = tuple((str(path), _stamp(Path(path))) for path in spec.members)
     with one_thread_a_tile(), bounded_cache():

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from popcorn_ml.errors import WeightsError
+from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel
 
 PUBLISHED_COMMIT = "c7b0208924c5ac2d77d3cc48f3c6c8bd6add4f27"
@@ -212,7 +210,7 @@ def fetch_extractor(
     target = Path(target)
     if target.exists() and _sha256(target) == sha256:
         return target
-    with _appearing(target) as out:
+    with replacing(target) as draft, draft.open("wb") as out:
         digest, done = hashlib.sha256(), 0
         try:
             with urllib.request.urlopen(url, timeout=timeout_s) as answer:
@@ -455,15 +453,9 @@ def _save(
         "sha256": hashlib.sha256(content).hexdigest(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    write_atomic(path, content)
-    write_atomic(card_path, (json.dumps(full_card, indent=2, sort_keys=True) + "\n").encode())
+    write_bytes(path, content)
+    write_bytes(card_path, (json.dumps(full_card, indent=2, sort_keys=True) + "\n").encode())
     return path
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a small file under its name, whole or not at all."""
-    with _appearing(path) as out:
-        out.write(content)
 
 
 def _in_folder(target: str | Path, name: str) -> Path:
@@ -495,23 +487,3 @@ def _expect(where: str, size: int, digest: str, right_size: int, right_digest: s
             found=f"{size} bytes, sha256 {digest}",
             remedy="try again; a proxy may have answered with a page of its own",
         )
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Any]:
-    """A binary file that takes its name only when everything is written and on disk."""
-    from popcorn_ml.raster import sync
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    draft = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        draft.chmod(0o644)
-        os.replace(draft, target)
-        sync(target.parent)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from popcorn_ml import raster
+from popcorn_ml.files import sync
 from popcorn_ml.grid import Grid
 from popcorn_ml.simulate.spec import CountrySpec
 from popcorn_ml.simulate.terrain import smooth_noise
@@ -221,8 +222,8 @@ class _replacing:
 
         try:
             if kind is None:
-                raster.sync(self.draft)
+                sync(self.draft)
                 os.replace(self.draft, self.path)
-                raster.sync(self.path.parent)
+                sync(self.path.parent)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)

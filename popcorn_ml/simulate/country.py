@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_ml import raster
+from popcorn_ml.files import write_json
 from popcorn_ml.simulate import census, world
 from popcorn_ml.simulate.scenes import Acquisition, acquisitions, write_acquisition
 from popcorn_ml.simulate.spec import MARGIN_PX, CountrySpec
@@ -115,7 +114,7 @@ def write_country(
 
 def _write(out_dir, spec, years, key, progress, workers) -> dict[str, Any]:
     (out_dir / MANIFEST).unlink(missing_ok=True)
-    _save_json(out_dir / MANIFEST, {"key": key, "years": [], "files": {}, "complete": False})
+    write_json(out_dir / MANIFEST, {"key": key, "years": [], "files": {}, "complete": False})
     place = world.make_world(spec.seed, spec.place_grid.shape, spec.base_year, spec.urban_share)
     inner = (slice(MARGIN_PX, -MARGIN_PX),) * 2
     levels = census.make_units(spec, world.people(place, spec.base_year)[inner])
@@ -133,7 +132,7 @@ def _write(out_dir, spec, years, key, progress, workers) -> dict[str, Any]:
         if not truth.exists():
             census.write_truth(truth, people, spec.grid, year)
     items = _write_scenes(out_dir, spec, place, years, progress, workers)
-    _save_json(out_dir / ITEMS, {"type": "FeatureCollection", "features": items})
+    write_json(out_dir / ITEMS, {"type": "FeatureCollection", "features": items})
     collections = [item["collection"] for item in items]
     manifest = {
         "key": key,
@@ -145,7 +144,7 @@ def _write(out_dir, spec, years, key, progress, workers) -> dict[str, Any]:
         "files": _sizes(out_dir, items),
         "complete": True,
     }
-    _save_json(out_dir / MANIFEST, manifest)
+    write_json(out_dir / MANIFEST, manifest)
     return json.loads(json.dumps(manifest))
 
 
@@ -198,11 +197,3 @@ def _read_manifest(out_dir: Path) -> dict[str, Any] | None:
         return json.loads((out_dir / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _save_json(path: Path, content: dict[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    raster.sync(draft)
-    os.replace(draft, path)
-    raster.sync(path.parent)

@@ -30,9 +30,9 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 
 from popcorn_ml.errors import ConfigError, TrainingError
+from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.model.popcorn import OccupancyModel, from_extractor
-from popcorn_ml.model.weights import OCCUPANCY_FILE, load_extractor, save_occupancy, write_atomic
-from popcorn_ml.raster import sync
+from popcorn_ml.model.weights import OCCUPANCY_FILE, load_extractor, save_occupancy
 from popcorn_ml.training.augment import Draw, draw, epoch_order
 from popcorn_ml.training.loss import LOSS_SCALE, Piece, UnitLoss, unit_loss
 from popcorn_ml.training.samples import Samples
@@ -346,12 +346,8 @@ class _Member(LightningModule):
     def _save_state(self) -> None:
         """Everything that the next epoch needs, under its name only when it is on disk."""
         state = Path(self.spec.work) / STATE_FILE
-        state.parent.mkdir(parents=True, exist_ok=True)
-        draft = state.with_name(f".{state.name}.partial")
-        self.trainer.save_checkpoint(draft)
-        sync(draft)
-        os.replace(draft, state)
-        sync(state.parent)
+        with replacing(state) as draft:
+            self.trainer.save_checkpoint(draft)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["popcorn"] = {
@@ -476,8 +472,8 @@ def _write(
     """The member's folder; the card, written last, says that it is whole."""
     out = Path(spec.out)
     chosen = member.history[member.best_epoch - 1]
-    write_atomic(out / HISTORY_FILE, _json(member.history))
-    write_atomic(
+    write_bytes(out / HISTORY_FILE, _json(member.history))
+    write_bytes(
         out / UNITS_FILE,
         _json(
             {
@@ -490,7 +486,7 @@ def _write(
     )
     from popcorn_ml.training.figure import loss_figure
 
-    write_atomic(out / FIGURE_FILE, loss_figure(member.history, member.best_epoch))
+    write_bytes(out / FIGURE_FILE, loss_figure(member.history, member.best_epoch))
     model = OccupancyModel()
     assert member.best is not None
     model.load_state_dict(member.best)
