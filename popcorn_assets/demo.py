@@ -126,7 +126,10 @@ def asset_seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]
 
 
 def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
-    """Report demo runs whose process is gone as failed: the UI would show them running."""
+    """Report demo runs whose process is gone as failed, and give back the pool slots they hold.
+
+    The UI would show them running, and a later run would wait for their slots for ever.
+    """
     for run in instance.get_runs():
         owner = run.tags.get(OWNER_TAG, "")
         host, _, pid = owner.partition(":")
@@ -134,6 +137,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
             continue
         if not psutil.pid_exists(int(pid)):
             instance.report_run_failed(run, "the process of this run ended before the run did")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:

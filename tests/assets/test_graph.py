@@ -218,5 +218,9 @@ def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):
             status=dg.DagsterRunStatus.STARTED,
             tags={OWNER_TAG: f"{socket.gethostname()}:999999999", REUSE_TAG: "true"},
         )
+        slots = instance.event_log_storage
+        slots.claim_concurrency_slot("gpu", run.run_id, "train_member")
+        assert run.run_id in slots.get_concurrency_run_ids()
         end_abandoned_runs(instance)
+        assert run.run_id not in slots.get_concurrency_run_ids()
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
