@@ -14,6 +14,7 @@ import dagster as dg
 from dagster import DagsterEventType
 from dagster._core.events.log import EventLogEntry
 from rich.console import Console
+from rich.markup import escape
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration that keeps Dagster's own log off the terminal; the instance has it all."""
@@ -30,7 +31,7 @@ class RunPrinter:
         step = entry.step_key or ""
         if not entry.is_dagster_event:
             if int(entry.level) >= logging.INFO and step:
-                self._line(f"[dim]{'':>7}  {_title(step)}: {entry.user_message}[/dim]")
+                self._line(f"[dim]{'':>7}  {_title(step)}: {escape(entry.user_message)}[/dim]")
             return
         kind = entry.get_dagster_event().event_type
         if kind == DagsterEventType.STEP_START:
@@ -51,7 +52,7 @@ class RunPrinter:
 
 
 def _title(step: str) -> str:
-    return step.removeprefix("checkpoints.")
+    return escape(step.removeprefix("checkpoints."))  # [member_1600] is no markup
 
 
 @contextmanager

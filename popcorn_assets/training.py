@@ -34,6 +34,9 @@ DEPLOYED_FILE = "deployed.json"
 WEIGHTS = "occupancy.safetensors"
 CODE_VERSION = "1"
 
+TOLD = ("train_loss", "held_out_loss", "held_out_total_ratio", "seconds")
+"""Metrics of an epoch that are logged; all of them are in the member's history.json."""
+
 
 @dataclass(frozen=True)
 class CheckpointInputs:
@@ -127,8 +130,8 @@ def train_member(context: dg.OpExecutionContext, plan: dict) -> dict:
     spec = TrainingSpec.from_json(json.dumps(plan["spec"]))
 
     def report(done: int, total: int, metrics: dict[str, float]) -> None:
-        figures = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        context.log.info(f"epoch {done} of {total}: {figures}")
+        told = [f"{name.replace('_', ' ')} {metrics[name]:.4g}" for name in TOLD if name in metrics]
+        context.log.info(f"epoch {done} of {total}: {', '.join(told)}")
 
     trained = train(spec, report)
     context.add_output_metadata(
