@@ -16,7 +16,7 @@ ui: install ## Dagster's web interface and daemon, on this machine only
 	$(BIN)/popcorn ui
 
 test: install ## The whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install ## Style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -29,7 +29,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "Installing into $(VENV), once: a few minutes"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@

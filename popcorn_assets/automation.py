@@ -1,5 +1,6 @@
 """Jobs and sensors: what an operator starts as a whole, and what starts by itself."""
 
+import time
 from collections.abc import Iterator
 
 import dagster as dg
@@ -9,6 +10,7 @@ from popcorn_assets.country import country_codes, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import WarehouseResource
+from popcorn_ml.errors import PopcornError
 
 COUNTRY_YEAR_JOB = "country_year"
 REFRESH_JOB = "refresh"
@@ -51,6 +53,7 @@ jobs = [country_year, refresh, train, census]
 @dg.sensor(
     job=census,
     minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
     description="Takes in census files put into data/inbox/<country>/: a good one takes its place "
     "and its partitions are made again, a bad one moves to rejected/ with a report beside it.",
 )
@@ -60,33 +63,41 @@ def census_inbox(
     from popcorn_ml.census.inbox import receive, waiting
     from popcorn_ml.warehouse import Warehouse
 
-    seen = 0
+    seen, requests = 0, []
     for code in country_codes():
         inbox = data_root() / "inbox" / code
         for path in waiting(inbox):
             seen += 1
-            country = load_country(code)
-            accepted_folder, *others = census_folders(code)
-            received = receive(
-                path,
-                code,
-                country.census,
-                country.pixel_grid(),
-                inbox,
-                accepted_folder,
-                others,
-                Warehouse(warehouse.file()),
-            )
+            try:
+                country = load_country(code)
+                accepted_folder, *others = census_folders(code)
+                received = receive(
+                    path,
+                    code,
+                    country.census,
+                    country.pixel_grid(),
+                    inbox,
+                    accepted_folder,
+                    others,
+                    Warehouse(warehouse.file()),
+                )
+            except PopcornError as error:  # the others' files must not wait for this one
+                context.log.error(f"{path} stays where it is: {error}")
+                continue
             if not received.accepted:
                 context.log.error(f"{path.name} was rejected: see {received.report}")
                 continue
             context.log.info(f"{path.name} was accepted. {received.message}")
-            for year in _years_to_make(context.instance, code, received.years):
-                yield dg.RunRequest(
-                    run_key=f"{code}|{year}|{received.sha256}",
+            requests += [
+                dg.RunRequest(
+                    # The same file may come again after another one: each receipt counts.
+                    run_key=f"{code}|{year}|{received.sha256}|{time.time_ns()}",
                     partition_key=partition_key(code, year),
                     tags={"popcorn/inbox": path.name},
                 )
+                for year in _years_to_make(context.instance, code, received.years)
+            ]
+    yield from requests
     if not seen:
         yield dg.SkipReason(f"nothing waits in {data_root() / 'inbox'}")
 
@@ -94,7 +105,10 @@ def census_inbox(
 def _years_to_make(
     instance: dg.DagsterInstance, country: str, counted: tuple[int, ...]
 ) -> list[int]:
-    """Years whose counts a file changes: those it counts, and those projected from it already."""
+    """Years whose counts a file changes: those it counts, and all that were made before.
+
+    Between two censuses, and before the first, years are projected from the ones around them.
+    """
     possible = {
         int(key.keys_by_dimension["year"])
         for key in COUNTRY_YEAR.get_partition_keys()
@@ -105,8 +119,7 @@ def _years_to_make(
         for key in instance.get_materialized_partitions(dg.AssetKey(COUNTS))
         if key.partition("|")[0] == country
     }
-    projected = {year for year in made if counted and year >= min(counted)}
-    return sorted((possible & set(counted)) | projected)
+    return sorted((possible & set(counted)) | made)
 
 
 sensors = [census_inbox]

@@ -10,16 +10,17 @@ import dagster as dg
 
 import popcorn_ml
 from popcorn_assets.country import Country, load_country
-from popcorn_assets.imagery import composites_by_season
-from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.imagery import FILLED, composites_by_season
+from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import published_weights
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import raster_summary, save_picture
-from popcorn_assets.store import Address
+from popcorn_assets.store import Address, Version
 from popcorn_ml.errors import StoreError, WeightsError
 
 GROUP = "builtup"
+CODE = code_digest("model", "mapping")
 GPU_POOL = "gpu"
 EXTRACTOR = "builtup_extractor"
 BUILTUP = "builtup_score.tif"
@@ -29,7 +30,7 @@ DEMO_EXTRACTOR = (
 )
 
 
-@dg.asset(name=EXTRACTOR, group_name=GROUP, kinds={"pytorch"}, code_version="1")
+@dg.asset(name=EXTRACTOR, group_name=GROUP, kinds={"pytorch"}, code_version=CODE)
 def builtup_extractor(
     context: dg.AssetExecutionContext, store: StoreResource
 ) -> dg.MaterializeResult:
@@ -37,7 +38,7 @@ def builtup_extractor(
     demo country's own. A country's file says which it uses."""
     from popcorn_ml.model.weights import import_extractor, read_card
 
-    making = Making(context, store.open(), EXTRACTOR, code_version="1", partitioned=False)
+    making = Making(context, store.open(), EXTRACTOR, code_version=CODE, partitioned=False)
     available = {"demo": DEMO_EXTRACTOR}
     if published_weights().is_file():
         available["published"] = published_weights()
@@ -82,7 +83,7 @@ def extractor_file(making: Making, country: Country) -> Path:
     group_name=GROUP,
     pool=GPU_POOL,
     kinds={"cog", "pytorch"},
-    code_version="1",
+    code_version=CODE,
 )
 def builtup_area(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
@@ -91,7 +92,7 @@ def builtup_area(
     from popcorn_ml.mapping.builtup import map_builtup
     from popcorn_ml.model.weights import load_extractor
 
-    making = Making(context, store.open(), "builtup_area", code_version="1")
+    making = Making(context, store.open(), "builtup_area", code_version=CODE)
     country = load_country(making.country)
     grid = country.pixel_grid()
     composites = composites_by_season(making)
@@ -115,6 +116,26 @@ def builtup_area(
         )
 
     return making.publish(make)
+
+
+def builtup_of_composites(making: Making) -> Version:
+    """The built-up score, noted as an input, if it was made from the current composites.
+
+    Raises:
+        StoreError: it was made from others.
+    """
+    score = making.input("builtup_area")
+    for entry in score.manifest()["inputs"]:
+        current = making.store.find(Address(entry["asset"], making.country, making.year))
+        if entry["asset"] in FILLED and (current is None or current.version != entry["version"]):
+            raise StoreError(
+                "the built-up score was made from other composites than the current ones",
+                where=score.path,
+                expected=f"{entry['asset']} version {current.version if current else 'none'}",
+                found=entry["version"],
+                remedy=f"materialise {score.address} again",
+            )
+    return score
 
 
 assets: list[dg.AssetsDefinition] = [builtup_extractor, builtup_area]

@@ -10,15 +10,16 @@ from pathlib import Path
 import dagster as dg
 
 from popcorn_assets.country import Country, load_country
-from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource, WarehouseResource
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
-from popcorn_ml.errors import CensusError
+from popcorn_ml.errors import CensusError, StoreError
 
 GROUP = "census"
+CODE = code_digest("census")
 POOL = "duckdb"
 UNITS = "census_units"
 COUNTS = "census_counts"
@@ -46,7 +47,7 @@ def census_files(country: Country) -> list[Path]:
     group_name=GROUP,
     pool=POOL,
     kinds={"duckdb", "cog"},
-    code_version="1",
+    code_version=CODE,
     check_specs=check_specs(UNITS, UNIT_CHECKS),
 )
 def census_units(
@@ -56,7 +57,7 @@ def census_units(
     from popcorn_ml.census.build import prepare_units
     from popcorn_ml.warehouse import Warehouse
 
-    making = Making(context, store.open(), UNITS, code_version="1")
+    making = Making(context, store.open(), UNITS, code_version=CODE)
     country = load_country(making.country)
     grid = country.pixel_grid()
     tables = Warehouse(warehouse.file())
@@ -99,7 +100,7 @@ def census_units(
     group_name=GROUP,
     pool=POOL,
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE,
     check_specs=check_specs(COUNTS, COUNT_CHECKS),
 )
 def census_counts(
@@ -109,7 +110,7 @@ def census_counts(
     from popcorn_ml.census.build import prepare_counts
     from popcorn_ml.warehouse import Warehouse
 
-    making = Making(context, store.open(), COUNTS, code_version="1")
+    making = Making(context, store.open(), COUNTS, code_version=CODE)
     country = load_country(making.country)
     tables = Warehouse(warehouse.file())
     units = making.input(UNITS)
@@ -149,8 +150,22 @@ def units_raster(making: Making, level: str) -> Path:
 
 
 def counts_file(making: Making, level: str) -> Path:
-    """The JSON list of a level's counts, noted as an input."""
-    return making.input(COUNTS).file(f"counts_{level}.json")
+    """The JSON list of a level's counts, noted as an input with the units they number.
+
+    Raises:
+        StoreError: the counts were joined to other units than the current ones.
+    """
+    units, counts = making.input(UNITS), making.input(COUNTS)
+    joined = [e["version"] for e in counts.manifest()["inputs"] if e["asset"] == UNITS]
+    if joined != [units.version]:
+        raise StoreError(
+            "the counts were joined to other units than the current ones",
+            where=counts.path,
+            expected=f"{UNITS} version {units.version}",
+            found=", ".join(joined),
+            remedy=f"materialise {counts.address} again",
+        )
+    return counts.file(f"counts_{level}.json")
 
 
 def counts_by_number(

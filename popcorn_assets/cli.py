@@ -31,8 +31,9 @@ def enter_home() -> Path:
     """Make the home the working folder, as dagster.yaml's relative paths need it."""
     folder = home()
     os.environ[HOME_VARIABLE] = str(folder)
-    if os.environ.get("POPCORN_DATA"):
-        os.environ["POPCORN_DATA"] = str(Path(os.environ["POPCORN_DATA"]).absolute())
+    for name in ("POPCORN_DATA", "POPCORN_COUNTRIES", "POPCORN_EARTHENGINE_KEY_FILE"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).absolute())
     os.chdir(folder)
     return folder
 
@@ -66,6 +67,7 @@ def ui(port: int, host: str) -> None:
 @cli.command()
 def countries() -> None:
     """List the countries, and what is wrong with files that cannot be used."""
+    enter_home()
     from popcorn_assets.country import broken_countries, country_codes, load_country
 
     for code in country_codes():

@@ -223,7 +223,15 @@ def _try(code: str) -> Country | ConfigError:
 
 @lru_cache(maxsize=256)
 def _load(path: Path, _modified: int) -> Country:
-    text = path.read_text("utf-8")
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the country's file cannot be read",
+            where=path,
+            expected="a text file in UTF-8",
+            found=str(error),
+        ) from error
     try:
         data = yaml.safe_load(text)
         nodes = yaml.compose(text, Loader=yaml.SafeLoader)

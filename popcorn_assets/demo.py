@@ -19,6 +19,7 @@ import dagster as dg
 import psutil
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -65,7 +66,7 @@ def run_demo(spec: CountrySpec | None = None) -> int:
         console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
         run_id = str(uuid.uuid4())
         if not execute(instance, job, year, run_id, console):
-            console.print(f"[red]The run failed.[/red] {failure_text(instance, run_id)}")
+            console.print(f"[red]The run failed.[/red] {escape(failure_text(instance, run_id))}")
             console.print(f"Its log: make ui, then Runs, then {run_id[:8]}")
             return 1
         for asset, spent in asset_seconds(instance, run_id).items():
@@ -133,7 +134,8 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
     for run in instance.get_runs():
         owner = run.tags.get(OWNER_TAG, "")
         host, _, pid = owner.partition(":")
-        if run.status in FINISHED_STATUSES or host != socket.gethostname():
+        copied = "dagster/parent_run_id" in run.tags  # re-executed in the UI, by another process
+        if run.status in FINISHED_STATUSES or host != socket.gethostname() or copied:
             continue
         if not psutil.pid_exists(int(pid)):
             instance.report_run_failed(run, "the process of this run ended before the run did")

@@ -7,7 +7,7 @@ import dagster as dg
 
 from popcorn_assets.census import counts_by_number, units_raster
 from popcorn_assets.country import load_country
-from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.maps import BUILTUP, MEMBERS, POPULATION, adjusted_map, population_map
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import data_root
@@ -22,6 +22,7 @@ from popcorn_ml.files import write_json
 from popcorn_ml.grid import Grid
 
 GROUP = "evaluation"
+CODE = code_digest("evaluation", "mapping", "census")
 METRICS = "metrics.json"
 
 
@@ -31,7 +32,7 @@ METRICS = "metrics.json"
     group_name=GROUP,
     pool="duckdb",
     kinds={"duckdb"},
-    code_version="1",
+    code_version=CODE,
 )
 def evaluation(
     context: dg.AssetExecutionContext,
@@ -42,14 +43,16 @@ def evaluation(
     """R2, MAE and RMSE of uniform and built-up disaggregation, the map and the adjusted map.
 
     Per hectare where the true population of every pixel is known (a simulated country), per unit
-    of the finest census level that training never saw.
+    of the last evaluation level in the country's file; a country without one is scored on the
+    training level, which the adjusted map and the baselines match by construction.
     """
     from popcorn_ml.evaluation.report import evaluate, scatter_png
     from popcorn_ml.warehouse import Warehouse
 
-    making = Making(context, store.open(), "evaluation", code_version="1")
+    making = Making(context, store.open(), "evaluation", code_version=CODE)
     country = load_country(making.country)
-    predicted, adjusted = making.input("population_map"), making.input("adjusted_map")
+    adjusted = making.input("adjusted_map")
+    predicted = making.input_of(adjusted, "population_map")
     units, people = counts_by_number(making, country.census.train_level)
     finest, fine_units, fine_people = country.census.train_level, None, None
     if country.census.evaluation_levels:
@@ -61,8 +64,8 @@ def evaluation(
         truth = data_root() / country.evaluation.truth.format(year=making.year)
         truth = making.source(truth)
 
-    levels = country.census.levels
-    making.parameter(levels=list(levels))
+    rasters = {level: units_raster(making, level) for level in country.census.levels}
+    making.parameter(levels=list(rasters))
     tables = Warehouse(warehouse.file())
     making.reuse = making.reuse and tables.holds("evaluation", making.country, making.year)
 
@@ -91,8 +94,8 @@ def evaluation(
         tables.replace_evaluation(making.country, making.year, _metric_rows(rows, finest))
         sums = [
             row
-            for level in levels
-            for row in _unit_sums(making, level, predicted, adjusted, country.pixel_grid())
+            for level, raster in rasters.items()
+            for row in _unit_sums(raster, level, predicted, adjusted, country.pixel_grid())
         ]
         tables.replace_map_sums(making.country, making.year, sums)
         return Outcome({"metrics": rows, "totals": found.totals})
@@ -117,7 +120,7 @@ def _metric_rows(rows: list[dict[str, Any]], unit_level: str) -> list[dict[str, 
 
 
 def _unit_sums(
-    making: Making, level: str, predicted: Version, adjusted: Version, grid: Grid
+    units: Path, level: str, predicted: Version, adjusted: Version, grid: Grid
 ) -> list[dict[str, Any]]:
     """People of both maps in each unit of a level; the spread across members of the map's."""
     import numpy as np
@@ -127,7 +130,6 @@ def _unit_sums(
     from popcorn_ml.mapping.ensemble import spread_of
     from popcorn_ml.zones import raster_zone_sums
 
-    units = units_raster(making, level)
     table = pq.read_table(units.with_suffix(".parquet"), columns=["number", "id", "pixels"])
     with raster.opened(predicted.file(MEMBERS)) as members:
         bands = [(predicted.file(MEMBERS), band) for band in members.indexes]

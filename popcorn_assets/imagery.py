@@ -4,27 +4,31 @@ One factory makes the season assets, so that one season can be made again alone.
 comes about is popcorn_ml.imagery's business.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from popcorn_assets.country import load_country
-from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
 from popcorn_assets.show import check_specs, save_picture
-from popcorn_assets.store import Address
+from popcorn_assets.store import Address, Version
+from popcorn_ml.errors import ImageryError
 from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
 from popcorn_ml.pictures import Kind
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Season, Sensor, season_period
 
 GROUP = "imagery"
+CODE = code_digest("imagery")
 POOL = "imagery"
 
 SENSOR_NAMES: dict[Sensor, str] = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
 UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
 COMPOSITE = "composite.tif"
+FILLED = ("s1_composites", "s2_composites")
 LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
 
 
@@ -37,7 +41,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         group_name=GROUP,
         pool=POOL,
         kinds={"cog", sensor},
-        code_version="1",
+        code_version=CODE,
         description=f"{SENSOR_NAMES[sensor]} composite of {season}: per-pixel median of the clear "
         f"observations, {', '.join(BANDS[sensor])} in {UNITS[sensor]}, with their count.",
         check_specs=check_specs(f"{sensor}_{season}", SEASON_CHECKS),
@@ -51,7 +55,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         from popcorn_ml.imagery.build import build_season
         from popcorn_ml.imagery.checks import season_checks
 
-        making = Making(context, store.open(), f"{sensor}_{season}", code_version="1")
+        making = Making(context, store.open(), f"{sensor}_{season}", code_version=CODE)
         country = load_country(making.country)
         settings = imagery.settings_of(country)
         grid = country.pixel_grid()
@@ -65,6 +69,10 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             source=imagery.fingerprint(settings),
             period=[period.start.isoformat(), period.end.isoformat()],
         )
+
+        if period.end > datetime.now(UTC):
+            context.log.warning(f"{season} {making.year} is not over: scenes will still come in")
+            making.reuse = False
 
         def make(folder: Path) -> Outcome:
             report = build_season(
@@ -99,7 +107,7 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         partitions_def=COUNTRY_YEAR,
         group_name=GROUP,
         kinds={"cog", sensor},
-        code_version="1",
+        code_version=CODE,
         description=f"{SENSOR_NAMES[sensor]} composites of the four seasons, gaps filled by stated "
         "rules (neighbouring seasons, the other orbit, nearest pixel of the same band); what "
         "stays empty stays nodata. What the networks read.",
@@ -111,11 +119,13 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         from popcorn_ml.imagery.build import fill_gaps
         from popcorn_ml.imagery.checks import filled_checks
 
-        making = Making(context, store.open(), f"{sensor}_composites", code_version="1")
+        making = Making(context, store.open(), f"{sensor}_composites", code_version=CODE)
         country = load_country(making.country)
         settings = imagery.settings_of(country)
         grid = country.pixel_grid()
-        seasons = {season: making.input(f"{sensor}_{season}").path for season in SEASONS}
+        versions = {season: making.input(f"{sensor}_{season}") for season in SEASONS}
+        quantity = _one_provenance(list(versions.values()))
+        seasons = {season: version.path for season, version in versions.items()}
 
         making.parameter(grid=grid.as_dict(), gaps=settings.gaps.model_dump(mode="json"))
 
@@ -124,7 +134,7 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
                 sensor, seasons, grid, settings, folder, progress=making.progress("blocks")
             )
             save_picture(folder, folder / "summer.tif", LOOKS[sensor])
-            facts = report.as_dict()
+            facts = {**report.as_dict(), "provenance": quantity}
             shown = {
                 "pixels": facts["pixels_inside"],
                 "largest empty share": report.empty_share,
@@ -141,13 +151,35 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
     return composites
 
 
-def provenance(making: Making, country: str, year: int) -> dict[Sensor, dict[str, str]]:
-    """Provider, product and physical quantity of a country-year's imagery, by sensor."""
-    found: dict[Sensor, dict[str, str]] = {}
-    for sensor in SENSORS:
-        season = making.store.latest(Address(f"{sensor}_{SEASONS[0]}", country, year))
-        found[sensor] = season.manifest()["facts"]["provenance"]
-    return found
+def provenance(making: Making) -> dict[Sensor, dict[str, str]]:
+    """Provider, product and physical quantity of this country-year's composites, by sensor."""
+    return {
+        sensor: making.store.latest(
+            Address(f"{sensor}_composites", making.country, making.year)
+        ).manifest()["facts"]["provenance"]
+        for sensor in SENSORS
+    }
+
+
+def _one_provenance(seasons: list[Version]) -> dict[str, str]:
+    """What the four seasons have in common.
+
+    Raises:
+        ImageryError: they hold different physical quantities.
+    """
+    found = [season.manifest()["facts"]["provenance"] for season in seasons]
+    for key in ("backscatter", "level"):
+        if len({one.get(key) for one in found}) > 1:
+            raise ImageryError(
+                "the four seasons do not hold the same quantity",
+                where=str(seasons[0].path.parent),
+                found=", ".join(
+                    f"{season.address.asset}: {one.get(key)}"
+                    for season, one in zip(seasons, found, strict=True)
+                ),
+                remedy="materialise all four seasons from one source",
+            )
+    return found[0]
 
 
 def _shown(report: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import subprocess
 import time
@@ -24,6 +25,7 @@ from typing import Any
 
 import dagster as dg
 
+import popcorn_ml
 from popcorn_assets.partitions import country_and_year
 from popcorn_assets.show import PICTURE, as_check_result, as_metadata
 from popcorn_assets.store import Address, Store, Version, sha256
@@ -96,6 +98,9 @@ class Making:
             partitioned: False for an asset without partitions.
             files: the only files that matter; others may change without making this stale.
             version: a given version instead of the current one.
+
+        Raises:
+            StoreError: there is none, or it failed a check that blocks.
         """
         address = (
             Address(asset, country or self.country, year or self.year)
@@ -103,6 +108,15 @@ class Making:
             else Address(asset)
         )
         found = self.store.version(address, version) if version else self.store.latest(address)
+        failed = failed_checks(found)
+        if failed:
+            raise StoreError(
+                f"{address} did not pass its checks",
+                where=found.path,
+                expected="every check that blocks to pass",
+                found="; ".join(f"{check['name']}: {check['message']}" for check in failed)[:2000],
+                remedy=f"put right what they name and materialise {address} again",
+            )
         entry: dict[str, Any] = {
             "asset": asset,
             "country": address.country,
@@ -111,8 +125,19 @@ class Making:
         }
         if files is not None:
             entry["files"] = {name: sha256(found.file(name)) for name in sorted(files)}
-        self.inputs.append(entry)
+        if entry not in self.inputs:
+            self.inputs.append(entry)
         return found
+
+    def input_of(self, made: Version, asset: str) -> Version:
+        """The version of `asset` that `made` was made from, noted as an input.
+
+        What belongs together is read together, even when a newer version lies beside it.
+        """
+        for entry in made.manifest()["inputs"]:
+            if entry["asset"] == asset and entry["country"] == made.address.country:
+                return self.input(asset, version=entry["version"])
+        raise StoreError(f"{made.address} was not made from {asset}", where=made.path)
 
     def source(self, path: str | Path) -> Path:
         """A file from outside the store, noted with its digest.
@@ -168,12 +193,18 @@ class Making:
         inputs = [
             {**entry, "version": None} if "files" in entry else entry for entry in self.inputs
         ]
-        sources = sorted(s["sha256"] for s in self.sources)
+        sources = sorted([self._name(s["path"]), s["sha256"]] for s in self.sources)
         text = json.dumps(
             [str(self.address), inputs, sources, self.parameters, self.code_version],
             sort_keys=True,
         )
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _name(self, path: str) -> str:
+        """A source's name that does not depend on where the store is."""
+        if Path(path).is_relative_to(self.store.root):
+            return Path(path).relative_to(self.store.root).as_posix()
+        return Path(path).name
 
     def current(self) -> Version | None:
         """The stored version, if this run may reuse it and it was made by the same recipe."""
@@ -182,6 +213,8 @@ class Making:
         try:
             found = self.store.find(self.address)
             if found is None or found.manifest().get("recipe") != self.recipe():
+                return None
+            if failed_checks(found):  # to be judged anew
                 return None
             for name, entry in found.manifest()["files"].items():
                 if found.file(name).stat().st_size != entry["size"]:
@@ -230,7 +263,7 @@ class Making:
         )
 
     def _manifest(self, outcome: Outcome) -> dict[str, Any]:
-        return {
+        manifest = {
             "schema": 1,
             "asset": self.address.asset,
             "country": self.address.country,
@@ -248,6 +281,22 @@ class Making:
             "started": self.started.isoformat(),
             "finished": datetime.now(UTC).isoformat(),
         }
+        return _finite(manifest)
+
+
+def failed_checks(version: Version) -> list[dict[str, Any]]:
+    """Verdicts of a version that block whatever would be made from it."""
+    checks = version.manifest()["checks"]
+    return [c for c in checks if not c["passed"] and c["severity"] == "error"]
+
+
+def _finite(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain_check(check: Any) -> dict[str, Any]:
@@ -259,6 +308,22 @@ def _plain_check(check: Any) -> dict[str, Any]:
         "rows": [dict(row) for row in getattr(check, "rows", ())],
         "metadata": dict(getattr(check, "metadata", {})),
     }
+
+
+@cache
+def code_digest(*parts: str) -> str:
+    """What an asset's code version is: a hash of the science it calls.
+
+    Args:
+        parts: packages of popcorn_ml; the modules that every stage shares always count.
+    """
+    science = Path(popcorn_ml.__file__).parent
+    digest = hashlib.sha256()
+    for folder in (science, *(science / part for part in sorted(parts))):
+        pattern = "*.py" if folder == science else "**/*.py"
+        for path in sorted(folder.glob(pattern)):
+            digest.update(path.relative_to(science).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 @cache

@@ -9,11 +9,11 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area
+from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area, builtup_of_composites
 from popcorn_assets.census import counts_by_number
 from popcorn_assets.country import load_country
 from popcorn_assets.imagery import SENSOR_NAMES, composites_by_season, provenance
-from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import check_specs, raster_summary, save_picture
@@ -21,6 +21,7 @@ from popcorn_assets.training import DEPLOYED, deployed_members
 from popcorn_ml.sentinel import SENSORS
 
 GROUP = "maps"
+CODE = code_digest("model", "mapping")
 
 POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
@@ -44,7 +45,7 @@ QUANTITY_CHECKS = {
     group_name=GROUP,
     pool=GPU_POOL,
     kinds={"cog", "pytorch"},
-    code_version="1",
+    code_version=CODE,
 )
 def population_map(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
@@ -53,13 +54,13 @@ def population_map(
     from popcorn_ml.imagery.checks import backscatter_check
     from popcorn_ml.mapping.predict import MappingSpec, map_population
 
-    making = Making(context, store.open(), "population_map", code_version="1")
+    making = Making(context, store.open(), "population_map", code_version=CODE)
     country = load_country(making.country)
     grid = country.pixel_grid()
     composites = composites_by_season(making)
-    builtup = making.input("builtup_area").file(BUILTUP)
+    builtup = builtup_of_composites(making).file(BUILTUP)
     deployed = deployed_members(making)
-    trained_on, here = deployed.provenance, provenance(making, making.country, making.year)
+    trained_on, here = deployed.provenance, provenance(making)
     area_ratio = float(grid.row_area_m2().mean()) / deployed.pixel_area_m2
     if abs(area_ratio - 1) > SAME_AREA:
         context.log.warning(
@@ -67,7 +68,10 @@ def population_map(
             f"pixel are scaled by {area_ratio:.3f} to this grid's"
         )
     making.parameter(
-        grid=grid.as_dict(), tile_px=country.mapping.tile_px, pixel_area_ratio=area_ratio
+        grid=grid.as_dict(),
+        tile_px=country.mapping.tile_px,
+        pixel_area_ratio=area_ratio,
+        precision=compute.precision,
     )
 
     def make(folder: Path) -> Outcome:
@@ -109,7 +113,7 @@ def population_map(
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
     kinds={"cog"},
-    code_version="1",
+    code_version=CODE,
 )
 def adjusted_map(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
@@ -117,7 +121,7 @@ def adjusted_map(
     """People per pixel, scaled so that every census unit's sum is its count."""
     from popcorn_ml.mapping.dasymetric import adjust_map
 
-    making = Making(context, store.open(), "adjusted_map", code_version="1")
+    making = Making(context, store.open(), "adjusted_map", code_version=CODE)
     country = load_country(making.country)
     level = country.census.train_level
     predicted = making.input("population_map")
@@ -160,16 +164,17 @@ def adjusted_map(
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
     kinds={"cog"},
-    code_version="1",
+    code_version=CODE,
 )
 def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """People per hectare and the members' spread: the product. Unadjusted sums lie beside it."""
     from popcorn_ml.mapping.aggregate import aggregate_map
 
-    making = Making(context, store.open(), "hectare_map", code_version="1")
+    making = Making(context, store.open(), "hectare_map", code_version=CODE)
     country = load_country(making.country)
     grid = country.pixel_grid()
-    predicted, adjusted = making.input("population_map"), making.input("adjusted_map")
+    adjusted = making.input("adjusted_map")
+    predicted = making.input_of(adjusted, "population_map")
     members = predicted.file(MEMBERS)
 
     def make(folder: Path) -> Outcome:

@@ -1,7 +1,7 @@
 """Training assets: a country-year's checkpoints, and which of them is deployed.
 
-`checkpoints` is a graph: a plan, one mapped step a member (parallel as the pool allows, retried
-one by one, resumed from its last epoch), and a step that publishes all members as one version.
+`checkpoints` is a graph: a plan, one mapped step a member (parallel as the pool allows, re-executed
+alone after a failure, from its last epoch), and a step that publishes all members as one version.
 How a member is trained is popcorn_ml.training's business.
 """
 
@@ -14,11 +14,17 @@ from typing import cast
 
 import dagster as dg
 
-from popcorn_assets.builtup import BUILTUP, EXTRACTOR, GPU_POOL, extractor_file
+from popcorn_assets.builtup import (
+    BUILTUP,
+    EXTRACTOR,
+    GPU_POOL,
+    builtup_of_composites,
+    extractor_file,
+)
 from popcorn_assets.census import counts_file, units_raster
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.imagery import composites_by_season, provenance
-from popcorn_assets.lineage import Making, Outcome
+from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE, markdown_image
@@ -28,11 +34,11 @@ from popcorn_ml.files import write_json
 from popcorn_ml.sentinel import Season
 
 GROUP = "training"
+CODE = code_digest("model", "training")
 CHECKPOINTS = "checkpoints"
 DEPLOYED = "deployed_model"
 DEPLOYED_FILE = "deployed.json"
 WEIGHTS = "occupancy.safetensors"
-CODE_VERSION = "1"
 
 TOLD = ("train_loss", "held_out_loss", "held_out_total_ratio", "seconds")
 """Metrics of an epoch that are logged; all of them are in the member's history.json."""
@@ -50,15 +56,15 @@ class CheckpointInputs:
 
 
 def _checkpoints_making(
-    context: dg.OpExecutionContext, store: StoreResource
+    context: dg.OpExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> tuple[Making, CheckpointInputs, Country]:
     """The materialisation of a country-year's checkpoints, all it depends on noted."""
-    making = Making(context, store.open(), CHECKPOINTS, code_version=CODE_VERSION)
+    making = Making(context, store.open(), CHECKPOINTS, code_version=CODE)
     country = load_country(making.country)
     level = country.census.train_level
     inputs = CheckpointInputs(
         composites=composites_by_season(making),
-        builtup=making.input("builtup_area").file(BUILTUP),
+        builtup=builtup_of_composites(making).file(BUILTUP),
         units=units_raster(making, level),
         counts=counts_file(making, level),
         extractor=extractor_file(making, country),
@@ -66,8 +72,9 @@ def _checkpoints_making(
     making.parameter(
         training=country.training.model_dump(mode="json"),
         level=level,
+        precision=compute.precision,
         pixel_area_m2=float(country.pixel_grid().row_area_m2().mean()),
-        provenance=provenance(making, making.country, making.year),
+        provenance=provenance(making),
     )
     return making, inputs, country
 
@@ -92,7 +99,7 @@ def plan_members(
     """One training specification a member; none where the checkpoints are current."""
     from popcorn_ml.training.spec import Precision, TrainingSpec
 
-    making, inputs, country = _checkpoints_making(context, store)
+    making, inputs, country = _checkpoints_making(context, store, compute)
     if making.current() is not None:
         context.log.info("the checkpoints are current: no member is trained")
         return
@@ -152,10 +159,13 @@ def train_member(context: dg.OpExecutionContext, plan: dict) -> dict:
 
 @dg.op
 def collect_members(
-    context: dg.OpExecutionContext, store: StoreResource, members: list
+    context: dg.OpExecutionContext,
+    store: StoreResource,
+    compute: ComputeResource,
+    members: list,
 ) -> dg.Output[dict]:
     """Publish all members as one version."""
-    making, _, _ = _checkpoints_making(context, store)
+    making, _, _ = _checkpoints_making(context, store, compute)
     if members:
         making.restore(members[0]["noted"])
     elif making.current() is None:
@@ -169,6 +179,13 @@ def collect_members(
         rows = []
         for member in members:
             out = Path(member["spec"]["out"])
+            if not (out / WEIGHTS).is_file():
+                raise StoreError(
+                    "a trained member is no longer where its step left it",
+                    where=out,
+                    found="nothing: another run of this partition has published meanwhile",
+                    remedy="see the latest checkpoints, or run this partition again",
+                )
             name = f"member_{member['spec']['seed']}"
             shutil.copytree(out, folder / name)
             rows.append(member["result"])
@@ -223,11 +240,11 @@ def checkpoints(
     deps=[dg.AssetDep(CHECKPOINTS, partition_mapping=dg.AllPartitionMapping())],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
-    code_version="1",
+    code_version=CODE,
 )
 def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Which checkpoints map this country-year: those that the country's file names, or its own."""
-    making = Making(context, store.open(), DEPLOYED, code_version="1")
+    making = Making(context, store.open(), DEPLOYED, code_version=CODE)
     choice = load_country(making.country).model
     trained_on = choice.country or making.country, choice.year or making.year
     chosen = making.input(CHECKPOINTS, country=trained_on[0], year=trained_on[1])

@@ -6,6 +6,22 @@ from pathlib import Path
 
 import pytest
 
+ON_THE_SMALL_COUNTRY = ("test_graph", "test_inbox", "test_kill", "test_ui")
+"""Test files that share one run of the small country, and so one worker."""
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of a file go to one worker; files on the small country go to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class BySharedFixture(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "small country" if Path(file).stem in ON_THE_SMALL_COUNTRY else file
+
+    return BySharedFixture(config, log)
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

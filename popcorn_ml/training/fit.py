@@ -340,7 +340,7 @@ class _Member(LightningModule):
             "held_out_loss": loss,
             "held_out_log_l1": log_l1 / count,
             "held_out_mae_people": absolute / count,
-            "held_out_total_ratio": predicted_sum / people if people else math.inf,
+            **({"held_out_total_ratio": predicted_sum / people} if people else {}),
         }
 
     def _save_state(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import dagster as dg
 import numpy as np
@@ -17,7 +18,7 @@ from popcorn_ml.sentinel import SEASONS, SENSORS
 
 from .conftest import tiny_spec
 
-pytestmark = [pytest.mark.xdist_group("tiny"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(400)]
 
 SEASON_ASSETS = [f"{sensor}_{season}" for sensor in SENSORS for season in SEASONS]
 ASSETS = [
@@ -33,6 +34,10 @@ ASSETS = [
     "hectare_map",
     "evaluation",
 ]
+
+
+PLAIN = ("census_counts", "deployed_model")
+"""Assets without a picture."""
 
 
 @pytest.fixture
@@ -183,9 +188,10 @@ def test_a_second_demo_reuses_what_is_current(in_tiny, store):
     assert before == {(a, y): latest(store, a, y).version for a in ASSETS for y in (2020, 2021)}
     assert latest(store, "checkpoints").manifest()["run_id"] == trained
     with in_tiny.instance() as instance:
-        newest = materialisations(instance, "population_map", 2021)[0].asset_materialization
-        assert newest.metadata["reused"].value is True
-        assert "picture" in newest.metadata
+        for asset in ASSETS:
+            newest = materialisations(instance, asset, 2021)[0].asset_materialization
+            assert newest.metadata["reused"].value is True, asset
+            assert ("picture" in newest.metadata) == (asset not in PLAIN)
 
 
 def test_the_same_map_again_from_scratch_is_the_same_version(in_tiny, store):
@@ -204,6 +210,66 @@ def test_the_same_map_again_from_scratch_is_the_same_version(in_tiny, store):
     after = latest(store, "population_map", 2021)
     assert after.version == before.version
     assert after.manifest()["run_id"] == result.run_id
+
+
+@contextmanager
+def altered(version, **changes):
+    """A manifest as it might have been, for as long as the block runs."""
+    path = version.file("manifest.json")
+    kept = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(kept), **changes}))
+    try:
+        yield
+    finally:
+        path.write_bytes(kept)
+
+
+def failure_of(in_tiny, asset: str) -> str:
+    from popcorn_assets.definitions import defs
+
+    with in_tiny.instance() as instance:
+        result = dg.materialize(
+            [*defs.assets],
+            selection=[asset],
+            partition_key=partition_key("demo", 2021),
+            instance=instance,
+            resources=defs.resources,
+            raise_on_error=False,
+        )
+    event = next(e for e in result.all_events if e.event_type_value == "STEP_FAILURE")
+    error = event.step_failure_data.error
+    return (error.cause or error).message
+
+
+def test_nothing_is_made_from_a_version_that_failed_a_blocking_check(in_tiny, store):
+    counts = latest(store, "census_counts", 2021)
+    before = latest(store, "adjusted_map", 2021).version
+    failed = [
+        {**check, "passed": check["name"] != "counts_nonnegative", "severity": "error"}
+        for check in counts.manifest()["checks"]
+    ]
+    with altered(counts, checks=failed):
+        message = failure_of(in_tiny, "adjusted_map")
+    assert "did not pass its checks" in message
+    assert "counts_nonnegative" in message
+    assert latest(store, "adjusted_map", 2021).version == before
+
+
+def test_counts_joined_to_other_units_are_refused(in_tiny, store):
+    counts = latest(store, "census_counts", 2021)
+    inputs = [{**entry, "version": "0" * 16} for entry in counts.manifest()["inputs"]]
+    with altered(counts, inputs=inputs):
+        message = failure_of(in_tiny, "adjusted_map")
+    assert "joined to other units" in message
+    assert "census_counts demo|2021" in message
+
+
+def test_a_score_of_other_composites_is_refused(in_tiny, store):
+    score = latest(store, "builtup_area", 2021)
+    inputs = [{**entry, "version": "0" * 16} for entry in score.manifest()["inputs"]]
+    with altered(score, inputs=inputs):
+        message = failure_of(in_tiny, "population_map")
+    assert "other composites" in message
 
 
 def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):

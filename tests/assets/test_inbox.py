@@ -14,8 +14,6 @@ from popcorn_assets.resources import WarehouseResource
 
 from .conftest import tiny_spec, write_demo_file
 
-pytestmark = pytest.mark.xdist_group("tiny")
-
 
 @pytest.fixture
 def demo(place, tiny):
@@ -56,6 +54,10 @@ def test_a_good_file_takes_its_place_and_asks_for_its_levels_years_once(demo):
     requests = tick()
     assert [r.partition_key for r in requests] == ["demo|2020", "demo|2021"]
     assert len({r.run_key for r in requests}) == 2
+    put(demo, "counts_coarse_2021.csv", counts(demo, 2021))
+    again = tick()
+    assert [r.partition_key for r in again] == ["demo|2020", "demo|2021"]
+    assert not {r.run_key for r in again} & {r.run_key for r in requests}
     placed = demo.data / "census" / "demo" / "demo" / "census" / "counts_coarse_2021.csv"
     assert placed.read_text("utf-8") == counts(demo, 2021)
     assert isinstance(tick()[0], dg.SkipReason)

@@ -15,7 +15,7 @@ from popcorn_assets.store import LATEST, Address, Store, digests, version_of
 
 from .conftest import tiny_spec
 
-pytestmark = [pytest.mark.xdist_group("tiny"), pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.timeout(1200)]
 
 MOMENTS = ["s2_summer ...", "epoch 1 of", "population_map ..."]
 """Lines of the demo's output at which its process is killed, one run each."""

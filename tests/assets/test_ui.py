@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("tiny"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.timeout(400)]
 
 READY_SECONDS = 120
 CHROMIUM = next(
