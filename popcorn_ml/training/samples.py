@@ -143,14 +143,15 @@ class Samples:
     def request(self, key: Key) -> Future[Sample]:
         """Start reading a sample unless it is there or under way."""
         with self._lock:
-            future = self._kept.get(key)
-            if future is None:
-                future = self._readers.submit(self._read, key)
-                self._kept[key] = future
-                future.add_done_callback(lambda done: self._make_room(done))
-            else:
+            known = self._kept.get(key)
+            if known is not None:
                 self._kept.move_to_end(key)
-            return future
+                return known
+            future = self._readers.submit(self._read, key)
+            self._kept[key] = future
+        # Outside the lock: a sample that is there already calls back at once, in this thread.
+        future.add_done_callback(self._make_room)
+        return future
 
     def get(self, key: Key) -> Sample:
         """A sample, read now if need be."""

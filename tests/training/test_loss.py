@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 import torch
@@ -204,3 +205,21 @@ def test_samples_are_kept_within_the_budget(place, opened):
     assert torch.equal(again.channels, first.channels)
     assert torch.equal(again.pixels, first.pixels)
     assert samples.get(everything[0]) is again
+
+
+def test_a_sample_that_is_there_at_once_is_kept_without_waiting_for_itself(place, opened):
+    """The reader may be done before anybody has asked to be told."""
+    samples, _ = opened(place.spec())
+    later = samples._readers.submit
+
+    def at_once(work, key):
+        future = later(work, key)
+        future.result()
+        return future
+
+    samples._readers.submit = at_once
+    asking = threading.Thread(target=samples.get, args=((2, 0, 1),), daemon=True)
+    asking.start()
+    asking.join(30)
+    assert not asking.is_alive()
+    assert samples.request((2, 0, 1)).done()
