@@ -71,6 +71,15 @@ def test_reading_an_absent_warehouse_makes_an_empty_one(tmp_path: Path) -> None:
     assert tables == {*TABLES, *VIEWS, "schema_versions"}
 
 
+def test_what_was_written_leaves_nothing_behind_for_the_next_reader(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
+    warehouse.replace_counts("rwa", 2021, count_rows(1100, 600, 30))
+    other = Warehouse(tmp_path / "other.duckdb")
+    tables = {r[0] for r in other.query("SELECT table_name FROM information_schema.tables")}
+    assert tables == {*TABLES, *VIEWS, "schema_versions"}
+
+
 def test_a_partition_is_replaced_whole_and_others_stay(warehouse: Warehouse) -> None:
     warehouse.replace_counts("rwa", 2021, count_rows(1100, 600, 30))
     warehouse.replace_counts("uga", 2020, count_rows(7))
