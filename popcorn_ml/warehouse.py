@@ -376,12 +376,8 @@ class Warehouse:
                 connection.execute(f"DELETE FROM {table} WHERE {condition}", list(also.values()))
                 connection.register("incoming", data)
                 names = ", ".join(data.column_names)
-                try:
-                    connection.execute(
-                        f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming"
-                    )
-                finally:
-                    connection.unregister("incoming")  # the instance outlives this partition
+                connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming")
+                connection.unregister("incoming")  # the instance outlives this partition
                 return data.num_rows
         except (duckdb.ConstraintException, duckdb.ConversionException) as error:
             raise StoreError(
