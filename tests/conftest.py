@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 ON_THE_SMALL_COUNTRY = ("test_graph", "test_inbox", "test_kill", "test_ui")
 """Test files that share one run of the small country, and so one worker."""
