@@ -26,6 +26,15 @@ SHORT_MARGIN_F1 = {"both": 0.05, "s1": 0.05, "s2": 0.10}
 """Of the short run; Sentinel-2 alone, which the demo does not use, takes longest to learn."""
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Beside other tests on two cores, one thread is the fastest; and it is put back."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def card():
     return read_card(WEIGHTS)
@@ -53,7 +62,14 @@ def test_the_packaged_weights_are_as_good_as_their_card_on_places_of_no_list(car
 
 def test_the_command_still_makes_an_extractor_as_good(card, tmp_path, capsys):
     """Through the command line, from no weights at all to a file that loads."""
-    options = {"places": 20, "held-out": 4, "place-px": 128, "crop-px": 64, "steps": 240}
+    options = {
+        "places": 20,
+        "held-out": 4,
+        "place-px": 128,
+        "crop-px": 64,
+        "steps": 240,
+        "threads": 1,
+    }
     pretrain.main(
         ["--out", str(tmp_path), *(f"--{name}={value}" for name, value in options.items())]
     )
