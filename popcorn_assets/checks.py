@@ -11,6 +11,7 @@ import dagster as dg
 
 from popcorn_assets.census import UNITS
 from popcorn_assets.country import load_country
+from popcorn_assets.deployment import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.evaluation import evaluation
 from popcorn_assets.maps import (
     POPULATION,
@@ -22,7 +23,6 @@ from popcorn_assets.maps import (
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.store import Address, Version
-from popcorn_assets.training import DEPLOYED, DEPLOYED_FILE
 
 CENSUS_TOLERANCE = 1e-6
 """Largest relative difference between an adjusted unit's sum and its count (float32 rasters)."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import dagster as dg
 
-from popcorn_assets import automation, builtup, census, evaluation, imagery, maps, training
+from popcorn_assets import (
+    automation,
+    builtup,
+    census,
+    deployment,
+    evaluation,
+    imagery,
+    maps,
+    training,
+)
 from popcorn_assets.checks import checks
 from popcorn_assets.io import JsonIOManager
 from popcorn_assets.resources import (
@@ -20,6 +29,7 @@ defs = dg.Definitions(
         *census.assets,
         *builtup.assets,
         *training.assets,
+        *deployment.assets,
         *maps.assets,
         *evaluation.assets,
     ],

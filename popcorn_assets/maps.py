@@ -12,12 +12,12 @@ import dagster as dg
 from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area, builtup_of_composites
 from popcorn_assets.census import counts_by_number
 from popcorn_assets.country import load_country
+from popcorn_assets.deployment import DEPLOYED, deployed_members
 from popcorn_assets.imagery import SENSOR_NAMES, composites_by_season, provenance
 from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import check_specs, raster_summary, save_picture
-from popcorn_assets.training import DEPLOYED, deployed_members
 from popcorn_ml.sentinel import SENSORS
 
 GROUP = "maps"

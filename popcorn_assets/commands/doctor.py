@@ -1,0 +1,23 @@
+"""`popcorn doctor`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from popcorn_assets.home import enter_home
+
+
+@click.command()
+@click.argument("country", required=False)
+@click.option("--connect", is_flag=True, help="Also ask each service one question.")
+def doctor(country: str | None, connect: bool) -> None:
+    """Say what is missing on this machine, or for COUNTRY's imagery, and what to type."""
+    enter_home()
+    from popcorn_assets.doctor import examine
+
+    findings = examine([country] if country else None, connect)
+    for finding in findings:
+        click.echo(str(finding))
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)

@@ -1,0 +1,31 @@
+"""`popcorn demo` and `popcorn ui`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from popcorn_assets.home import enter_home
+
+
+@click.command()
+def demo() -> None:
+    """Make the demo country, train on 2020, map 2020 and 2021, evaluate."""
+    enter_home()
+    from popcorn_assets.demo import run_demo
+
+    sys.exit(run_demo())
+
+
+@click.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the web interface.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+def ui(port: int, host: str) -> None:
+    """Open Dagster's web interface and daemon, on this machine only unless told otherwise."""
+    folder = enter_home()
+    dagster = Path(sys.executable).with_name("dagster")
+    arguments = ["dev", "-w", str(folder / "workspace.yaml"), "-h", host, "-p", str(port)]
+    os.execv(dagster, [str(dagster), *arguments])
