@@ -56,7 +56,7 @@ def make_units(spec: CountrySpec, people: np.ndarray) -> dict[str, Level]:
     rng = np.random.default_rng([spec.seed, 3])
     shape = people.shape
     crowd = ndimage.gaussian_filter(people.astype(np.float64), 12)
-    density = np.sqrt(crowd / max(crowd.max(), 1e-9)) + 0.12
+    density = np.sqrt(crowd / max(crowd.max(), 1e-9)) + 0.03
     bent = _bent_pixels(rng, shape)
     seeds = _spread_seeds(rng, density, bent, spec.coarse_units)
     coarse = cKDTree(seeds).query(bent)[1].reshape(shape)

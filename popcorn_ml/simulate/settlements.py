@@ -20,7 +20,7 @@ ROOFS = ("new_metal", "rusty_metal", "tile", "concrete", "thatch", "hall_sheet")
 NEIGHBOURHOOD_PX = 20
 """Mean side of a neighbourhood in pixels: about 4 ha are laid out and founded at once."""
 
-YEARLY_GROWTH = 0.05
+YEARLY_GROWTH = 0.035
 """Share by which the built neighbourhoods grow each year."""
 
 
@@ -64,7 +64,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "core": Kind(
         plot_m=(14, 18), block=(7, 2), street_m=9, asphalt=1.0, fill=0.95,
-        house_m=(14, 11), extra_storeys=1.4, storey_m=3.1, people_per_100_m2=3.2, empty=0.45,
+        house_m=(14, 11), extra_storeys=1.4, storey_m=3.1, people_per_100_m2=3.2, empty=0.30,
         roofs=(0.25, 0.2, 0.1, 0.45, 0, 0), ground=(0.25, 0.6, 0.08, 0.07), jitter=0.05, turn=0.03,
     ),
     "informal": Kind(
@@ -297,8 +297,8 @@ def _found(rng, land, cell, towns, weights, road_distance, base_year, urban_shar
     industrial = _cell_means(
         smooth_noise(rng, shape, 60) + 1.1 * near_road - 0.4 * pull, cell, count
     )
-    poor = _cell_means(smooth_noise(rng, shape, 40) + 0.7 * river + 0.2 * pull, cell, count)
-    poor = poor + rng.normal(0, 0.45, count)
+    poor = _cell_means(smooth_noise(rng, shape, 55) + 0.7 * river + 0.2 * pull, cell, count)
+    poor = poor + rng.normal(0, 0.35, count)
     central = _cell_means(pull, cell, count) + rng.normal(0, 0.06, count)
     kind = np.full(count, KIND_NAMES.index("suburb"))
     kind[poor > np.quantile(poor[old], 0.70)] = KIND_NAMES.index("informal")

@@ -18,9 +18,8 @@ from popcorn_ml.simulate import optics, radar
 from popcorn_ml.simulate.spec import TRAINING_SEEDS_FROM, CountrySpec
 from popcorn_ml.simulate.world import LOOK_AXIS, Surface, World, make_world, surface
 
-BUILT_SHARE = 0.1
-"""A pixel is labelled built-up when buildings cover at least this share of it: 10 m2, so that the
-hut of a homestead is found although it fills no pixel and often straddles four."""
+BUILT_SHARE = 0.2
+"""A pixel is labelled built-up when buildings cover at least this share of it (20 m2)."""
 
 FIRST_SEED = TRAINING_SEEDS_FROM
 
