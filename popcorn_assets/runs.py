@@ -1,0 +1,155 @@
+"""Runs and the processes behind them: which run has lost its process, and what a run waits for.
+
+A run whose process was killed stays "started" in Dagster's tables and keeps its pool slots, so
+that later runs wait for ever. Here such runs are recognised, reported as failed, and their slots
+given back. Only runs that say which machine they are on are judged, and only on that machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+import psutil
+from dagster import DagsterEventType
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, DagsterRun, RunsFilter
+
+OWNER_TAG = "popcorn/process"
+"""`host:pid` of a run that works in the process that started it."""
+
+LAUNCHED_TAG = "popcorn/launched_on"
+"""Host of a run that a code server started in a process of its own."""
+
+LOST = "the process of this run ended before the run did"
+
+_PID = re.compile(r"^Started process for run \(pid: (\d+)\)")
+_CLOCK_SECONDS = 5.0
+
+
+def owner_tag() -> dict[str, str]:
+    """The tag of a run that works in this very process."""
+    return {OWNER_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+
+
+def lost_its_process(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
+    """Whether a run that has not finished was at work on this machine and its process is gone.
+
+    False where that cannot be known: runs of other machines, and runs that have not started.
+    """
+    if run.status in FINISHED_STATUSES:
+        return False
+    pid = _pid(instance, run)
+    return pid is not None and not _lives(pid, _began(instance, run))
+
+
+def _pid(instance: dg.DagsterInstance, run: DagsterRun) -> int | None:
+    here = socket.gethostname()
+    if LAUNCHED_TAG in run.tags:  # the other tag may have been copied from the run it repeats
+        return _launched_pid(instance, run) if run.tags[LAUNCHED_TAG] == here else None
+    host, _, pid = run.tags.get(OWNER_TAG, "").partition(":")
+    copied = "dagster/parent_run_id" in run.tags
+    return int(pid) if host == here and pid.isdigit() and not copied else None
+
+
+def _launched_pid(instance: dg.DagsterInstance, run: DagsterRun) -> int | None:
+    """The process that a code server says it started for the run."""
+    for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
+        found = _PID.match(entry.get_dagster_event().message or "")
+        if found:
+            return int(found[1])
+    return None
+
+
+def _began(instance: dg.DagsterInstance, run: DagsterRun) -> float:
+    """When the run was started, or its record made, as seconds since 1970."""
+    record = instance.get_run_record_by_id(run.run_id)
+    if record is None:
+        return float("inf")
+    return record.start_time or record.create_timestamp.timestamp()
+
+
+def _lives(pid: int, began: float) -> bool:
+    """Whether the process is there, and is the one that was there when the run began."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        # A number that was given away again belongs to a younger process.
+        return process.create_time() <= began + _CLOCK_SECONDS
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # somebody else's: it lives
+        return True
+
+
+def end_lost_runs(instance: dg.DagsterInstance) -> list[DagsterRun]:
+    """Report runs whose process is gone as failed, and give back the pool slots they hold.
+
+    Slots that finished runs have kept, because they were killed outright, are given back too.
+    """
+    unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
+    lost = [
+        run
+        for run in instance.get_runs(RunsFilter(statuses=unfinished))
+        if lost_its_process(instance, run)
+    ]
+    for run in lost:
+        instance.report_run_failed(run, LOST)
+    for slot in stuck_slots(instance):
+        instance.event_log_storage.free_concurrency_slots_for_run(slot.run_id)
+    return lost
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One claimed slot of a pool.
+
+    Attributes:
+        status: of the run that holds it; None where Dagster knows no such run.
+    """
+
+    pool: str
+    run_id: str
+    step: str
+    status: dg.DagsterRunStatus | None
+
+    def __str__(self) -> str:
+        state = self.status.value.lower() if self.status else "unknown"
+        return f"{self.step} of run {self.run_id[:8]} ({state})"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One pool: how many steps may be at work at once, which are, and how many wait."""
+
+    name: str
+    limit: int | None
+    slots: list[Slot]
+    waiting: int
+
+
+def pools(instance: dg.DagsterInstance) -> Iterator[Pool]:
+    """Every pool that a step has ever asked a slot of, or that was given a limit."""
+    storage = instance.event_log_storage
+    for name in sorted(storage.get_concurrency_keys()):
+        yield pool(instance, name)
+
+
+def pool(instance: dg.DagsterInstance, name: str) -> Pool:
+    """A pool as it is now."""
+    info = instance.event_log_storage.get_concurrency_info(name)
+    slots = []
+    for claimed in info.claimed_slots:
+        run = instance.get_run_by_id(claimed.run_id)
+        slots.append(Slot(name, claimed.run_id, claimed.step_key, run.status if run else None))
+    return Pool(name, info.limit, slots, info.pending_step_count)
+
+
+def stuck_slots(instance: dg.DagsterInstance) -> list[Slot]:
+    """Slots held by runs that have finished, or that there are no longer."""
+    held = [slot for found in pools(instance) for slot in found.slots]
+    return [slot for slot in held if slot.status is None or slot.status in FINISHED_STATUSES]
