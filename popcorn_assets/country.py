@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from popcorn_assets.paths import data_root
+from popcorn_assets.paths import given_path
 from popcorn_ml.census.settings import CensusSettings
+from popcorn_ml.edges import WrittenFile, WrittenPath
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.settings import ImagerySettings
@@ -47,11 +48,20 @@ class GridSettings(_Section):
 
     preset: str | None = None
     box: tuple[float, float, float, float] | None = None
-    boundary: Path | None = None
+    boundary: WrittenPath | None = None
     bounds: tuple[float, float, float, float] | None = None
-    like: Path | None = None
+    like: WrittenPath | None = None
     crs: str | None = None
     step: float = Field(10.0, gt=0)
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, value: str | None) -> str | None:
+        from popcorn_ml.imagery.presets import PUBLISHED_BOXES
+
+        if value is not None and value not in PUBLISHED_BOXES:
+            raise ValueError(f"allowed: {', '.join(PUBLISHED_BOXES)}")
+        return value
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -79,11 +89,11 @@ class GridSettings(_Section):
         if self.box:
             return grid_of_box(self.box, self.crs, self.step)
         if self.boundary:
-            return grid_of_boundary(data_root() / self.boundary, self.crs, self.step)
+            return grid_of_boundary(given_path(self.boundary), self.crs, self.step)
         if self.like:
             from popcorn_ml.raster import grid_of
 
-            return grid_of(data_root() / self.like)
+            return grid_of(given_path(self.like))
         return Grid.covering(self.crs or "", self.bounds or (0, 0, 0, 0), self.step)
 
 
@@ -115,10 +125,21 @@ class TrainingSettings(_Section):
 
 
 class ModelChoice(_Section):
-    """Which country-year's checkpoints map this country."""
+    """Which country-year's checkpoints may map this country, and how a new model takes over.
+
+    Attributes:
+        country: where they were trained; None: here. Naming another country states a transfer.
+        year: the year they were trained on, for all years mapped; None: each year its own.
+        promotion: automatic takes over new checkpoints that are no worse; with manual every
+            change is an explicit decision.
+        margin: how much worse than the model in use, relative to its held-out loss, new
+            checkpoints may be and still take over by themselves.
+    """
 
     country: str | None = None
-    year: int | None = None
+    year: int | None = Field(None, ge=1900, le=2999)
+    promotion: Literal["automatic", "manual"] = "automatic"
+    margin: float = Field(0.05, ge=0, le=1)
 
 
 class MappingSettings(_Section):
@@ -135,7 +156,22 @@ class EvaluationSettings(_Section):
             only a simulated country has one.
     """
 
-    truth: str | None = None
+    truth: WrittenFile | None = None
+
+
+class AutomationSettings(_Section):
+    """What of this country starts by itself; anything can be switched in the UI all the same.
+
+    Attributes:
+        refresh: its yearly refresh is on: the year mapped with the deployed model in March.
+        ingest: its quarterly ingest is on: a season's composites soon after the season closed.
+        stale: what to do about a published map that is older than what it was made from: say so,
+            or refresh it as well.
+    """
+
+    refresh: bool = Field(False, strict=True)
+    ingest: bool = Field(False, strict=True)
+    stale: Literal["report", "refresh"] = "report"
 
 
 class Country(_Section):
@@ -150,6 +186,7 @@ class Country(_Section):
     model: ModelChoice = ModelChoice()
     mapping: MappingSettings = MappingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    automation: AutomationSettings = AutomationSettings()
     code: str = Field("", exclude=True)
 
     @model_validator(mode="before")
@@ -167,7 +204,7 @@ class Country(_Section):
 
     def boundary(self) -> Path | None:
         """Vector file outside which nothing is fetched; None: the whole grid is."""
-        return data_root() / self.grid.boundary if self.grid.boundary else None
+        return given_path(self.grid.boundary) if self.grid.boundary else None
 
 
 def folders() -> list[Path]:
@@ -260,7 +297,17 @@ def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
         message = f"unknown key; allowed here: {', '.join(_allowed(place[:-1])) or '(see docs)'}"
     elif item["type"] == "missing":
         message = "this key is missing"
+    elif item["type"] == "literal_error":
+        message = f"allowed: {item['ctx']['expected']}; found: {_found(item)}"
+    elif item["type"] in ("bool_type", "bool_parsing"):
+        message = f"allowed: true, false; found: {_found(item)}"
+    elif not isinstance(item["input"], dict | list):
+        message += f"; found: {_found(item)}"
     return f"{path}:{line}: {'.'.join(map(str, place))}: {message}"
+
+
+def _found(item: Any) -> str:
+    return repr(item["input"])[:80]
 
 
 def _line(node: yaml.Node | None, place: list[str | int]) -> int:

@@ -24,17 +24,20 @@ from popcorn_assets.resources import (
 )
 
 defs = dg.Definitions(
-    assets=[
-        *imagery.assets,
-        *census.assets,
-        *builtup.assets,
-        *training.assets,
-        *deployment.assets,
-        *maps.assets,
-        *evaluation.assets,
-    ],
+    assets=automation.automated(
+        [
+            *imagery.assets,
+            *census.assets,
+            *builtup.assets,
+            *training.assets,
+            *deployment.assets,
+            *maps.assets,
+            *evaluation.assets,
+        ]
+    ),
     asset_checks=checks,
     jobs=automation.jobs,
+    schedules=automation.schedules,
     sensors=automation.sensors,
     resources={
         "store": StoreResource(),

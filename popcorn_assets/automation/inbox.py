@@ -1,53 +1,17 @@
-"""Jobs and sensors: what an operator starts as a whole, and what starts by itself."""
+"""The census inbox: files that an operator puts there are taken in, or rejected with a report."""
 
 import time
 from collections.abc import Iterator
 
 import dagster as dg
 
-from popcorn_assets.census import COUNTS, UNITS, census_folders
+from popcorn_assets.automation.jobs import census
+from popcorn_assets.census import COUNTS, census_folders
 from popcorn_assets.country import country_codes, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import WarehouseResource
 from popcorn_ml.errors import PopcornError
-
-COUNTRY_YEAR_JOB = "country_year"
-REFRESH_JOB = "refresh"
-TRAIN_JOB = "train"
-CENSUS_JOB = "census"
-
-_TRAINED_ONLY = dg.AssetSelection.assets("checkpoints")
-
-country_year = dg.define_asset_job(
-    COUNTRY_YEAR_JOB,
-    selection=dg.AssetSelection.all(),
-    partitions_def=COUNTRY_YEAR,
-    description="Everything of a country-year: imagery, census, training, maps, evaluation.",
-)
-
-refresh = dg.define_asset_job(
-    REFRESH_JOB,
-    selection=dg.AssetSelection.all() - _TRAINED_ONLY,
-    partitions_def=COUNTRY_YEAR,
-    description="A country-year mapped with the deployed model; nothing is trained.",
-)
-
-train = dg.define_asset_job(
-    TRAIN_JOB,
-    selection=_TRAINED_ONLY.upstream(),
-    partitions_def=COUNTRY_YEAR,
-    description="The checkpoints of a country-year and all they need.",
-)
-
-census = dg.define_asset_job(
-    CENSUS_JOB,
-    selection=dg.AssetSelection.assets(UNITS, COUNTS),
-    partitions_def=COUNTRY_YEAR,
-    description="Census units and counts of a country-year, read again from their files.",
-)
-
-jobs = [country_year, refresh, train, census]
 
 
 @dg.sensor(
@@ -120,6 +84,3 @@ def _years_to_make(
         if key.partition("|")[0] == country
     }
     return sorted((possible & set(counted)) | made)
-
-
-sensors = [census_inbox]

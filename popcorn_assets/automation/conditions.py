@@ -1,0 +1,117 @@
+"""What follows a new population map or a new census by itself, and how long maps stay fresh.
+
+An asset is requested once for every change of what it is made from: after a failure it waits for
+the next change, or for an operator. The sensor that evaluates this is off until switched on.
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
+
+from popcorn_assets.automation.jobs import FOLLOWS_A_MAP
+from popcorn_assets.lineage import REUSE_TAG
+
+FOLLOWING_GROUPS = ("maps", "evaluation", "publication")
+FRESH = dg.FreshnessPolicy.time_window(
+    warn_window=timedelta(days=395), fail_window=timedelta(days=430)
+)
+"""A year and a month between two refreshes is late, two months more is a missed refresh."""
+
+
+class OnlyWarned(dg.AutomationCondition[dg.AssetCheckKey]):
+    """True for partitions whose latest verdict of a check failed as a warning.
+
+    To Dagster a failed check is a failed check; here a warning never holds anything up.
+    """
+
+    @property
+    def name(self) -> str:
+        return "only_warned"
+
+    async def evaluate(  # type: ignore[override]
+        self, context: dg.AutomationContext[dg.AssetCheckKey]
+    ) -> dg.AutomationResult[dg.AssetCheckKey]:
+        view = context.asset_graph_view
+        failed = await view.compute_subset_with_status(
+            context.key, AssetCheckExecutionResolvedStatus.FAILED, context.candidate_subset
+        )
+        failed = failed.compute_intersection(context.candidate_subset)
+        warned = {
+            key
+            for key in failed.expensively_compute_partition_keys()
+            if _severity(view.instance, context.key, key) == dg.AssetCheckSeverity.WARN
+        }
+        partitions = failed.partitions_def
+        if not warned or partitions is None:  # every check of a country-year has partitions
+            return dg.AutomationResult(context, true_subset=context.get_empty_subset())
+        return dg.AutomationResult(
+            context,
+            true_subset=view.get_subset_from_partition_keys(context.key, partitions, warned),
+        )
+
+
+def _severity(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, partition: str
+) -> dg.AssetCheckSeverity | None:
+    """Severity of a check's latest verdict on a partition."""
+    found = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [check], PartitionKeyFilter(key=partition)
+    ).get(check)
+    evaluation = found.evaluation if found else None
+    return evaluation.severity if evaluation else None
+
+
+def no_blocking_check_failed() -> dg.AutomationCondition:
+    """True when every blocking check of everything upstream passed, or failed as a warning.
+
+    As `all_deps_blocking_checks_passed()`, which a warning would hold up.
+    """
+    condition = dg.AutomationCondition
+    return condition.all_deps_match(
+        condition.all_checks_match(
+            condition.check_passed() | OnlyWarned() | condition.will_be_requested(),
+            blocking_only=True,
+        )
+    ).with_label("no_blocking_check_failed")
+
+
+def follows() -> dg.AutomationCondition:
+    """When to make again what is made from a population map.
+
+    Something it depends on was updated by a run that does not make it as well, nothing upstream
+    is missing or in the making, and no blocking check failed. Unlike `eager()`, of any year, and
+    never because it is merely missing or its last run failed.
+    """
+    condition = dg.AutomationCondition
+    return (
+        condition.any_deps_updated().since_last_handled()
+        & ~condition.any_deps_missing()
+        & ~condition.any_deps_in_progress()
+        & ~condition.in_progress()
+        & no_blocking_check_failed()
+    ).with_label("follows_what_it_is_made_from")
+
+
+def automated(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The assets, those that follow a population map with their condition and freshness policy."""
+
+    def follow(spec: dg.AssetSpec) -> dg.AssetSpec:
+        if spec.group_name not in FOLLOWING_GROUPS or spec.key.to_user_string() == "population_map":
+            return spec
+        return spec.replace_attributes(automation_condition=follows(), freshness_policy=FRESH)
+
+    return [asset.map_asset_specs(follow) for asset in assets]
+
+
+follow_up = dg.AutomationConditionSensorDefinition(
+    "follow_up",
+    target=FOLLOWS_A_MAP,
+    minimum_interval_seconds=60,
+    run_tags={REUSE_TAG: "true"},
+    use_user_code_server=True,  # a condition of our own is evaluated where it is defined
+    description="Makes what follows a population map or a census that was made by itself: adjusted "
+    "to the census, per hectare, evaluated. Once for every change, never because it failed.",
+)

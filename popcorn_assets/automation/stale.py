@@ -1,0 +1,160 @@
+"""Published maps that are older than what they were made from: reported, or refreshed if wanted.
+
+Dagster's own staleness looks one step back and gives up on many partitions, so manifests are
+walked here. Which checkpoints map a country is a decision (`deployed_model`), not an input that
+goes stale: newer ones make no map outdated. A refresh is requested once for a given set of newer
+inputs, and a few times a month at most, so that one which fails or never settles cannot go round.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from popcorn_assets.automation.jobs import refresh
+from popcorn_assets.automation.schedules import COUNTRY_TAG, YEAR_TAG, closed_year, request, why_not
+from popcorn_assets.country import Country, country_codes, load_country
+from popcorn_assets.partitions import partition_key
+from popcorn_assets.resources import StoreResource
+from popcorn_assets.store import Address, Store, Version
+from popcorn_assets.training import CHECKPOINTS
+from popcorn_ml.errors import PopcornError, StoreError
+
+PUBLISHED = "hectare_map"
+"""The asset whose versions are looked at: the product."""
+
+STALE_TAG = "popcorn/stale"
+MAX_REFRESHES = 3
+WITHIN = timedelta(days=30)
+
+
+def newer_inputs(store: Store, made: Version) -> list[str]:
+    """Which of the things a version was made from have a newer version by now, near or far.
+
+    Returns:
+        One sentence each, without doubles; empty when all is current.
+    """
+    return list(dict.fromkeys(_newer(store, made, set())))
+
+
+def _newer(store: Store, made: Version, seen: set[tuple[Address, str]]) -> Iterator[str]:
+    for entry in made.manifest()["inputs"]:
+        if entry["asset"] == CHECKPOINTS:
+            continue
+        address = Address(entry["asset"], entry["country"], entry["year"])
+        if (address, entry["version"]) in seen:
+            continue
+        seen.add((address, entry["version"]))
+        current = store.find(address)
+        if current is None:
+            yield f"{address} is gone"
+        elif current.version == entry["version"]:
+            yield from _newer(store, current, seen)
+        elif _differs(current, entry.get("files")):
+            yield f"{address} is now {current.version}, {made.address.asset} has {entry['version']}"
+
+
+def _differs(current: Version, files: dict[str, str] | None) -> bool:
+    """Whether a newer version differs in the files that mattered."""
+    if files is None:
+        return True
+    now = current.manifest()["files"]
+    return any(now.get(name, {}).get("sha256") != digest for name, digest in files.items())
+
+
+def published(store: Store, country: str) -> list[int]:
+    """Years of a country that have a published map."""
+    folder = store.root / PUBLISHED / country
+    years = [int(path.name) for path in folder.glob("[12][0-9][0-9][0-9]") if path.is_dir()]
+    return sorted(year for year in years if (folder / str(year) / "LATEST").is_file())
+
+
+def findings(store: Store, country: Country, now: datetime) -> dict[int, list[str]]:
+    """Years of a country with an outdated or a missing map, and why."""
+    found: dict[int, list[str]] = {}
+    years = published(store, country.code)
+    for year in years:
+        try:
+            reasons = newer_inputs(store, store.latest(Address(PUBLISHED, country.code, year)))
+        except StoreError as error:
+            reasons = [str(error)]
+        if reasons:
+            found[year] = reasons
+    due = closed_year(now)
+    if country.automation.refresh and due not in years:
+        found[due] = ["this year has closed and has no map yet"]
+    return found
+
+
+@dg.sensor(
+    name="stale_maps",
+    job=refresh,
+    minimum_interval_seconds=3600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Finds published maps older than what they were made from, and years that closed "
+    "without a map. Says so; with `automation: {stale: refresh}` in the country's file an outdated "
+    "map is refreshed as well.",
+)
+def stale_maps(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+    files, told = store.open(), []
+    requests: list[dg.RunRequest] = []
+    for code in country_codes():
+        try:
+            country = load_country(code)
+            found = findings(files, country, datetime.now(UTC))
+        except PopcornError as error:
+            context.log.error(f"{code} cannot be looked at: {error}")
+            continue
+        mapped = published(files, code)
+        for year, reasons in found.items():
+            told.append(f"{code}|{year}: {'; '.join(reasons[:3])}")
+            if country.automation.stale != "refresh" or year not in mapped:
+                continue
+            reason = why_not(code, year, store, mapped=True) or _enough(
+                context.instance, code, year
+            )
+            if reason:
+                context.log.warning(f"{code}|{year} is not refreshed: {reason}")
+                continue
+            state = hashlib.sha256("\n".join(sorted(reasons)).encode()).hexdigest()[:12]
+            wanted = request(refresh.name, code, year, suffix=state)
+            requests.append(wanted.with_replaced_attrs(tags={**wanted.tags, STALE_TAG: "true"}))
+    for text in told:
+        context.log.warning(text)
+    if requests:
+        return dg.SensorResult(run_requests=requests)
+    return dg.SensorResult(
+        skip_reason=dg.SkipReason("; ".join(told) or "every published map is current")
+    )
+
+
+def _enough(instance: dg.DagsterInstance, country: str, year: int) -> str | None:
+    """Why a country-year is not refreshed again now."""
+    running = instance.get_runs(
+        dg.RunsFilter(
+            tags={"dagster/partition": str(partition_key(country, year))},
+            statuses=[
+                dg.DagsterRunStatus.QUEUED,
+                dg.DagsterRunStatus.NOT_STARTED,
+                dg.DagsterRunStatus.STARTING,
+                dg.DagsterRunStatus.STARTED,
+            ],
+        ),
+        limit=1,
+    )
+    if running:
+        return f"run {running[0].run_id[:8]} is at work on it"
+    earlier = instance.get_runs(
+        dg.RunsFilter(
+            tags={STALE_TAG: "true", COUNTRY_TAG: country, YEAR_TAG: str(year)},
+            created_after=datetime.now(UTC) - WITHIN,
+        ),
+        limit=MAX_REFRESHES,
+    )
+    if len(earlier) >= MAX_REFRESHES:
+        return (
+            f"it was {MAX_REFRESHES} times within {WITHIN.days} days, the last as run "
+            f"{earlier[0].run_id[:8]}; look at these runs, then start the job refresh by hand"
+        )
+    return None
