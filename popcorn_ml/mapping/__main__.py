@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from popcorn_ml.errors import PopcornError
-from popcorn_ml.mapping.predict import MappingSpec, map_population
+from popcorn_ml.compute.command import Report, run_command
+from popcorn_ml.errors import ConfigError
+
+TASKS = ("population", "builtup")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Map as a specification says.
+    """Map as a specification says: the fields of MappingSpec, or those of BuiltupSpec together
+    with "task": "builtup".
 
     Prints one line of JSON a tile and one at the end; errors go to standard error. Exit status 0,
     or 2 on input that cannot be used.
     """
-    parser = argparse.ArgumentParser(prog="python -m popcorn_ml.mapping", description=main.__doc__)
-    parser.add_argument("spec", type=Path, help="JSON file with the fields of MappingSpec")
-    path = parser.parse_args(arguments).spec
+    return run_command("python -m popcorn_ml.mapping", main.__doc__, _map, arguments)
+
+
+def _map(text: str, path: Path, report: Report) -> dict[str, Any]:
     begin = time.monotonic()
-    try:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise PopcornError(
-                "the mapping specification cannot be read", where=path, found=str(error)
-            ) from error
-        spec = MappingSpec.from_json(text, path)
-        map_population(spec, _print_tile)
-    except PopcornError as error:
-        print(error, file=sys.stderr)
-        return 2
+    task, text = split_task(text, path)
+    out: Path
+    if task == "builtup":
+        from popcorn_ml.mapping.builtup import BuiltupSpec, run_builtup
+
+        builtup = BuiltupSpec.from_json(text, path)
+        out = builtup.out
+        run_builtup(builtup, report.tiles)
+    else:
+        from popcorn_ml.mapping.predict import MappingSpec, map_population
+
+        mapping = MappingSpec.from_json(text, path)
+        out = mapping.out
+        map_population(mapping, report.tiles)
     seconds = round(time.monotonic() - begin, 1)
-    print(json.dumps({"finished": True, "out": str(spec.out), "seconds": seconds}), flush=True)
-    return 0
+    return {"finished": True, "out": str(out), "seconds": seconds}
 
 
-def _print_tile(done: int, total: int) -> None:
-    print(json.dumps({"done": done, "total": total}), flush=True)
+def split_task(text: str, where: Path) -> tuple[str, str]:
+    """Which task a specification is of, and the rest of it.
+
+    Raises:
+        ConfigError: a task that there is not.
+    """
+    try:
+        given = json.loads(text)
+    except ValueError:
+        return TASKS[0], text  # refused, with its place, by whatever reads the rest
+    if not isinstance(given, dict) or "task" not in given:
+        return TASKS[0], text
+    task = given.pop("task")
+    if task not in TASKS:
+        raise ConfigError(
+            "there is no such task",
+            where=where,
+            expected=" or ".join(TASKS),
+            found=task,
+        )
+    return task, json.dumps(given)
 
 
 if __name__ == "__main__":

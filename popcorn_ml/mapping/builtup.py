@@ -5,9 +5,14 @@ Training and mapping read the result; neither runs the extractor again.
 
 from __future__ import annotations
 
+import functools
+import json
+import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +20,14 @@ import torch
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.inputs import read_channels
-from popcorn_ml.mapping.engine import arithmetic, each_tile, pick_device, to_device, to_numpy
+from popcorn_ml.mapping.engine import (
+    arithmetic,
+    each_tile,
+    one_thread_a_tile,
+    pick_device,
+    to_device,
+    to_numpy,
+)
 from popcorn_ml.model.canvas import extractor_canvas
 from popcorn_ml.model.popcorn import BuiltupExtractor, Sensors
 from popcorn_ml.parallel import Pool
@@ -23,6 +35,95 @@ from popcorn_ml.sentinel import SEASONS, Season
 
 Composites = tuple[Path | None, Path | None]
 """Sentinel-1 and Sentinel-2 composite of a season; None where that sensor is not used."""
+
+
+@dataclass(frozen=True)
+class BuiltupSpec:
+    """Everything that a built-up score depends on, as paths and plain values.
+
+    Attributes:
+        composites: season -> Sentinel-1 and Sentinel-2 composite; see `map_builtup`.
+        extractor: weights of the built-up area extractor.
+        grid: on which the composites lie.
+        out: the raster to write.
+        tile_px, device, threads, tags: as in `map_builtup`.
+    """
+
+    composites: Mapping[Season, Composites]
+    extractor: Path
+    grid: Grid
+    out: Path
+    tile_px: int = 512
+    device: str = "auto"
+    threads: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "composites": composites_as_dict(self.composites),
+            "extractor": str(self.extractor),
+            "grid": self.grid.as_dict(),
+            "out": str(self.out),
+            "tile_px": self.tile_px,
+            "device": self.device,
+            "threads": self.threads,
+            "tags": dict(self.tags),
+        }
+
+    def to_json(self) -> str:
+        """The specification as `python -m popcorn_ml.mapping` reads it."""
+        return json.dumps({"task": "builtup", **self.as_dict()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str | Path | None = None) -> BuiltupSpec:
+        """Read a specification; its task is known by now.
+
+        Raises:
+            ConfigError: not JSON, or a field missing, unknown or of another form.
+        """
+        try:
+            given = json.loads(text)
+            given.pop("task", None)
+            unknown = sorted(set(given) - {item.name for item in fields(cls)})
+            if unknown:
+                raise ValueError(f"unknown: {', '.join(unknown)}")
+            return cls(
+                composites=composites_of_dict(given.pop("composites")),
+                extractor=Path(given.pop("extractor")),
+                grid=Grid(**given.pop("grid")),
+                out=Path(given.pop("out")),
+                **given,
+            )
+        except KeyError as error:
+            found = f"no {error}"
+        except (ValueError, TypeError, AttributeError) as error:
+            found = str(error)
+        raise ConfigError(
+            "the specification of a built-up score cannot be used",
+            where=where,
+            expected=f"a JSON object with {', '.join(item.name for item in fields(cls))}",
+            found=found,
+        )
+
+
+def composites_as_dict(composites: Mapping[Season, Composites]) -> dict[str, Any]:
+    """Composites as plain values."""
+    return {
+        season: {
+            sensor: None if path is None else str(path)
+            for sensor, path in zip(("s1", "s2"), pair, strict=True)
+        }
+        for season, pair in composites.items()
+    }
+
+
+def composites_of_dict(given: Mapping[str, Any]) -> dict[Season, Composites]:
+    """The composites that `composites_as_dict` gave; errors are those of a wrong form."""
+    return {
+        season: tuple(None if pair.get(s) is None else Path(pair[s]) for s in ("s1", "s2"))  # type: ignore[misc]
+        for season, pair in given.items()
+    }
 
 
 def in_season_order(composites: Mapping[Season, Composites]) -> dict[Season, Composites]:
@@ -41,6 +142,60 @@ def in_season_order(composites: Mapping[Season, Composites]) -> dict[Season, Com
             found=", ".join(unknown or empty) or "nothing",
         )
     return {season: composites[season] for season in SEASONS if season in composites}
+
+
+def run_builtup(
+    spec: BuiltupSpec,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    pool: Pool | None = None,
+) -> None:
+    """`map_builtup` as a specification says.
+
+    Args:
+        pool: executor of other processes or machines that see the same files; None works in
+            threads of this process. The raster is the same byte for byte.
+
+    Raises:
+        WeightsError: the extractor is missing, altered or of another architecture.
+        And what `map_builtup` raises.
+    """
+    from popcorn_ml.model.weights import load_extractor
+
+    seasons = in_season_order(spec.composites)
+    if pool is None:
+        map_builtup(
+            load_extractor(spec.extractor),
+            seasons,
+            spec.grid,
+            spec.out,
+            tile_px=spec.tile_px,
+            threads=spec.threads,
+            device=spec.device,
+            tags=dict(spec.tags),
+            progress=progress,
+        )
+        return
+    _check(seasons, spec.grid)
+    _write(spec, functools.partial(score_elsewhere, spec), progress, pool)
+
+
+def score_elsewhere(spec: BuiltupSpec, tile: Tile) -> np.ndarray:
+    """One tile in a worker process, which keeps the extractor between its tiles."""
+    from popcorn_ml.raster import bounded_cache
+
+    target = pick_device(spec.device)
+    with one_thread_a_tile(), bounded_cache():
+        stamp = os.stat(spec.extractor).st_mtime_ns
+        model = _loaded(str(spec.extractor), stamp, spec.device)
+        return _scores(model, in_season_order(spec.composites), spec.grid, tile, target)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: str, _stamp: int, device: str) -> BuiltupExtractor:
+    from popcorn_ml.model.weights import load_extractor
+
+    return load_extractor(path).to(pick_device(device))
 
 
 def map_builtup(
@@ -77,29 +232,56 @@ def map_builtup(
         GridMismatch: a composite lies elsewhere.
         RasterError: a composite is missing, unreadable or truncated.
     """
+    seasons = in_season_order(composites)
+    _check(seasons, grid)
+    target = pick_device(device)
+    model = extractor.to(target)
+    told = {name: str(value) for name, value in (tags or {}).items()}
+    spec = BuiltupSpec(seasons, Path(), grid, out, tile_px, device, threads, told)
+    _write(spec, lambda tile: _scores(model, seasons, grid, tile, target), progress, pool)
+
+
+def _check(seasons: Mapping[Season, Composites], grid: Grid) -> None:
+    """Refuse composites that cannot be read or lie elsewhere, before any work."""
     from popcorn_ml import raster
 
-    seasons = in_season_order(composites)
     for pair in seasons.values():
         for path in pair:
             if path is not None:
                 raster.check(path, grid)
-    target = pick_device(device)
-    model = extractor.to(target)
 
-    def work(tile: Tile) -> np.ndarray:
-        return np.stack([_score(model, pair, grid, tile.core, target) for pair in seasons.values()])
 
-    tiles = list(grid.tiles(tile_px))
-    told = {"content": "built-up score", **(tags or {})}
+def _write(
+    spec: BuiltupSpec,
+    work: Callable[[Tile], np.ndarray],
+    progress: Callable[[int, int], None] | None,
+    pool: Pool | None,
+) -> None:
+    """Every tile's scores into the raster, in the tiles' order."""
+    from popcorn_ml import raster
+
+    tiles = list(spec.grid.tiles(spec.tile_px))
+    told = {"content": "built-up score", **spec.tags}
+    bands = list(in_season_order(spec.composites))
     with (
-        raster.CogWriter(out, grid, list(seasons), "float32", np.nan, tags=told) as sink,
-        closing(each_tile(work, tiles, threads, pool)) as results,
+        raster.CogWriter(spec.out, spec.grid, bands, "float32", np.nan, tags=told) as sink,
+        closing(each_tile(work, tiles, spec.threads, pool)) as results,
     ):
         for tile, scores in zip(tiles, results, strict=True):
             sink.write(scores, tile.core)
             if progress is not None:
                 progress(tile.index + 1, len(tiles))
+
+
+def _scores(
+    extractor: BuiltupExtractor,
+    seasons: Mapping[Season, Composites],
+    grid: Grid,
+    tile: Tile,
+    device: torch.device,
+) -> np.ndarray:
+    """Scores of every season over a tile, (seasons, rows, columns)."""
+    return np.stack([_score(extractor, pair, grid, tile.core, device) for pair in seasons.values()])
 
 
 def _score(

@@ -23,7 +23,12 @@ import torch
 from popcorn_ml.errors import ConfigError, RasterError
 from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.inputs import read_channels
-from popcorn_ml.mapping.builtup import Composites, in_season_order
+from popcorn_ml.mapping.builtup import (
+    Composites,
+    composites_as_dict,
+    composites_of_dict,
+    in_season_order,
+)
 from popcorn_ml.mapping.engine import (
     arithmetic,
     check_precision,
@@ -85,13 +90,7 @@ class MappingSpec:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "composites": {
-                season: {
-                    sensor: None if path is None else str(path)
-                    for sensor, path in zip(("s1", "s2"), pair, strict=True)
-                }
-                for season, pair in self.composites.items()
-            },
+            "composites": composites_as_dict(self.composites),
             "builtup": str(self.builtup),
             "members": [str(path) for path in self.members],
             "grid": self.grid.as_dict(),
@@ -124,12 +123,8 @@ class MappingSpec:
             unknown = sorted(set(given) - {item.name for item in fields(cls)})
             if unknown:
                 raise ValueError(f"unknown: {', '.join(unknown)}")
-            composites = {
-                season: tuple(None if pair.get(s) is None else Path(pair[s]) for s in ("s1", "s2"))
-                for season, pair in given.pop("composites").items()
-            }
             return cls(
-                composites=composites,  # type: ignore[arg-type]
+                composites=composites_of_dict(given.pop("composites")),
                 builtup=Path(given.pop("builtup")),
                 members=tuple(Path(path) for path in given.pop("members")),
                 grid=Grid(**given.pop("grid")),

@@ -1,0 +1,183 @@
+"""Devices by name, and GPUs taken one by one.
+
+A process that works on a GPU holds that GPU's lock, so that no two ever share one, however many
+steps are let through at once. What runs on them is no business of this module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from popcorn_ml.compute.locks import holder, try_lock
+from popcorn_ml.errors import ConfigError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+KINDS = "auto, cpu, cuda or cuda:N"
+_NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
+_UUID = re.compile(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)")
+_POLL_SECONDS = 1.0
+
+
+def check_device(name: str) -> None:
+    """Refuse what names no device.
+
+    Raises:
+        ConfigError: see there.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "there is no such kind of device", where="device", expected=KINDS, found=name
+        )
+
+
+def require_device(name: str) -> None:
+    """Refuse a GPU that is asked for by name and is not here; loads torch for that only.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    check_device(name)
+    if not name.startswith("cuda"):
+        return
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(name.partition(":")[2] or 0) >= count:
+        raise ConfigError(
+            "there is no such GPU on this machine",
+            where=f"device, on {socket.gethostname()}",
+            expected=f"one of {count} GPUs, or cpu",
+            found=name,
+            remedy="set device to auto or cpu, or install the driver and a CUDA build of torch",
+        )
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them.
+
+    Told by the driver, without loading torch: what the variable names, else all there are.
+    """
+    found = _driver_gpus()
+    named = os.environ.get(VISIBLE)
+    if named is None or not found:
+        return found
+    return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+
+
+def _driver_gpus() -> list[str]:
+    tool = shutil.which("nvidia-smi")
+    if tool is not None:
+        try:
+            listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            listed = None
+        if listed is not None and listed.returncode == 0:
+            return _uuids(listed.stdout)
+    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+
+
+def _uuids(listing: str) -> list[str]:
+    """UUIDs of whole GPUs; of a divided one, those of its parts."""
+    found: list[str] = []
+    whole: str | None = None
+    for line in listing.splitlines():
+        match = _UUID.search(line)
+        if match is None:
+            continue
+        name = match.group(1)
+        if name.startswith("GPU"):
+            whole = name
+        elif whole in found:
+            found.remove(whole)
+        found.append(name)
+    return found
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A GPU that is ours for now.
+
+    Attributes:
+        name: what CUDA_VISIBLE_DEVICES has to be for a process that shall see only this one.
+        index: its number among those that this process may use.
+        lock: file descriptor; a process that inherits it keeps the GPU until it ends.
+    """
+
+    name: str
+    index: int
+    lock: int
+
+
+@contextmanager
+def claimed(
+    device: str,
+    locks: Path,
+    *,
+    note: str = "",
+    waiting: Callable[[str], None] | None = None,
+    present: Callable[[], list[str]] = gpus,
+) -> Iterator[Claim | None]:
+    """A GPU of our own for the block: a free one for auto and cuda, the named one for cuda:N.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        locks: folder of the locks, shared by all processes of the store.
+        note: who takes it, for those who wait.
+        waiting: called once with a sentence if all are taken.
+        present: the machine's GPUs.
+
+    Yields:
+        The claim, or None where no GPU is used: for cpu, and for auto on a machine without.
+
+    Raises:
+        ConfigError: no such device, or no GPU where one is asked for by name.
+    """
+    check_device(device)
+    names = [] if device == "cpu" else present()
+    number = int(device.partition(":")[2] or 0)
+    if device.startswith("cuda") and number >= len(names):
+        raise ConfigError(
+            "there is no such GPU on this machine",
+            where=f"device, on {socket.gethostname()}",
+            expected=f"one of {len(names)} GPUs, or cpu",
+            found=device,
+            remedy="set device to auto or cpu, or run where the GPU is",
+        )
+    if not names:
+        yield None
+        return
+    wanted = [number] if ":" in device else list(range(len(names)))
+    claim = _claim(names, wanted, locks, note, waiting)
+    try:
+        yield claim
+    finally:
+        os.close(claim.lock)
+
+
+def _claim(
+    names: list[str],
+    wanted: list[int],
+    locks: Path,
+    note: str,
+    waiting: Callable[[str], None] | None,
+) -> Claim:
+    told = False
+    while True:
+        for index in wanted:
+            path = locks / f"{socket.gethostname()}-{names[index].replace('/', '_')}.lock"
+            lock = try_lock(path, note)
+            if lock is not None:
+                return Claim(names[index], index, lock)
+        if not told and waiting is not None:
+            waiting(f"all {len(wanted)} GPUs are taken, the last by {holder(path) or 'somebody'}")
+        told = True
+        time.sleep(_POLL_SECONDS)
