@@ -13,7 +13,7 @@ from popcorn_assets.country import Country, load_country
 from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import data_root
-from popcorn_assets.resources import StoreResource, WarehouseResource
+from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
 from popcorn_ml.errors import CensusError, StoreError
@@ -50,21 +50,16 @@ def census_files(country: Country) -> list[Path]:
     code_version=CODE,
     check_specs=check_specs(UNITS, UNIT_CHECKS),
 )
-def census_units(
-    context: dg.AssetExecutionContext, store: StoreResource, warehouse: WarehouseResource
-) -> dg.MaterializeResult:
+def census_units(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Census units of every level: geometry in the warehouse, unit numbers on the grid."""
     from popcorn_ml.census.build import prepare_units
-    from popcorn_ml.warehouse import Warehouse
 
     making = Making(context, store.open(), UNITS, code_version=CODE)
     country = load_country(making.country)
     grid = country.pixel_grid()
-    tables = Warehouse(warehouse.file())
     for path in census_files(country):
         making.source(path)
     making.parameter(grid=grid.as_dict(), census=country.census.model_dump(mode="json"))
-    making.reuse = making.reuse and tables.holds("units", making.country, making.year)
 
     def make(folder: Path) -> Outcome:
         report = prepare_units(
@@ -76,8 +71,6 @@ def census_units(
             census_folders(country.code),
             progress=making.progress("strips"),
         )
-        tables.replace_units(making.country, making.year, report.units)
-        tables.replace_sources(making.country, making.year, UNITS, report.sources)
         train = report.rasters[country.census.train_level]
         save_picture(folder, train, "units")
         return Outcome(
@@ -88,6 +81,7 @@ def census_units(
                 ]
             },
             checks=report.checks,
+            tables={"units": report.units, "sources": [vars(s) for s in report.sources]},
         )
 
     return making.publish(make)
@@ -103,21 +97,16 @@ def census_units(
     code_version=CODE,
     check_specs=check_specs(COUNTS, COUNT_CHECKS),
 )
-def census_counts(
-    context: dg.AssetExecutionContext, store: StoreResource, warehouse: WarehouseResource
-) -> dg.MaterializeResult:
+def census_counts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """People per census unit in the partition's year: counted, or projected by a stated rule."""
     from popcorn_ml.census.build import prepare_counts
-    from popcorn_ml.warehouse import Warehouse
 
     making = Making(context, store.open(), COUNTS, code_version=CODE)
     country = load_country(making.country)
-    tables = Warehouse(warehouse.file())
     units = making.input(UNITS)
     for path in census_files(country):
         making.source(path)
     making.parameter(census=country.census.model_dump(mode="json"))
-    making.reuse = making.reuse and tables.holds("counts", making.country, making.year)
 
     def make(folder: Path) -> Outcome:
         report = prepare_counts(
@@ -128,8 +117,6 @@ def census_counts(
             folder,
             census_folders(country.code),
         )
-        tables.replace_counts(making.country, making.year, report.counts)
-        tables.replace_sources(making.country, making.year, COUNTS, report.sources)
         return Outcome(
             shown={
                 "people": report.totals[country.census.train_level],
@@ -139,6 +126,7 @@ def census_counts(
                 ],
             },
             checks=report.checks,
+            tables={"counts": report.counts, "sources": [vars(s) for s in report.sources]},
         )
 
     return making.publish(make)

@@ -14,7 +14,6 @@ from popcorn_assets.paths import data_root
 from popcorn_assets.resources import (
     ComputeResource,
     StoreResource,
-    WarehouseResource,
 )
 from popcorn_assets.show import PICTURE
 from popcorn_assets.store import Version
@@ -37,7 +36,6 @@ METRICS = "metrics.json"
 def evaluation(
     context: dg.AssetExecutionContext,
     store: StoreResource,
-    warehouse: WarehouseResource,
     compute: ComputeResource,
 ) -> dg.MaterializeResult:
     """R2, MAE and RMSE of uniform and built-up disaggregation, the map and the adjusted map.
@@ -47,7 +45,6 @@ def evaluation(
     training level, which the adjusted map and the baselines match by construction.
     """
     from popcorn_ml.evaluation.report import evaluate, scatter_png
-    from popcorn_ml.warehouse import Warehouse
 
     making = Making(context, store.open(), "evaluation", code_version=CODE)
     country = load_country(making.country)
@@ -66,8 +63,6 @@ def evaluation(
 
     rasters = {level: units_raster(making, level) for level in country.census.levels}
     making.parameter(levels=list(rasters))
-    tables = Warehouse(warehouse.file())
-    making.reuse = making.reuse and tables.holds("evaluation", making.country, making.year)
 
     def make(folder: Path) -> Outcome:
         found = evaluate(
@@ -91,14 +86,15 @@ def evaluation(
             for approach, by_unit in found.metrics.items()
             for unit, scores in by_unit.items()
         ]
-        tables.replace_evaluation(making.country, making.year, _metric_rows(rows, finest))
         sums = [
             row
             for level, raster in rasters.items()
             for row in _unit_sums(raster, level, predicted, adjusted, country.pixel_grid())
         ]
-        tables.replace_map_sums(making.country, making.year, sums)
-        return Outcome({"metrics": rows, "totals": found.totals})
+        return Outcome(
+            {"metrics": rows, "totals": found.totals},
+            tables={"evaluation": _metric_rows(rows, finest), "map_sums": sums},
+        )
 
     return making.publish(make)
 

@@ -82,7 +82,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                 grid,
                 settings,
                 folder,
-                making.work(),
+                making.lone_work(),
                 boundary=boundary,
                 workers=compute.thread_count(),
                 progress=making.progress("tiles"),

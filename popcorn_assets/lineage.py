@@ -2,7 +2,8 @@
 
 `Making` is one materialisation under way. It resolves and notes the inputs, decides whether what
 is in the store is current, lets the asset's function write into a draft, publishes it with its
-manifest, and turns the manifest into what Dagster shows. The *recipe* is a hash of everything the
+manifest, records it with its rows in the warehouse, and turns the manifest into what Dagster
+shows. The *recipe* is a hash of everything the
 contents depend on (inputs by version, source files by digest, parameters, code version): equal
 recipes give equal contents.
 """
@@ -15,7 +16,8 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -28,11 +30,14 @@ import dagster as dg
 import popcorn_ml
 from popcorn_assets.partitions import country_and_year
 from popcorn_assets.show import PICTURE, as_check_result, as_metadata
-from popcorn_assets.store import Address, Store, Version, sha256
+from popcorn_assets.store import MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.errors import StoreError
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
+
+SCHEMA = 2
+"""Of the manifests that this code writes."""
 
 PROGRESS_SECONDS = 5.0
 
@@ -48,11 +53,14 @@ class Outcome:
         facts: kept in the manifest only, for instance the scenes used.
         checks: verdicts on what was written: objects with name, passed, severity ("error" or
             "warn") and message, and optionally rows (offending ones) or metadata.
+        tables: warehouse table -> the partition's rows, written there when the version is the
+            current one.
     """
 
     shown: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     checks: Iterable[Any] = ()
+    tables: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Making:
@@ -80,6 +88,8 @@ class Making:
         self.inputs: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
         self.parameters: dict[str, Any] = {}
+        self._locks = ExitStack()
+        self._work: Path | None = None
 
     def input(
         self,
@@ -174,6 +184,24 @@ class Making:
         """A folder for half-done work of exactly this recipe, which a later run resumes."""
         return self.store.work(self.address, self.recipe())
 
+    def lone_work(self) -> Path:
+        """As `work`, to this run alone until `publish` ends; another run's is waited for.
+
+        Raises:
+            StoreError: another run, which is named, still works on it after a while.
+        """
+        if self._work is None:
+            working = self.store.working(
+                self.address,
+                self.recipe(),
+                f"run {self.context.run_id}",
+                waiting=lambda other: self.context.log.warning(
+                    f"{other} works on {self.address}: waiting until it has ended"
+                ),
+            )
+            self._work = self._locks.enter_context(working)
+        return self._work
+
     def progress(self, unit: str) -> Callable[[int, int], None]:
         """A callback that logs "done of total" at the start, the end and every few seconds."""
         state = {"last": -PROGRESS_SECONDS}
@@ -212,13 +240,17 @@ class Making:
             return None
         try:
             found = self.store.find(self.address)
-            if found is None or found.manifest().get("recipe") != self.recipe():
+            if found is None or found.manifest().get("schema") != SCHEMA:
+                return None
+            if found.manifest().get("recipe") != self.recipe():
                 return None
             if failed_checks(found):  # to be judged anew
                 return None
             for name, entry in found.manifest()["files"].items():
                 if found.file(name).stat().st_size != entry["size"]:
                     return None
+            if not self._rows_held(found):
+                return None
         except StoreError:
             return None
         return found
@@ -242,13 +274,63 @@ class Making:
         """As `publish`, for graph-backed assets that yield their own output."""
         found = self.current()
         if found is not None:
+            self._record_if_missing(found)
             self.context.log.info(f"{self.address} is current: version {found.version} reused")
             return found
-        with self.store.draft(self.address) as draft:
+        with self._locks, self.store.draft(self.address) as draft:
             outcome = make(draft)
-            version = self.store.publish(self.address, draft, self._manifest(outcome))
+            rows, told = self._prepared(outcome)
+            manifest = self._manifest(outcome, told)
+
+            def record(whole: dict[str, Any], manifest_sha256: str) -> None:
+                self._warehouse().record_publication(whole, manifest_sha256, rows)
+
+            version = self.store.publish(self.address, draft, manifest, record)
         self.context.log.info(f"{self.address} published as {version.version}")
         return version
+
+    def _warehouse(self) -> Any:
+        from popcorn_ml.warehouse import Warehouse
+
+        return Warehouse(self.store.warehouse)
+
+    def _prepared(self, outcome: Outcome) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Rows as the warehouse will take them, and what the manifest says of them.
+
+        Tried against the tables' rules here, before anything is published.
+        """
+        from popcorn_ml.warehouse_rows import prepared
+
+        rows, told = {}, {}
+        for table, given in outcome.tables.items():
+            rows[table], told[table] = prepared(
+                table,
+                given,
+                asset=self.address.asset,
+                country=self.address.country or "",
+                year=self.address.year or 0,
+            )
+        return rows, told
+
+    def _rows_held(self, found: Version) -> bool:
+        """Whether the warehouse holds the rows that belong to a version, if it has any."""
+        tables = found.manifest()["tables"]
+        if not tables:
+            return True
+        address, warehouse = found.address, self._warehouse()
+        return (
+            warehouse.records(found.manifest(), sha256(found.path / MANIFEST))
+            and warehouse.digests(address.asset, address.country, address.year, tables) == tables
+        )
+
+    def _record_if_missing(self, found: Version) -> None:
+        """Record the lineage of a version whose run was killed before it could.
+
+        Only a version without rows comes here unrecorded: others are made again.
+        """
+        manifest, digest = found.manifest(), sha256(found.path / MANIFEST)
+        if not self._warehouse().records(manifest, digest):
+            self._warehouse().record_publication(manifest, digest, {})
 
     def metadata(self, version: Version) -> dict[str, Any]:
         """What the UI shows of a version."""
@@ -259,12 +341,13 @@ class Making:
             dict(manifest["shown"]),
             path=version.path,
             version=version.version,
+            manifest_sha256=sha256(version.path / MANIFEST),
             reused=manifest["run_id"] != self.context.run_id,
         )
 
-    def _manifest(self, outcome: Outcome) -> dict[str, Any]:
+    def _manifest(self, outcome: Outcome, tables: dict[str, Any]) -> dict[str, Any]:
         manifest = {
-            "schema": 1,
+            "schema": SCHEMA,
             "asset": self.address.asset,
             "country": self.address.country,
             "year": self.address.year,
@@ -275,6 +358,7 @@ class Making:
             "shown": [list(item) for item in outcome.shown.items()],  # in the order to show
             "checks": [_plain_check(check) for check in outcome.checks],
             "facts": outcome.facts,
+            "tables": tables,
             "code": {"version": self.code_version, **code_state()},
             "libraries": library_versions(),
             "run_id": self.context.run_id,

@@ -20,13 +20,16 @@ class StoreResource(dg.ConfigurableResource):
 
     Attributes:
         root: folder of the store; empty means POPCORN_DATA, or `data`.
+        warehouse: the DuckDB file that publications are recorded in, the same as the warehouse
+            resource's path; empty means `warehouse.duckdb` in the root.
     """
 
     root: str = ""
+    warehouse: str = ""
 
     def open(self) -> Store:
         """The store."""
-        return Store(self.root or data_root())
+        return Store(self.root or data_root(), self.warehouse or None)
 
 
 class WarehouseResource(dg.ConfigurableResource):

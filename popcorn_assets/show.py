@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PICTURE = "picture.png"
 """A version's file of this name is what an operator sees first."""
 
+MANIFEST_SHA256 = "manifest sha256"
+"""Title of the digest of a version's manifest in Dagster's record."""
+
 PICTURE_PX = 400
 """Longest side of a picture: each is kept in Dagster's event log."""
 
@@ -55,6 +58,7 @@ def as_metadata(
     *,
     path: Path,
     version: str,
+    manifest_sha256: str,
     reused: bool = False,
 ) -> dict[str, Any]:
     """Dagster metadata from plain values.
@@ -64,6 +68,7 @@ def as_metadata(
         shown: title -> number, text, list of rows (dicts) or dict.
         path: folder of the version.
         version: its identifier.
+        manifest_sha256: digest of its manifest's file, which the audit compares.
         reused: whether this run took it from the store as it was.
     """
     result: dict[str, Any] = {}
@@ -73,6 +78,7 @@ def as_metadata(
         result[title] = _value(value)
     result["path"] = dg.MetadataValue.path(str(path))
     result["version"] = version
+    result[MANIFEST_SHA256] = manifest_sha256
     if reused:
         result["reused"] = dg.MetadataValue.bool(True)
     return result

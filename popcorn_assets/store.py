@@ -4,7 +4,8 @@ Files lie at `<root>/<asset>/<country>/<year>/<version>/`, the version being a h
 contents; `LATEST` beside the versions names the current one and is replaced only after everything
 is written and synced. Unpartitioned assets have no country and year. A draft is a folder with a
 dot in front that its writer holds a lock on; a killed run leaves one that nothing reads and that
-the next draft of the same place clears away. What a manifest says is `lineage`'s business.
+the next draft of the same place clears away. Earlier manifests of the same contents lie in
+`.history` inside the version, named by their digest. What a manifest says is `lineage`'s business.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,9 @@ from popcorn_ml.files import sync, write_bytes, write_json
 
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
+HISTORY = ".history"
+WORK_WAIT_S = 600.0
+"""How long a run waits for another that works on the same thing before it gives up."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _VERSION = re.compile(r"[0-9a-f]{16}")
 
@@ -71,9 +76,9 @@ class Version:
             StoreError: there is none of that name.
         """
         path = self.path / name
-        if not path.is_file():
+        if not _is_own_file(path, self.path):
             raise StoreError(
-                f"version {self.version} of {self.address} has no file {name}",
+                f"version {self.version} of {self.address} has no file {name[:200]}",
                 where=self.path,
                 remedy=f"materialise {self.address} again",
             )
@@ -93,10 +98,17 @@ class Version:
 
 
 class Store:
-    """The versions under one root folder."""
+    """The versions under one root folder.
 
-    def __init__(self, root: str | Path) -> None:
+    Args:
+        root: the folder.
+        warehouse: the DuckDB file that publications are recorded in; None for `warehouse.duckdb`
+            in the root.
+    """
+
+    def __init__(self, root: str | Path, warehouse: str | Path | None = None) -> None:
         self.root = Path(root).absolute()
+        self.warehouse = Path(warehouse) if warehouse else self.root / "warehouse.duckdb"
 
     def folder(self, address: Address) -> Path:
         """Where an asset's versions lie."""
@@ -109,18 +121,76 @@ class Store:
         Args:
             key: hash of what the work depends on, so that other work never resumes it.
         """
-        folder = self.root / ".work" / self.folder(address).relative_to(self.root) / key[:16]
+        folder = self._work(address, key)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @contextmanager
+    def working(
+        self,
+        address: Address,
+        key: str,
+        owner: str,
+        *,
+        part: str = "",
+        wait_s: float = WORK_WAIT_S,
+        waiting: Callable[[str], None] | None = None,
+    ) -> Iterator[Path]:
+        """The folder of `work`, to one run at a time; the lock ends with the process at the latest.
+
+        Args:
+            owner: who works, such as "run 1f2e"; told to whoever waits.
+            part: a name within the work, such as a member's, to lock that part alone.
+            wait_s: how long to wait for another run that is at the same work.
+            waiting: told who that is, once, when there is one.
+
+        Raises:
+            StoreError: it was still at it after `wait_s`.
+        """
+        folder = self._work(address, key)
+        path = folder.with_name(f"{folder.name}{f'.{part}' if part else ''}.lock")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + wait_s
+        with open(path, "a+", encoding="utf-8") as lock:
+            told = False
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    other = path.read_text("utf-8").strip() or "another run"
+                    if waiting is not None and not told:
+                        waiting(other)
+                        told = True
+                    if time.monotonic() > deadline:
+                        raise StoreError(
+                            f"another run is at work on {address}",
+                            where=folder,
+                            expected=f"to have it within {wait_s:g} s",
+                            found=f"{other} still works on it",
+                            remedy="wait until that run has ended, then run this partition again",
+                        ) from None
+                    time.sleep(0.1)
+            lock.truncate(0)
+            lock.write(owner)
+            lock.flush()
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                yield folder
+            finally:
+                lock.truncate(0)
+
+    def _work(self, address: Address, key: str) -> Path:
+        return self.root / ".work" / self.folder(address).relative_to(self.root) / key[:16]
 
     def find(self, address: Address) -> Version | None:
         """The current version, or None where none was ever published."""
         folder = self.folder(address)
         try:
-            version = (folder / LATEST).read_text("utf-8").strip()
+            version = (folder / LATEST).read_text("utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
-        if not _VERSION.fullmatch(version) or not (folder / version / MANIFEST).is_file():
+        if not _is_version(folder, version):
             raise StoreError(
                 f"{LATEST} names a version that is not there",
                 where=folder / LATEST,
@@ -150,10 +220,12 @@ class Store:
         Raises:
             StoreError: it is not in the store.
         """
-        path = self.folder(address) / version
-        if not _VERSION.fullmatch(version) or not (path / MANIFEST).is_file():
-            raise StoreError(f"version {version[:80]} of {address} is not in the store", where=path)
-        return Version(address, version, path)
+        folder = self.folder(address)
+        if not _is_version(folder, version):
+            raise StoreError(
+                f"version {version[:80]} of {address} is not in the store", where=folder
+            )
+        return Version(address, version, folder / version)
 
     @contextmanager
     def draft(self, address: Address) -> Iterator[Path]:
@@ -170,48 +242,82 @@ class Store:
                 shutil.rmtree(draft, ignore_errors=True)
                 _lock_path(draft).unlink(missing_ok=True)
 
-    def publish(self, address: Address, draft: Path, manifest: dict[str, Any]) -> Version:
+    def publish(
+        self,
+        address: Address,
+        draft: Path,
+        manifest: dict[str, Any],
+        record: Callable[[dict[str, Any], str], None] | None = None,
+    ) -> Version:
         """Make a draft the current version.
 
         Args:
             manifest: what to record; `files` and `version` are added here.
+            record: told the whole manifest and the digest of its file once the version is the
+                current one, before any other run of the partition can publish.
 
         Contents that are in the store already keep their folder and get the new manifest, since
-        the same result may have come from other inputs.
+        the same result may have come from other inputs; the earlier one goes to `.history`.
         """
         files = digests(draft)
         if not files:
             raise StoreError("an asset published no file", where=str(address))
+        if any(path.is_symlink() for path in draft.rglob("*")):
+            raise StoreError("an asset wrote a link; versions hold files", where=str(address))
+        if (draft / HISTORY).exists():
+            raise StoreError(f"an asset wrote {HISTORY}, a name of the store's", where=str(address))
         version = version_of(files)
         manifest = {**manifest, "version": version, "files": files}
         folder, target = self.folder(address), self.folder(address) / version
         write_json(draft / MANIFEST, manifest, sort_keys=True)
+        written = sha256(draft / MANIFEST)
         for path in sorted(draft.rglob("*")):
             sync(path)
         sync(draft)
         with _locked(folder / ".publishing.lock"):  # two runs of one partition take turns
             if (target / MANIFEST).is_file() and digests(target) == files:
+                _keep_manifest(target, target)
                 write_json(target / MANIFEST, manifest, sort_keys=True)
             else:
                 if target.exists():  # the same contents once, damaged since
+                    _keep_manifest(target, draft)
                     aside = folder / f".draft-{uuid.uuid4().hex}"
                     os.replace(target, aside)
                     shutil.rmtree(aside, ignore_errors=True)
                 os.replace(draft, target)
                 sync(folder)
             write_bytes(folder / LATEST, f"{version}\n".encode())
+            if record is not None:
+                record(manifest, written)
         return Version(address, version, target)
 
 
+def _keep_manifest(version: Path, to: Path) -> None:
+    """Keep a version's manifest, and those it kept itself, in the history of `to`."""
+    kept = [path for path in (version / MANIFEST, *version.glob(f"{HISTORY}/*")) if path.is_file()]
+    for path in kept:
+        target = to / HISTORY / f"{sha256(path)}.json"
+        if not target.exists():
+            write_bytes(target, path.read_bytes())
+    if kept:
+        sync(to / HISTORY)
+
+
 def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file of a version, by relative name, without the manifest."""
+    """Size and sha256 of every file of a version, by relative name, without the manifests.
+
+    A link is no file of the version, wherever it leads.
+    """
     return {
         path.relative_to(folder).as_posix(): {
             "size": path.stat().st_size,
             "sha256": sha256(path),
         }
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
+        if path.is_file()
+        and not path.is_symlink()
+        and path != folder / MANIFEST
+        and folder / HISTORY not in path.parents
     }
 
 
@@ -225,6 +331,21 @@ def sha256(path: str | Path) -> str:
     """Digest of a file's contents, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_version(folder: Path, version: str) -> bool:
+    """Whether a text, which may be anything, names a version in a folder that lies there itself."""
+    if not _VERSION.fullmatch(version) or (folder / version).is_symlink():
+        return False
+    return _is_own_file(folder / version / MANIFEST, folder / version)
+
+
+def _is_own_file(path: Path, folder: Path) -> bool:
+    """Whether there is a file that lies in the folder, neither outside nor behind a link out."""
+    try:
+        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _lock_path(draft: Path) -> Path:

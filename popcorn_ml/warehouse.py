@@ -1,183 +1,43 @@
-"""The warehouse: one DuckDB file of units, counts, sources and evaluation, and its views.
+"""The warehouse: one DuckDB file of units, counts, sources, evaluation and lineage, and its views.
 
-The only module that writes it. A partition is written in one transaction (its old rows out, its
-new rows in); connections are short. DuckDB lets one process write or several read, and refuses
-the others at once; so every connection first takes a place in a queue of file locks beside the
-database, and retries for a bounded time. Tables and views are described in docs/warehouse.md.
+The only module that writes it. A publication is one transaction: a partition's old rows out, its
+new rows in, with the lineage of the version they belong to; connections are short. DuckDB lets
+one process write or several read, and refuses the others at once; so every connection first takes
+a place in a queue of file locks beside the database, and retries for a bounded time. Tables and
+views are described in docs/warehouse.md.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
+from popcorn_ml.warehouse_rows import arrow_rows, broken, described, digest, insert, partition_of
+from popcorn_ml.warehouse_schema import LINEAGE_TABLES, MIGRATIONS, ROW_TABLES, TABLES, VIEWS
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
 
+__all__ = ["TABLES", "VIEWS", "Warehouse", "remove"]
+
 CATALOG = "popcorn_warehouse"
 """Name under which a connection knows the file."""
 LOCK_TIMEOUT_S = 60.0
 """How long a connection waits for its turn before it gives up."""
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """
-        CREATE TABLE units (
-            country VARCHAR NOT NULL,
-            year INTEGER NOT NULL,
-            level VARCHAR NOT NULL,
-            unit_id VARCHAR NOT NULL,
-            number INTEGER NOT NULL,
-            name VARCHAR NOT NULL,
-            parent VARCHAR NOT NULL,
-            geometry BLOB,
-            crs VARCHAR NOT NULL,
-            vintage INTEGER,
-            area_ha DOUBLE NOT NULL,
-            pixels BIGINT NOT NULL,
-            pixel_area_ha DOUBLE NOT NULL,
-            status VARCHAR NOT NULL,
-            merged_into VARCHAR NOT NULL,
-            file VARCHAR NOT NULL,
-            PRIMARY KEY (country, year, level, unit_id)
-        )
-        """,
-        """
-        CREATE TABLE counts (
-            country VARCHAR NOT NULL,
-            level VARCHAR NOT NULL,
-            unit_id VARCHAR NOT NULL,
-            year INTEGER NOT NULL,
-            people DOUBLE NOT NULL CHECK (people >= 0),
-            kind VARCHAR NOT NULL CHECK (kind IN ('census', 'projection', 'estimate')),
-            method VARCHAR NOT NULL,
-            base_year INTEGER NOT NULL,
-            source VARCHAR NOT NULL,
-            source_sha256 VARCHAR NOT NULL,
-            retrieved VARCHAR,
-            PRIMARY KEY (country, year, level, unit_id)
-        )
-        """,
-        """
-        CREATE TABLE sources (
-            country VARCHAR NOT NULL,
-            year INTEGER NOT NULL,
-            asset VARCHAR NOT NULL,
-            file VARCHAR NOT NULL,
-            sha256 VARCHAR NOT NULL,
-            bytes BIGINT NOT NULL,
-            licence VARCHAR,
-            url VARCHAR,
-            retrieved VARCHAR,
-            PRIMARY KEY (country, year, asset, file, sha256)
-        )
-        """,
-        """
-        CREATE TABLE received (
-            country VARCHAR NOT NULL,
-            file VARCHAR NOT NULL,
-            sha256 VARCHAR NOT NULL,
-            bytes BIGINT NOT NULL,
-            received_at VARCHAR NOT NULL,
-            levels VARCHAR NOT NULL,
-            years VARCHAR NOT NULL,
-            PRIMARY KEY (country, file, sha256)
-        )
-        """,
-        """
-        CREATE TABLE map_sums (
-            country VARCHAR NOT NULL,
-            year INTEGER NOT NULL,
-            level VARCHAR NOT NULL,
-            unit_id VARCHAR NOT NULL,
-            product VARCHAR NOT NULL,
-            people DOUBLE NOT NULL,
-            people_std DOUBLE,
-            PRIMARY KEY (country, year, level, unit_id, product)
-        )
-        """,
-        """
-        CREATE TABLE evaluation (
-            country VARCHAR NOT NULL,
-            year INTEGER NOT NULL,
-            product VARCHAR NOT NULL,
-            level VARCHAR NOT NULL,
-            metric VARCHAR NOT NULL,
-            value DOUBLE,
-            n BIGINT,
-            details VARCHAR,
-            PRIMARY KEY (country, year, product, level, metric)
-        )
-        """,
-        """
-        CREATE VIEW people_per_unit AS
-        SELECT c.country, c.year, c.level, c.unit_id, u.name, u.parent, c.people, c.kind,
-               c.method, c.base_year, u.area_ha, u.pixels, u.status, u.merged_into
-        FROM counts c JOIN units u USING (country, year, level, unit_id)
-        """,
-        """
-        CREATE VIEW density AS
-        SELECT country, year, level, unit_id, name, parent, people, area_ha,
-               people / nullif(area_ha, 0) AS people_per_ha,
-               100 * people / nullif(area_ha, 0) AS people_per_km2
-        FROM people_per_unit
-        """,
-        """
-        CREATE VIEW change AS
-        SELECT country, level, unit_id, name, year, people,
-               lag(year) OVER w AS from_year,
-               people - lag(people) OVER w AS people_added,
-               CASE WHEN lag(people) OVER w > 0 AND people > 0
-                    THEN pow(people / lag(people) OVER w, 1.0 / (year - lag(year) OVER w)) - 1
-               END AS growth_a_year,
-               kind
-        FROM people_per_unit
-        WINDOW w AS (PARTITION BY country, level, unit_id ORDER BY year)
-        """,
-        """
-        CREATE VIEW map_against_census AS
-        WITH hosts AS (
-            SELECT country, year, level,
-                   CASE WHEN merged_into = '' THEN unit_id ELSE merged_into END AS unit_id,
-                   sum(people) AS people
-            FROM people_per_unit GROUP BY ALL
-        )
-        SELECT m.country, m.year, m.level, m.unit_id, u.name, m.product,
-               h.people AS census_people, m.people AS map_people, m.people_std AS map_std,
-               m.people - h.people AS difference,
-               (m.people - h.people) / nullif(h.people, 0) AS relative_difference
-        FROM map_sums m
-        JOIN hosts h USING (country, year, level, unit_id)
-        JOIN units u USING (country, year, level, unit_id)
-        """,
-        """
-        CREATE VIEW totals AS
-        SELECT country, year, level, count(*) AS units, sum(people) AS people,
-               sum(area_ha) AS area_ha, string_agg(DISTINCT kind, ', ' ORDER BY kind) AS kinds
-        FROM people_per_unit GROUP BY ALL
-        """,
-    ),
-)
-"""Statements that take the schema from one version to the next; never edited, only added to."""
-
 _thread = threading.local()
 """The DuckDB instance, with nothing attached, that a thread has ready, and its process."""
-
-TABLES = ("units", "counts", "sources", "received", "map_sums", "evaluation")
-VIEWS = ("people_per_unit", "density", "change", "map_against_census", "totals")
 
 
 class Warehouse:
@@ -237,8 +97,8 @@ class Warehouse:
         Raises:
             ValueError: there is no such table.
         """
-        if table not in TABLES or table == "received":
-            raise ValueError(f"no partitioned table {table!r}")
+        if table not in ROW_TABLES:
+            raise ValueError(f"no table of rows {table!r}")
         if not self.path.exists():
             return False
         sql = f"SELECT count(*) FROM {table} WHERE country = ? AND year = ?"
@@ -275,8 +135,7 @@ class Warehouse:
             StoreError: a column is missing, a row breaks the table's rules, or no turn in time; the
                 partition is then as it was.
         """
-        rename = {"id": "unit_id", "geometry_wkb": "geometry"}
-        return self._replace("units", country, year, units, rename)
+        return self._replace("units", country, year, units)
 
     def replace_counts(self, country: str, year: int, counts: pd.DataFrame) -> int:
         """Replace a partition's counts.
@@ -288,7 +147,7 @@ class Warehouse:
 
         Returns, raises: as `replace_units`.
         """
-        return self._replace("counts", country, year, counts, {"id": "unit_id"})
+        return self._replace("counts", country, year, counts)
 
     def replace_sources(self, country: str, year: int, asset: str, sources: Sequence[Any]) -> int:
         """Replace the list of files that an asset's partition was made from.
@@ -301,8 +160,7 @@ class Warehouse:
         Returns, raises: as `replace_units`.
         """
         rows = [dict(s) if isinstance(s, Mapping) else vars(s) for s in sources]
-        rows = [{**row, "asset": asset} for row in rows]
-        return self._replace("sources", country, year, rows, {}, {"asset": asset})
+        return self._replace("sources", country, year, rows, asset)
 
     def replace_map_sums(
         self, country: str, year: int, rows: pd.DataFrame | Sequence[Mapping[str, object]]
@@ -315,7 +173,7 @@ class Warehouse:
 
         Returns, raises: as `replace_units`.
         """
-        return self._replace("map_sums", country, year, rows, {})
+        return self._replace("map_sums", country, year, rows)
 
     def replace_evaluation(
         self, country: str, year: int, rows: pd.DataFrame | Sequence[Mapping[str, object]]
@@ -330,7 +188,7 @@ class Warehouse:
 
         Returns, raises: as `replace_units`.
         """
-        return self._replace("evaluation", country, year, rows, {})
+        return self._replace("evaluation", country, year, rows)
 
     def register_received(
         self, country: str, file: str, sha256: str, size: int, levels: Sequence[str],
@@ -346,14 +204,98 @@ class Warehouse:
                 "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values
             )
 
-    def forget(self, country: str, year: int) -> None:
-        """Remove all rows of a partition."""
+    def record_publication(
+        self, manifest: Mapping[str, Any], manifest_sha256: str, rows: Mapping[str, pa.Table]
+    ) -> None:
+        """Make a published version the current one here: its rows and its lineage, or neither.
+
+        Args:
+            manifest: the version's, as `popcorn_assets.lineage` writes it.
+            manifest_sha256: of the manifest's file.
+            rows: table -> rows as `warehouse_rows.prepared` gave them; they replace those of the
+                asset's partition.
+
+        Raises:
+            StoreError: a row breaks a table's rules, or no turn in time; nothing is changed then.
+        """
+        import duckdb
+
+        address = _address(manifest)
+        about = {**address, "version": manifest["version"], "manifest_sha256": manifest_sha256}
+        lineage = _lineage(manifest)
+        try:
+            with self._writing() as connection:
+                for table, data in rows.items():
+                    _delete(connection, table, partition_of(table, **address))
+                    insert(connection, table, data)
+                connection.execute(
+                    "UPDATE versions SET current = false "
+                    "WHERE asset = ? AND country = ? AND year = ? AND current",
+                    list(address.values()),
+                )
+                columns = described(connection, "versions")
+                data = arrow_rows(columns, "versions", [_row_of(manifest)], about)
+                names = ", ".join(data.column_names)
+                connection.register("incoming", data)
+                connection.execute(
+                    f"INSERT INTO versions ({names}) SELECT {names} FROM incoming "
+                    "ON CONFLICT DO UPDATE SET current = true, removed = false"
+                )
+                connection.unregister("incoming")
+                for table, entries in lineage.items():
+                    _delete(connection, table, about)
+                    columns = described(connection, table)
+                    insert(connection, table, arrow_rows(columns, table, entries, about))
+        except (duckdb.ConstraintException, duckdb.ConversionException) as error:
+            raise broken(", ".join(rows), f"{self.path}, {address}", error) from error
+
+    def records(self, manifest: Mapping[str, Any], manifest_sha256: str) -> bool:
+        """Whether this very manifest's version is the current one here."""
+        if not self.path.exists():
+            return False
+        found = self.query(
+            "SELECT version, manifest_sha256 FROM versions "
+            "WHERE asset = ? AND country = ? AND year = ? AND current",
+            list(_address(manifest).values()),
+        )
+        return found == [(manifest["version"], manifest_sha256)]
+
+    def digests(
+        self, asset: str, country: str, year: int, tables: Iterable[str]
+    ) -> dict[str, dict[str, Any]]:
+        """Number and digest of the rows that an asset's partition has now, by table."""
+        found = {}
+        with self.reading() as connection:
+            for table in tables:
+                if table not in ROW_TABLES:
+                    raise ValueError(f"no table of rows {table!r}")
+                owner = partition_of(table, asset, country, year)
+                condition = " AND ".join(f"{name} = ?" for name in owner)
+                data = connection.sql(
+                    f"SELECT * FROM {table} WHERE {condition}", params=list(owner.values())
+                ).to_arrow_table()
+                found[table] = {"rows": data.num_rows, "digest": digest(data)}
+        return found
+
+    def mark_removed(self, versions: Iterable[tuple[str, str | None, int | None, str]]) -> None:
+        """Note that versions were taken out of the store on purpose; their lineage stays.
+
+        Args:
+            versions: asset, country, year (both None for an asset without partitions), version.
+        """
         with self._writing() as connection:
-            for table in TABLES:
-                if table != "received":
-                    connection.execute(
-                        f"DELETE FROM {table} WHERE country = ? AND year = ?", [country, year]
-                    )
+            for asset, country, year, version in versions:
+                connection.execute(
+                    "UPDATE versions SET removed = true WHERE asset = ? AND country = ? "
+                    "AND year = ? AND version = ?",
+                    [asset, country or "", year or 0, version],
+                )
+
+    def forget(self, country: str, year: int) -> None:
+        """Remove all rows of a partition, and the lineage of its versions."""
+        with self._writing() as connection:
+            for table in (*ROW_TABLES, "versions", *LINEAGE_TABLES):
+                _delete(connection, table, {"country": country, "year": year})
 
     # Within -------------------------------------------------------------------------------------
 
@@ -363,29 +305,19 @@ class Warehouse:
         country: str,
         year: int,
         rows: pd.DataFrame | Sequence[Mapping[str, object]],
-        rename: Mapping[str, str],
-        also: Mapping[str, str] | None = None,
+        asset: str = "",
     ) -> int:
         import duckdb
 
-        also = {"country": country, "year": year, **(also or {})}  # type: ignore[dict-item]
-        condition = " AND ".join(f"{name} = ?" for name in also)
+        owner = partition_of(table, asset, country, year)
         try:
             with self._writing() as connection:
-                data = _arrow(connection, table, rows, rename, also)
-                connection.execute(f"DELETE FROM {table} WHERE {condition}", list(also.values()))
-                connection.register("incoming", data)
-                names = ", ".join(data.column_names)
-                connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming")
-                connection.unregister("incoming")  # the instance outlives this partition
-                return data.num_rows
+                data = arrow_rows(described(connection, table), table, rows, owner)
+                _delete(connection, table, owner)
+                insert(connection, table, data)
+                return int(data.num_rows)
         except (duckdb.ConstraintException, duckdb.ConversionException) as error:
-            raise StoreError(
-                f"rows for the table {table} break its rules; nothing was changed",
-                where=f"{self.path}, {country}|{year}",
-                found=str(error).splitlines()[0],
-                remedy="see the checks of the asset that made them",
-            ) from error
+            raise broken(table, f"{self.path}, {country}|{year}", error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -545,63 +477,73 @@ class Warehouse:
             pause = min(pause * 1.3, 0.02)
 
 
-def _arrow(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    rows: pd.DataFrame | Sequence[Mapping[str, object]],
-    rename: Mapping[str, str],
-    also: Mapping[str, object],
-) -> pa.Table:
-    """Rows as an Arrow table with the columns of a warehouse table, fixed values added."""
-    import pyarrow as pa
-
-    described = connection.execute(f"DESCRIBE {table}").fetchall()
-    columns: dict[str, list[Any]]
-    if isinstance(rows, Sequence):
-        names = dict.fromkeys(name for row in rows for name in row)
-        columns = {name: [row.get(name) for row in rows] for name in names}
-    else:
-        columns = {str(name): list(rows[name]) for name in rows.columns}
-    count = len(rows)
-    columns = {rename.get(name, name): values for name, values in columns.items()}
-    arrays, fields = [], []
-    for name, kind, null, *_ in described:
-        if name in also:
-            values: list[Any] = [also[name]] * count
-        elif name in columns:
-            values = columns[name]
-        elif null == "YES" or count == 0:
-            values = [None] * count
-        else:
-            raise StoreError(
-                f"rows for the table {table} lack a column",
-                where=f"{', '.join(map(str, also.values()))}",
-                expected=name,
-                found=", ".join(sorted(columns)),
-                remedy="this is a fault of the asset that wrote them: report it",
-            )
-        arrow_type = ARROW_TYPES[str(kind)](pa)
-        arrays.append(pa.array([_plain(v, name) for v in values], arrow_type, from_pandas=True))
-        fields.append(pa.field(name, arrow_type))
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+def _delete(connection: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, object]) -> None:
+    condition = " AND ".join(f"{name} = ?" for name in where)
+    connection.execute(f"DELETE FROM {table} WHERE {condition}", list(where.values()))
 
 
-ARROW_TYPES = {
-    "VARCHAR": lambda pa: pa.string(),
-    "INTEGER": lambda pa: pa.int32(),
-    "BIGINT": lambda pa: pa.int64(),
-    "DOUBLE": lambda pa: pa.float64(),
-    "BLOB": lambda pa: pa.binary(),
-}
+def _address(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Asset, country and year of a manifest or of one of its inputs; "" and 0 if unpartitioned."""
+    return {
+        "asset": entry["asset"],
+        "country": entry["country"] or "",
+        "year": entry["year"] or 0,
+    }
 
 
-def _plain(value: Any, name: str) -> Any:
-    """A value that Arrow takes: NaN as null, numpy scalars as Python's, JSON as text."""
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    if name == "details" and not isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False, sort_keys=True)
-    return value.item() if hasattr(value, "item") else value
+def _row_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's row of the table `versions`."""
+    code = manifest["code"]
+    return {
+        **{name: manifest[name] for name in ("recipe", "run_id", "started", "finished")},
+        "code_version": code["version"],
+        "code_commit": code.get("commit"),
+        "code_modified": code.get("modified"),
+        "current": True,
+        "removed": False,
+    }
+
+
+def _lineage(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """A manifest's rows of the lineage tables."""
+    facts = manifest["facts"]
+    other = facts.get("other_orbit") or {}
+    scenes = [*(facts.get("scenes") or []), *(other.get("scenes") or [])]
+    return {
+        "version_inputs": [
+            {
+                **{f"input_{name}": value for name, value in _address(entry).items()},
+                "input_version": entry["version"],
+            }
+            for entry in manifest["inputs"]
+        ],
+        "version_sources": [
+            {
+                "path": source["path"],
+                "file": os.path.basename(source["path"]),
+                "bytes": source["size"],
+                "sha256": source["sha256"],
+            }
+            for source in manifest["sources"]
+        ],
+        "version_files": [
+            {"file": name, "bytes": entry["size"], "sha256": entry["sha256"]}
+            for name, entry in manifest["files"].items()
+        ],
+        "version_scenes": [
+            {
+                "scene": scene["id"],
+                "taken": scene.get("datetime"),
+                "platform": scene.get("platform"),
+                "href": scene.get("href"),
+            }
+            for scene in scenes
+        ],
+        "version_tables": [
+            {"name": name, "row_count": entry["rows"], "digest": entry["digest"]}
+            for name, entry in manifest["tables"].items()
+        ],
+    }
 
 
 def remove(path: str | Path) -> None:
