@@ -7,6 +7,7 @@ a country's file are taken from the store's root.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from functools import lru_cache
@@ -21,10 +22,14 @@ from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.edges import WrittenFile, WrittenPath
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
+from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.imagery.settings import ImagerySettings
 
 COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
 PACKAGED = Path(__file__).parent / "countries"
+MAX_BYTES = 1_000_000
+MAX_VALUES = 100_000
+"""Of a country's file, which has some hundred."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{1,30}")
 
 
@@ -261,6 +266,8 @@ def _try(code: str) -> Country | ConfigError:
 @lru_cache(maxsize=256)
 def _load(path: Path, _modified: int) -> Country:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise OSError(f"it has more than {MAX_BYTES} bytes")
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
@@ -270,8 +277,13 @@ def _load(path: Path, _modified: int) -> Country:
             found=str(error),
         ) from error
     try:
-        data = yaml.safe_load(text)
         nodes = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_endless(path, nodes)
+        data = yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigError(
+            "the file is not a country's", where=path, found="values nested without measure"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(
@@ -287,6 +299,34 @@ def _load(path: Path, _modified: int) -> Country:
             "the country's file cannot be used:\n  " + "\n  ".join(problems),
             remedy="correct the lines named; docs/countries.md lists every key",
         ) from error
+
+
+def _refuse_endless(path: Path, root: yaml.Node | None) -> None:
+    """Refuse a file whose aliases, written out, would be without end or without measure.
+
+    Raises:
+        ConfigError: so.
+    """
+    sizes: dict[int, float] = {}
+
+    def size(node: yaml.Node) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = math.inf  # what is inside itself has no end
+            parts: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                parts = node.value
+            sizes[id(node)] = 1 + sum(map(size, parts))
+        return sizes[id(node)]
+
+    if root is not None and size(root) > MAX_VALUES:
+        raise ConfigError(
+            "the file's aliases repeat themselves too often",
+            where=path,
+            expected=f"at most {MAX_VALUES} values when written out",
+            remedy="write the values where they are meant",
+        )
 
 
 def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
@@ -307,7 +347,7 @@ def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
 
 
 def _found(item: Any) -> str:
-    return repr(item["input"])[:80]
+    return scrub(repr(item["input"]))[:80]
 
 
 def _line(node: yaml.Node | None, place: list[str | int]) -> int:

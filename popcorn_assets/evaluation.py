@@ -10,7 +10,7 @@ from popcorn_assets.country import load_country
 from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.maps import BUILTUP, MEMBERS, POPULATION, adjusted_map, population_map
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.paths import data_root
+from popcorn_assets.paths import given_path
 from popcorn_assets.resources import (
     ComputeResource,
     StoreResource,
@@ -58,7 +58,7 @@ def evaluation(
         making.parameter(unit_level=finest)
     truth = None
     if country.evaluation.truth:
-        truth = data_root() / country.evaluation.truth.format(year=making.year)
+        truth = given_path(country.evaluation.truth.replace("{year}", str(making.year)))
         truth = making.source(truth)
 
     rasters = {level: units_raster(making, level) for level in country.census.levels}

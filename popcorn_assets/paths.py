@@ -5,12 +5,30 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from popcorn_ml.edges import within
+
 DATA_VARIABLE = "POPCORN_DATA"
 
 
 def data_root() -> Path:
     """The store's root: POPCORN_DATA, or `data` in the folder Dagster runs in."""
     return Path(os.environ.get(DATA_VARIABLE) or "data").absolute()
+
+
+def given_path(path: str | Path) -> Path:
+    """A path that a country's file gives: relative to the store's root, and not leading out of it.
+
+    One with `{year}` in it is looked at for every year there is.
+
+    Raises:
+        ConfigError: it does, also through a link, and no folder that was opened holds it.
+    """
+    given = data_root() / path
+    if "{year}" in str(path):
+        pattern = str(given.relative_to(given.anchor)).replace("{year}", "[0-9]" * 4)
+        for found in Path(given.anchor).glob(pattern):
+            within(found, [data_root()])
+    return within(given, [data_root()])
 
 
 def published_weights() -> Path:

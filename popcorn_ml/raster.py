@@ -27,6 +27,10 @@ GRID_TOLERANCE_PX = 1e-3
 """How far a raster's corner may lie from the grid's, in pixels, to count as the same."""
 
 
+DRIVER = "GTiff"
+"""The one format that is read. GDAL goes by contents: left to choose, it would take a virtual
+raster under any name and follow the paths and addresses written in it."""
+
 CACHE_BYTES = 128 << 20
 """GDAL's block cache; its own default, a share of the machine's memory, grows with a country."""
 
@@ -43,12 +47,12 @@ def bounded_cache() -> Iterator[None]:
 
 @contextmanager
 def opened(path: str | Path):
-    """Open a raster for reading; a missing or unreadable one raises `RasterError` with its path."""
+    """Open a GeoTIFF for reading; one missing or unreadable raises `RasterError` with its path."""
     import rasterio
     from rasterio.errors import RasterioError, RasterioIOError
 
     try:
-        dataset = rasterio.open(path)
+        dataset = rasterio.open(path, driver=DRIVER)
     except RasterioIOError as error:
         missing = not str(path).startswith(("http", "/vsi")) and not Path(path).exists()
         raise RasterError(

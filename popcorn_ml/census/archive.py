@@ -11,6 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from popcorn_ml.edges import MAX_NAME_BYTES, MAX_PATH_BYTES
 from popcorn_ml.errors import CensusError
 
 
@@ -37,8 +38,10 @@ def inspect(
     """The files of an archive, after refusing what no census file needs.
 
     Raises:
-        CensusError: no zip, damaged, encrypted, a member outside the folder, a link, a nested
-            archive, or more or larger than `limits`.
+        CensusError: no zip, damaged, encrypted, a member outside the folder or with a name that
+            cannot be written, a link, or more or larger than `limits`.
+
+    An archive inside is a file like any other: it is left packed.
     """
     limits = limits or Limits()
     try:
@@ -86,6 +89,15 @@ def _refuse(path: Path, member: zipfile.ZipInfo) -> None:
             expected="a relative path without '..'",
             found=name,
             remedy="pack the files again, from inside their folder",
+        )
+    long = max(len(part.encode("utf-8", "replace")) for part in parts.parts or ("",))
+    if long > MAX_NAME_BYTES or len(name.encode("utf-8", "replace")) > MAX_PATH_BYTES:
+        raise CensusError(
+            "a file in the archive has too long a name",
+            where=f"{path}!{name[:60]}...",
+            expected=f"at most {MAX_NAME_BYTES} bytes a folder or file, {MAX_PATH_BYTES} in all",
+            found=f"{len(name.encode('utf-8', 'replace'))} bytes",
+            remedy="pack the files again under shorter names",
         )
     if stat.S_ISLNK(member.external_attr >> 16):
         raise CensusError(

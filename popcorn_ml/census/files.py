@@ -14,6 +14,7 @@ from pathlib import Path
 from popcorn_ml.census import archive
 from popcorn_ml.census.settings import CensusSettings, CountSettings, FileSettings
 from popcorn_ml.census.tables import sha256
+from popcorn_ml.edges import within
 from popcorn_ml.errors import CensusError
 
 
@@ -63,10 +64,11 @@ class Files:
 
         Raises:
             CensusError: it is in none of the folders.
+            ConfigError: it leads out of them.
         """
         for folder in self.folders:
             if (folder / name).exists():
-                return folder / name
+                return within(folder / name, self.folders)
         raise CensusError(
             "a census file is missing",
             where=self.folders[-1] / name,

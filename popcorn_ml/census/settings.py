@@ -9,12 +9,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from popcorn_ml.edges import WrittenFile
+
 Role = Literal["train", "evaluate"]
 Kind = Literal["census", "estimate", "projection"]
 ReaderName = Literal[
     "table", "cod", "worldpop", "geoboundaries", "us_census", "gridded", "published"
 ]
 SmallUnits = Literal["best_pixel", "merge"]
+
+MAX_LEVEL_NAME = 60
+"""It becomes part of file names."""
 
 
 def _as_list(value: object) -> object:
@@ -77,8 +82,8 @@ class FileSettings(Strict):
             `{ISO: RWA}` for a world table.
     """
 
-    file: str
-    member: str | None = None
+    file: WrittenFile
+    member: WrittenFile | None = None
     encoding: str | None = None
     licence: str | None = None
     url: str | None = None
@@ -212,8 +217,12 @@ class CensusSettings(Strict):
         if len(trained) != 1:
             raise ValueError(f"levels: exactly one must have the role train, found {trained}")
         for name in self.levels:
-            if not name.replace("_", "").replace("-", "").isalnum() or not name.isascii():
-                raise ValueError(f"levels: {name!r} must be letters, digits, - and _ only")
+            plain = name.replace("_", "").replace("-", "")
+            if not plain.isalnum() or not name.isascii() or len(name) > MAX_LEVEL_NAME:
+                raise ValueError(
+                    f"levels: {name[:80]!r} must be letters, digits, - and _ only, "
+                    f"at most {MAX_LEVEL_NAME}"
+                )
         return self
 
     @property

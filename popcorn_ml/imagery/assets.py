@@ -7,11 +7,13 @@ repeats and counts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from popcorn_ml.imagery.nearest import TileCoordinates
+from popcorn_ml.raster import DRIVER
 
 if TYPE_CHECKING:
     from popcorn_ml.imagery.remote import Fetcher
@@ -66,9 +68,9 @@ class AssetReader:
                 source = self.fetcher.open(href, traffic)
             with (
                 rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO"),
-                rasterio.open(source.name, opener=source)
+                rasterio.open(source.name, driver=DRIVER, opener=source)
                 if source is not None
-                else rasterio.open(href) as dataset,
+                else rasterio.open(Path(href), driver=DRIVER) as dataset,
             ):
                 if dataset.crs is None:
                     raise AssetLost("the raster has no CRS")
@@ -95,8 +97,6 @@ class AssetReader:
 
 
 def _reason(href: str) -> str:
-    from pathlib import Path
-
     if not href.startswith(("http://", "https://")) and not Path(href).exists():
         return "the file is not there"
     return "the file is damaged: it cannot be read to its end"  # alike for all tiles, said once

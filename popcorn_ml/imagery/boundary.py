@@ -19,11 +19,14 @@ def outline(path: Path, crs: str) -> BaseGeometry:
     """
     import geopandas
 
+    from popcorn_ml.census.boundaries import genuine
+
     if not Path(path).exists():
         raise ConfigError(
             "the boundary file is missing", where=path, remedy="correct its path in the country"
         )
     try:
+        genuine(Path(path))  # GDAL would follow a virtual file to wherever it says
         table = geopandas.read_file(path)
     except Exception as error:  # whatever the driver of this format raises
         raise ConfigError(

@@ -142,6 +142,29 @@ def build_season(
         ImageryError: no scene at all, more lost than `max_lost_share`, or the source refuses.
         RasterError: a file of the `files` source is unreadable or on another grid.
     """
+    from popcorn_ml.imagery.secrets import Secrets, guarded
+
+    given = secrets or Secrets()
+    with guarded(given):
+        return _build_season(
+            sensor, season, year, grid, settings, out_dir, scratch_dir, boundary, workers,
+            progress, given,
+        )  # fmt: skip
+
+
+def _build_season(
+    sensor: Sensor,
+    season: Season,
+    year: int,
+    grid: Grid,
+    settings: ImagerySettings,
+    out_dir: Path,
+    scratch_dir: Path,
+    boundary: Path | None,
+    workers: int,
+    progress: Progress | None,
+    secrets: Secrets,
+) -> SeasonReport:
     from popcorn_ml.raster import bounded_cache
 
     began = time.monotonic()

@@ -43,10 +43,14 @@ def examine(settings: ImagerySettings, secrets: Secrets, connect: bool = False) 
         secrets: as given to the sources; nothing of them is shown.
         connect: also ask the service or the catalogue one question.
     """
+    from popcorn_ml.imagery.secrets import guarded
+
     look = {"earthengine": _earth_engine, "stac": _stac, "files": _files}
     if settings.source not in look:
         return [Finding(True, f"source {settings.source}: nothing known to look at")]
-    return look[settings.source](settings, secrets, connect)
+    with guarded(secrets):
+        found = look[settings.source](settings, secrets, connect)
+    return [Finding(f.ok, secrets.scrub(f.what), secrets.scrub(f.remedy)) for f in found]
 
 
 def _earth_engine(settings: ImagerySettings, secrets: Secrets, connect: bool) -> list[Finding]:

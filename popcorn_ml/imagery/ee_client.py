@@ -126,7 +126,7 @@ class EarthEngine:
                 except Exception as error:  # auth, transport and service errors of three libraries
                     raise ImageryError(
                         "Earth Engine could not be initialised",
-                        where=f"project {project}",
+                        where="the project that use is counted on",
                         found=scrub(str(error)) or type(error).__name__,
                         remedy="see `popcorn doctor`",
                     ) from None

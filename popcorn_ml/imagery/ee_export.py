@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from popcorn_ml.edges import check_name
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.grid import Grid, Window
@@ -181,6 +182,23 @@ def _started(
     return operation
 
 
+def _own_name(blob: str) -> str:
+    """The name on disk of a file in the bucket, which others may write to.
+
+    Raises:
+        ImageryError: it is none.
+    """
+    try:
+        return check_name(blob.rpartition("/")[2])
+    except ValueError as error:
+        raise ImageryError(
+            "a file in the bucket has a name that cannot be used",
+            where=repr(blob[:200]),
+            found=str(error),
+            remedy="remove it from the bucket and run again",
+        ) from None
+
+
 def _download(settings: Settings, secrets: Secrets, prefix: str, folder: Path) -> list[Path]:
     """Bring every file of a prefix over, whole or not at all."""
     from google.api_core.exceptions import GoogleAPIError
@@ -196,7 +214,7 @@ def _download(settings: Settings, secrets: Secrets, prefix: str, folder: Path) -
             project=project_of(secrets), credentials=credentials(secrets), client_options=options
         )
         for blob in bucket_client.list_blobs(settings.bucket, prefix=prefix):
-            file = folder / Path(blob.name).name
+            file = folder / _own_name(blob.name)
             if not (file.exists() and file.stat().st_size == blob.size):
                 with replacing(file) as draft:
                     blob.download_to_filename(str(draft), checksum="crc32c")

@@ -126,6 +126,21 @@ def estimate(
     Raises:
         ConfigError, ImageryError: as `build_season`.
     """
+    from popcorn_ml.imagery.secrets import Secrets, guarded
+
+    given = secrets or Secrets()
+    with guarded(given):
+        return _estimate(grid, settings, year, boundary, given, ask)
+
+
+def _estimate(
+    grid: Grid,
+    settings: ImagerySettings,
+    year: int,
+    boundary: Path | None,
+    secrets: Secrets,
+    ask: bool,
+) -> Estimate:
     tiles = list(grid.tiles(settings.tile_px))
     wanted = tiles_inside(grid, tiles, boundary)
     pixels = sum(tile.core.height * tile.core.width for tile in wanted)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.imagery.secrets import unsigned
 from popcorn_ml.sentinel import (
     BANDS,
     S1_NODATA,
@@ -109,7 +110,10 @@ class Scene:
         return plain
 
     def summary(self) -> dict[str, Any]:
-        """What a manifest keeps: which image, when, how processed, from where."""
+        """What a manifest keeps: which image, when, how processed, from where.
+
+        `files` are those of its assets that are on disk.
+        """
         first = next(iter(self.assets.values()), None)
         return {
             "id": self.id,
@@ -120,7 +124,8 @@ class Scene:
             "orbit": self.orbit,
             "baseline": self.baseline,
             "offset": self.offset,
-            "href": first,
+            "href": first and unsigned(first),
+            "files": sorted({href for href in self.assets.values() if "://" not in href}),
         }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from popcorn_ml.imagery.secrets import unsigned
 from popcorn_ml.imagery.source import Lost, Scene
 from popcorn_ml.sentinel import Period, Sensor, baseline_offset
 
@@ -87,9 +88,17 @@ def scene_from_item(item: Mapping[str, Any], sensor: Sensor, profile: Profile) -
         return Lost(name, "*", "the item says no datetime")
     assets = item.get("assets") or {}
     wanted = profile.assets[sensor]
-    links = {band: assets[key]["href"] for band, key in wanted.items() if key in assets}
+    links = {
+        band: assets[key]["href"]
+        for band, key in wanted.items()
+        if isinstance(assets.get(key), Mapping) and isinstance(assets[key].get("href"), str)
+    }
     if not links:
         return Lost(name, "*", f"none of the assets {', '.join(wanted.values())}")
+    if profile.name == "planetary-computer":  # signed here when asked for, whatever they came with
+        links = {band: unsigned(href) for band, href in links.items()}
+    if profile.url is not None and not all(map(is_link, links.values())):
+        return Lost(name, "*", "an asset is no http address: a catalogue may not name local files")
     orbit = str(properties.get("sat:orbit_state") or "").lower()
     shared: dict[str, Any] = {
         "id": name,
@@ -119,6 +128,11 @@ def scene_from_item(item: Mapping[str, Any], sensor: Sensor, profile: Profile) -
         offset=offset,
         **shared,
     )
+
+
+def is_link(href: str) -> bool:
+    """Whether an asset is asked for over the network; everything else is a path."""
+    return href.startswith(("http://", "https://"))
 
 
 def processing_baseline(properties: Mapping[str, Any]) -> str | None:

@@ -207,7 +207,7 @@ def test_sentinel_1_without_orbit_is_lost() -> None:
         "id": "S1A_x_rtc",
         "bbox": [30, -2, 31, -1],
         "properties": {"datetime": "2020-04-01T03:48:42Z", "platform": "SENTINEL-1A"},
-        "assets": {"vv": {"href": "vv.tif"}, "vh": {"href": "vh.tif"}},
+        "assets": {"vv": {"href": "https://h/vv.tif"}, "vh": {"href": "https://h/vh.tif"}},
     }
     assert isinstance(scene_from_item(item, "s1", PC), Lost)
     item["properties"]["sat:orbit_state"] = "ascending"

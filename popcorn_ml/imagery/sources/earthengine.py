@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from popcorn_ml.edges import ServiceAddress
 from popcorn_ml.grid import Window
 from popcorn_ml.imagery.source import (
     STANDARD_ENCODING,
@@ -67,8 +68,8 @@ class Settings(BaseModel):
     prefix: str = "popcorn"
     poll_s: float = Field(default=30.0, gt=0)
     file_px: int = Field(default=8192, ge=256, multiple_of=256)
-    url: str | None = None
-    storage_url: str | None = None
+    url: ServiceAddress | None = None
+    storage_url: ServiceAddress | None = None
 
     @model_validator(mode="after")
     def _bucket_for_export(self) -> Settings:

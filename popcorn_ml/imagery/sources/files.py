@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from popcorn_ml.edges import WrittenName, WrittenPath, within
 from popcorn_ml.errors import ConfigError, GridMismatch, ImageryError, RasterError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.source import (
@@ -67,8 +68,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    region: str | None = None
+    root: WrittenPath | None = None
+    region: WrittenName | None = None
     s2_bands: tuple[str, ...] = S2_BANDS
     s2_product: Literal["L2A", "L1C"] = "L2A"
     min_coverage: float = Field(default=0.9, gt=0, le=1)
@@ -101,10 +102,12 @@ class FilesSource:
             name = f"S1{request.season}{'Asc' if request.orbit == 'ascending' else ''}"
         else:
             name = f"{'S2A' if self._settings.s2_product == 'L2A' else 'S21C'}{request.season}"
-        root = Path(str(self._root).replace("{year}", str(request.year)))
-        folder = root / "merged" / "EE" / self._region / name
+        folder = self._root_of(request.year) / "merged" / "EE" / self._region / name
         merged = folder / f"{self._region}_{name}.tif"
         return [merged] if merged.exists() else sorted(folder.glob("*.tif"))
+
+    def _root_of(self, year: int) -> Path:
+        return Path(str(self._root).replace("{year}", str(year)))
 
     def scenes(self, request: SeasonRequest) -> SceneList:
         """One entry a file; an optional orbit that is not there gives an empty list."""
@@ -118,6 +121,7 @@ class FilesSource:
             )
         covered = 0
         for path in paths:
+            within(path, [self._root_of(request.year)])
             window = placed(path, request.grid)
             covered += window.height * window.width if window else 0
         share = covered / (request.grid.width * request.grid.height)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from popcorn_ml.edges import ServiceAddress, WrittenPath, within
 from popcorn_ml.errors import ConfigError, ImageryError
 from popcorn_ml.grid import Window
 from popcorn_ml.imagery.source import (
@@ -67,9 +68,9 @@ class Settings(BaseModel):
 
     profile: Literal["planetary-computer", "earth-search", "local"] = "planetary-computer"
     s1_profile: Literal["planetary-computer", "local"] | None = None
-    items: Path | None = None
-    url: str | None = None
-    sign_url: str | None = None
+    items: WrittenPath | None = None
+    url: ServiceAddress | None = None
+    sign_url: ServiceAddress | None = None
     collections: dict[Sensor, str] = Field(default_factory=dict)
     max_cloud_percent: float = Field(default=100.0, gt=0, le=100)
     pool: int = Field(default=8, ge=1, le=32)
@@ -183,6 +184,13 @@ class StacSource:
         return Path(str(self._settings.items).replace("{year}", str(year)))
 
     def _local_items(self, year: int) -> list[dict[str, Any]]:
+        """Items of a collection on disk; scenes lie below its folder, or are links.
+
+        Raises:
+            ConfigError: a path leads elsewhere.
+        """
+        from popcorn_ml.imagery.stac_items import is_link
+
         path = self._collection_file(year)
         try:
             items = json.loads(path.read_text("utf-8"))["features"]
@@ -200,9 +208,9 @@ class StacSource:
         folder = path.resolve().parent
         for item in items:
             for asset in (item.get("assets") or {}).values():
-                href = asset.get("href", "")
-                if "://" not in href and not Path(href).is_absolute():
-                    asset["href"] = str((folder / href).resolve())
+                href = asset.get("href")
+                if isinstance(href, str) and not is_link(href):
+                    asset["href"] = str(within(folder / href, [folder]).resolve())
         return items
 
     # Pixels
@@ -312,10 +320,9 @@ class StacSource:
         }
 
     def fingerprint(self) -> str:
-        if self._settings.profile != "local" or self._settings.items is None:
+        files = collection_files(self._settings)
+        if not files:
             return ""
-        pattern = self._settings.items
-        files = sorted(pattern.parent.glob(pattern.name.replace("{year}", "*")))
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
@@ -325,6 +332,14 @@ class StacSource:
         self._pool.shutdown(cancel_futures=True)
         for fetcher in self._fetchers.values():
             fetcher.close()
+
+
+def collection_files(settings: Settings) -> list[Path]:
+    """The item collections on disk that the settings name, of every year; none for a catalogue."""
+    if settings.profile != "local" or settings.items is None:
+        return []
+    pattern = settings.items
+    return sorted(pattern.parent.glob(pattern.name.replace("{year}", "*")))
 
 
 def _read_s2(
