@@ -12,6 +12,7 @@ from popcorn_assets import (
     evaluation,
     imagery,
     maps,
+    promotion_jobs,
     training,
 )
 from popcorn_assets.checks import checks
@@ -36,7 +37,7 @@ defs = dg.Definitions(
         ]
     ),
     asset_checks=checks,
-    jobs=automation.jobs,
+    jobs=[*automation.jobs, *promotion_jobs.jobs],
     schedules=automation.schedules,
     sensors=automation.sensors,
     resources={

@@ -12,7 +12,7 @@ import dagster as dg
 from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area, builtup_of_composites
 from popcorn_assets.census import counts_by_number
 from popcorn_assets.country import load_country
-from popcorn_assets.deployment import DEPLOYED, deployed_members
+from popcorn_assets.deployment import DEPLOYED, deployed_members, model_names
 from popcorn_assets.imagery import SENSOR_NAMES, composites_by_season, provenance
 from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
@@ -87,7 +87,7 @@ def population_map(
                 precision=compute.precision,
                 threads=compute.thread_count(),
                 pixel_area_ratio=area_ratio,
-                tags={"model": deployed.title},
+                tags=deployed.names(),
             ),
             progress=making.progress("tiles"),
         )
@@ -95,7 +95,7 @@ def population_map(
         return Outcome(
             {
                 **raster_summary(folder / POPULATION),
-                "model": deployed.title,
+                **deployed.names(),
                 "people per pixel scaled by": area_ratio,
                 "members": len(deployed.files),
             },
@@ -138,13 +138,14 @@ def adjusted_map(
             country.pixel_grid(),
             folder,
             threads=compute.thread_count(),
-            tags={"census_level": level},
+            tags={"census_level": level, **model_names(predicted)},
             progress=making.progress("blocks"),
         )
         save_picture(folder, folder / POPULATION, "population")
         return Outcome(
             {
                 **raster_summary(folder / POPULATION),
+                **model_names(predicted),
                 "census people": float(sum(people)),
                 "predicted before adjustment": float(adjustment.predicted[1:].sum()),
                 "predicted outside all units": float(adjustment.predicted[0]),
@@ -184,7 +185,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             grid,
             folder,
             factor=adjusted.file(FACTOR),
-            tags={"adjusted_to_census": "yes"},
+            tags={"adjusted_to_census": "yes", **model_names(predicted)},
             progress=making.progress("blocks"),
         )
         aggregate_map(
@@ -192,10 +193,16 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             members,
             grid,
             folder / "unadjusted",
-            tags={"adjusted_to_census": "no"},
+            tags={"adjusted_to_census": "no", **model_names(predicted)},
         )
         save_picture(folder, folder / POPULATION, "population")
-        return Outcome({**raster_summary(folder / POPULATION), **_hectare_area(grid)})
+        return Outcome(
+            {
+                **raster_summary(folder / POPULATION),
+                **model_names(predicted),
+                **_hectare_area(grid),
+            }
+        )
 
     return making.publish(make)
 

@@ -1,0 +1,776 @@
+"""Which checkpoints map a country: candidates, their metrics, and how one comes into use.
+
+Held-out metrics are read from the checkpoints and compared; what is decided goes into the country's
+`ledger`. The assets and jobs that ask for decisions are in `deployment` and `promotion_jobs`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import math
+import os
+import re
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from popcorn_assets.country import Country, country_files, load_country
+from popcorn_assets.ledger import (
+    CHECKPOINTS,
+    DEPLOYED,
+    DEPLOYED_FILE,
+    Action,
+    Entry,
+    InUse,
+    Ledger,
+    Model,
+    append,
+    deciding,
+    ledger_versions,
+    read_ledger,
+    verify,
+)
+from popcorn_assets.lineage import failed_checks
+from popcorn_assets.store import Address, Store
+from popcorn_ml.errors import ConfigError, PopcornError, StoreError
+
+__all__ = [
+    "Decision",
+    "Metrics",
+    "PromotionRefused",
+    "candidates",
+    "decide",
+    "ledger_versions",
+    "metrics_of",
+    "model_for",
+    "promote",
+    "read_ledger",
+    "roll_back",
+    "verify",
+]
+
+SHOWN_CANDIDATES = 10
+"""Candidates named in an error."""
+
+_SOURCE = re.compile(r"(?:(?P<country>[a-z][a-z0-9_]*)[|/:])?(?P<year>\d{4})(?:@(?P<version>\w+))?")
+
+
+class PromotionRefused(PopcornError):
+    """An explicit promotion that would have put a worse, or an incomparable, model in use."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How checkpoints do on the census units that they were not trained on.
+
+    Each member counts with the epoch it kept; the figures are means over members.
+
+    Attributes:
+        loss: held-out loss (100 x |log ratio| and the occupancy's weight); None: nothing was held
+            out, or the loss is no number.
+        loss_spread: standard deviation of the members' losses; None for one member.
+        log_l1, total_ratio, mae_people: of the same units.
+        members: how many.
+        units: census units held out.
+        level: census level of the units.
+        held_out: digest of the held-out units' ids.
+        occupancy_weight: of the regulariser in the loss.
+        broken: a member's loss is no number.
+    """
+
+    loss: float | None
+    loss_spread: float | None
+    log_l1: float | None
+    total_ratio: float | None
+    mae_people: float | None
+    members: int
+    units: int
+    level: str
+    held_out: str
+    occupancy_weight: float | None
+    broken: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a ledger keeps them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which model maps a country-year, and what became of the candidate.
+
+    Attributes:
+        model: maps it.
+        entry: id of the ledger's entry it rests on; None: that entry is yet to be written.
+        action: "keep", or what the ledger gets.
+        settled: nothing is left for an operator to do.
+        message: why, and if not settled what to do.
+        candidate: the checkpoints considered; None: there are none.
+    """
+
+    model: Model
+    entry: str | None
+    action: Action | str
+    settled: bool
+    message: str
+    candidate: Model | None
+
+
+def metrics_of(store: Store, model: Model) -> Metrics:
+    """The held-out metrics of checkpoints.
+
+    Raises:
+        StoreError: they are not in the store, or their histories cannot be read.
+    """
+    version = store.version(model.address, model.version)
+    manifest = version.manifest()
+    seeds = manifest.get("facts", {}).get("seeds")
+    if not seeds:
+        raise StoreError("the checkpoints do not say which members they have", where=version.path)
+    kept: list[dict[str, float]] = []
+    weights: set[float | None] = set()
+    held_out: set[str] = set()
+    for seed in seeds:
+        folder = f"member_{seed}"
+        card = _json(version.file(f"{folder}/card.json"))
+        history = _json(version.file(f"{folder}/history.json"))
+        units = _json(version.file(f"{folder}/units.json"))
+        try:
+            kept.append(history[int(card["best_epoch"]) - 1])
+            weights.add(card.get("hyperparameters", {}).get("occupancy_weight"))
+            held_out.add("\n".join(sorted(units["held_out"])))
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise StoreError(
+                "a member's history does not say how it did",
+                where=version.path / folder,
+                expected="best_epoch in card.json, that epoch in history.json, held_out in units",
+                found=repr(error),
+                remedy=f"materialise {model.address} again",
+            ) from error
+
+    def mean(name: str) -> float | None:
+        values = [epoch.get(name) for epoch in kept]
+        if not values or not all(_is_number(value) for value in values):
+            return None
+        return statistics.fmean(float(value) for value in values if value is not None)
+
+    losses = [epoch.get("held_out_loss") for epoch in kept]
+    loss = mean("held_out_loss")
+    return Metrics(
+        loss=loss,
+        loss_spread=None
+        if loss is None or len(losses) < 2
+        else statistics.stdev(float(value) for value in losses if value is not None),
+        log_l1=mean("held_out_log_l1"),
+        total_ratio=mean("held_out_total_ratio"),
+        mae_people=mean("held_out_mae_people"),
+        members=len(kept),
+        units=len(next(iter(held_out)).split("\n")) if held_out and any(held_out) else 0,
+        level=str(manifest["parameters"].get("level", "")),
+        held_out=hashlib.sha256("\0".join(sorted(held_out)).encode()).hexdigest()[:16],
+        occupancy_weight=next(iter(weights)) if len(weights) == 1 else None,
+        broken=any(value is not None and not _is_number(value) for value in losses),
+    )
+
+
+def model_for(store: Store, country: str, year: int) -> Decision:
+    """Which model would map a country-year now; nothing is written.
+
+    Raises:
+        StoreError: none can, with what to do about it; or the ledger cannot be trusted.
+        ConfigError: the country's file cannot be used.
+    """
+    settings = load_country(country)
+    return _consider(store, read_ledger(store, country), settings, year)[0]
+
+
+def decide(store: Store, country: str, year: int, *, who: str) -> Decision:
+    """Which model maps a country-year; a change, or a refusal, goes into the ledger.
+
+    Raises:
+        StoreError: as `model_for`.
+    """
+    settings = load_country(country)
+    with deciding(store, country) as ledger:
+        decision, entry = _consider(store, ledger, settings, year)
+        if entry is None:
+            return decision
+        ledger = append(ledger, **entry, configured=_configured(settings), who=who)
+        in_use = ledger.in_use(year)
+        assert in_use is not None
+        return Decision(
+            in_use.model,
+            in_use.entry.id,
+            decision.action,
+            decision.settled,
+            decision.message,
+            decision.candidate,
+        )
+
+
+def promote(
+    store: Store,
+    country: str,
+    source: str,
+    *,
+    who: str,
+    year: int | None = None,
+    force: bool = False,
+    reason: str = "",
+    transfer: bool = False,
+) -> Entry:
+    """Put checkpoints in use by somebody's decision.
+
+    Args:
+        source: `2020`, `rwa|2020` or `rwa|2020@version` (its first digits will do); without a
+            version the current one.
+        year: the mapped year it is for; None: all years.
+        force: also if they are worse than the margin allows or cannot be compared.
+        reason: why; needed with force.
+        transfer: says that checkpoints of another country are meant.
+
+    Returns:
+        The ledger's entry.
+
+    Raises:
+        PromotionRefused: worse or incomparable, and not forced; of another country, and not said
+            so. The former is in the ledger too.
+        ConfigError, StoreError: no such checkpoints, they failed a check, or nothing would change.
+    """
+    settings, reason = load_country(country), reason.strip()
+    if force and not reason:
+        raise PromotionRefused(
+            "a forced promotion needs a reason", remedy="say why, with --reason TEXT"
+        )
+    model = _chosen(store, settings, source)
+    failed = failed_checks(store.version(model.address, model.version))
+    if failed:
+        raise StoreError(
+            f"{model} did not pass its checks, and nothing can be made from it",
+            where=store.folder(model.address),
+            found="; ".join(f"{check['name']}: {check['message']}" for check in failed)[:2000],
+            remedy="put right what they name and train again",
+        )
+    stated = transfer or (settings.model.country or country) == model.country
+    metrics = metrics_of(store, model)
+    with deciding(store, country) as ledger:
+        against = ledger.nearest(year)
+        expected = {country, against.model.country} if against else {country}
+        if expected != {model.country} and not stated:
+            raise PromotionRefused(
+                f"{model} was trained in another country",
+                where=country,
+                expected=f"a model of {', '.join(sorted(expected))}",
+                remedy="say that this is meant with --transfer, or name the country under `model:` "
+                f"in {country_files()[country]}",
+            )
+        if _is_in_use(ledger, model, year):
+            raise ConfigError(f"{model} is in use already", where=_for_years(country, year))
+        allowed, said = True, f"{model}: nothing was in use"
+        changes_country = against is not None and against.model.country != model.country
+        if changes_country:
+            assert against is not None
+            said = f"{model} instead of {against.model}: metrics of two countries do not compare"
+        elif against is not None:
+            allowed, said = _judge(ledger, model, metrics, against, settings.model.margin)
+        if metrics.broken:
+            allowed, said = False, f"{model}: its held-out loss is not a number"
+        compared = against is not None and not changes_country
+        entry: dict[str, Any] = {
+            "year": year,
+            "model": model,
+            "metrics": metrics.as_dict(),
+            "against": against,
+            "margin": settings.model.margin if compared else None,
+            "configured": _configured(settings),
+            "who": who,
+            "explicit": True,
+        }
+        if not allowed and not force:
+            if not _refused_before(ledger, model, against, settings.model.margin, explicit=True):
+                append(ledger, **entry, action="refuse", reason=said)
+            raise PromotionRefused(
+                said,
+                where=_for_years(country, year),
+                remedy="keep what is in use, or decide otherwise with --force --reason TEXT",
+            )
+        foreign = model.country != country
+        action: Action = "transfer" if changes_country or (foreign and not against) else "promote"
+        forced = force and not allowed
+        ledger = append(ledger, **entry, action=action, reason=reason or said, forced=forced)
+        return ledger.entries[-1]
+
+
+def roll_back(
+    store: Store, country: str, *, who: str, reason: str, to: str = "", year: int | None = None
+) -> Entry:
+    """Put a model in use again that was in use before; the one in use will not come back by itself.
+
+    Args:
+        to: the ledger's entry (id or number) or the model's version that was in use; empty: the
+            one before the present one.
+        year: the mapped year it is for; None: the years of the entry gone back to or undone.
+
+    Returns:
+        The ledger's entry.
+
+    Raises:
+        ConfigError: no reason, nothing to go back to, or no such entry.
+        StoreError: the model is no longer in the store, or the ledger cannot be trusted.
+    """
+    settings, reason = load_country(country), reason.strip()
+    if not reason:
+        raise ConfigError("a roll-back needs a reason", remedy="say why, with --reason TEXT")
+    with deciding(store, country) as ledger:
+        target, years = _earlier(ledger, country, to, year)
+        store.version(target.model.address, target.model.version)  # or it cannot map
+        against = ledger.nearest(years)
+        if _is_in_use(ledger, target.model, years):
+            raise ConfigError(f"{target.model} is in use", where=_for_years(country, years))
+        ledger = append(
+            ledger,
+            action="roll back",
+            year=years,
+            model=target.model,
+            metrics=target.metrics,
+            against=against,
+            margin=None,
+            configured=_configured(settings),
+            who=who,
+            reason=reason,
+            explicit=True,
+        )
+        return ledger.entries[-1]
+
+
+def candidates(store: Store, country: str) -> list[dict[str, Any]]:
+    """Every checkpoints version that could map a country, newest year first, as rows of a table.
+
+    Its own, those of the country its file names, and whatever its ledger names. The loss is set
+    against that of the model in use (for the same trained year, where years have their own).
+    """
+    settings, ledger = load_country(country), read_ledger(store, country)
+    places = {country, settings.model.country or country}
+    places |= {entry.model.country for entry in ledger.entries}
+    standing, out = ledger.standing(), ledger.rolled_back_from()
+    used: dict[Model, list[str]] = {}
+    for year, use in standing.items():
+        used.setdefault(use.model, []).append("all years" if year is None else str(year))
+    placed = {entry.model for entry in ledger.placed()}
+    refused = {entry.model for entry in ledger.entries if entry.action == "refuse"}
+    rows = []
+    for model in sorted(_models_in(store, places), key=lambda m: (m.year, m.country), reverse=True):
+        metrics, problem = _try_metrics(store, model)
+        latest = _is_latest(store, model)
+        if model in used:
+            state = f"in use: {', '.join(sorted(used[model]))}"
+        elif problem:
+            state = problem
+        elif model in out:
+            state = "rolled back from"
+        elif model in placed:
+            state = "was in use"
+        elif model in refused:
+            state = "refused"
+        else:
+            state = "candidate" if latest else "older"
+        against = ledger.nearest(model.year)
+        rows.append(
+            {
+                "trained as": f"{model.country}|{model.year}",
+                "version": model.version,
+                "state": state,
+                "held-out loss": metrics.loss if metrics else None,
+                "against in use": _against_text(metrics, model, against),
+                "spread of members": metrics.loss_spread if metrics else None,
+                "held-out total ratio": metrics.total_ratio if metrics else None,
+                "held-out MAE, people": metrics.mae_people if metrics else None,
+                "units held out": metrics.units if metrics else None,
+                "level": metrics.level if metrics else None,
+                "members": metrics.members if metrics else None,
+                "latest training": latest,
+            }
+        )
+    return rows
+
+
+def mapped(store: Store, country: str) -> list[dict[str, Any]]:
+    """The country-years with a deployed model: which, by which entry, and what is in use now."""
+    ledger, rows = read_ledger(store, country), []
+    for folder in sorted((store.root / DEPLOYED / country).glob("[0-9]*")):
+        year = int(folder.name)
+        version = store.find(Address(DEPLOYED, country, year))
+        if version is None:
+            continue
+        kept = _json(version.file(DEPLOYED_FILE))
+        now = ledger.in_use(year)
+        same = now is not None and kept.get("entry") == now.entry.id
+        rows.append(
+            {
+                "year": year,
+                "model": f"{kept['country']}|{kept['year']}@{kept['version']}",
+                "entry": kept.get("entry", ""),
+                "as decided": same,
+                "in use now": str(now.model) if now else "",
+            }
+        )
+    return rows
+
+
+def os_user() -> str:
+    """Who runs this process, as the ledger says it."""
+    try:
+        return f"user {getpass.getuser()}"
+    except (KeyError, OSError):  # an id without a name, as in some containers
+        return f"user {os.getuid()}"
+
+
+def _consider(
+    store: Store, ledger: Ledger, settings: Country, year: int
+) -> tuple[Decision, dict[str, Any] | None]:
+    """The decision for a country-year and, where there is something new, the entry to write."""
+    choice, country = settings.model, settings.code
+    source = Address(CHECKPOINTS, choice.country or country, choice.year or year)
+    scope = None if choice.year else year
+    current = ledger.in_use(year)
+    found = store.find(source)
+
+    def keep(message: str, *, settled: bool) -> tuple[Decision, None]:
+        assert current is not None
+        name = None if found is None else Model(**_named(source), version=found.version)
+        text = f"{current.model} maps {country}|{year}, by entry {current.entry.id}"
+        text = f"{text}. {message}" if message else text
+        return Decision(current.model, current.entry.id, "keep", settled, text, name), None
+
+    if found is None:
+        if current is None:
+            raise _nothing_maps(store, ledger, settings, year, f"{source} was never trained")
+        own = (current.model.country, current.model.year) == (source.country, source.year)
+        if choice.year is None or own or current.entry.explicit:
+            return keep("", settled=True)
+        return keep(
+            f"{country_files()[country]} names {source.country}|{source.year}, which was never "
+            "trained",
+            settled=False,
+        )
+    model = Model(**_named(source), version=found.version)
+    if current is not None and model == current.model:
+        return keep("", settled=True)
+    against = current or ledger.nearest(year)
+    try:
+        metrics = metrics_of(store, model)
+    except StoreError as error:
+        if current is None:
+            raise
+        return keep(f"{model} cannot be considered: {error}", settled=False)
+    entry: dict[str, Any] = {
+        "year": scope,
+        "model": model,
+        "metrics": metrics.as_dict(),
+        "against": against,
+        "margin": None,
+    }
+    by_hand = f"popcorn promote {country} --from '{model}'"
+    if scope is not None:
+        by_hand += f" --year {scope}"
+    if model.country != country and model.country != choice.country:
+        by_hand += " --transfer"
+    restated = current is not None and current.entry.configured != _configured(settings)
+    instead = ""
+    if model in ledger.rolled_back_from():
+        instead = f"{model} was rolled back from and does not come back by itself: {by_hand}"
+    elif current is not None and not restated and _was_placed(ledger, model):
+        if current.entry.explicit:
+            return keep(f"It was decided so instead of {model}", settled=True)
+        instead = f"{model} was in use before and does not come back by itself: {by_hand}"
+    elif choice.promotion == "manual":
+        instead = f"{model} waits for a decision: {by_hand}"
+    if instead:
+        if current is None:
+            raise _nothing_maps(store, ledger, settings, year, instead)
+        return keep(instead, settled=False)
+
+    def refuse(message: str, *, flags: str) -> tuple[Decision, dict[str, Any] | None]:
+        if against is None:
+            raise _nothing_maps(store, ledger, settings, year, message)
+        remedy = f"To map with it all the same: {by_hand}{flags}" if flags else ""
+        text = f"{against.model} maps {country}|{year}. {message}. {remedy}".rstrip()
+        new = {**entry, "action": "refuse", "reason": message}
+        if current is None:
+            new["year"] = year  # what it was compared with maps this year then
+        elif _refused_before(ledger, model, current, entry["margin"]):
+            return Decision(current.model, current.entry.id, "keep", False, text, model), None
+        return Decision(against.model, None, "refuse", False, text, model), new
+
+    failed = failed_checks(found)
+    if failed:
+        names = ", ".join(check["name"] for check in failed)
+        return refuse(f"{model} did not pass its checks ({names})", flags="")
+    forcing = " --force --reason TEXT"
+    if metrics.broken:
+        return refuse(f"{model} is refused: its held-out loss is not a number", flags=forcing)
+    action: Action = "promote"
+    if against is None:
+        said = f"{model} is the first"
+        action = "transfer" if model.country != country else "promote"
+    elif model.country != against.model.country:
+        if current is not None and not _country_restated(current, settings):
+            flags = "" if "--transfer" in by_hand else " --transfer"
+            return keep(
+                f"{model} was trained in another country than what is in use, which is an explicit "
+                f"decision: {by_hand}{flags}",
+                settled=current.entry.explicit,
+            )
+        action = "transfer"
+        said = (
+            f"{model} instead of {against.model}, as {country_files()[country].name} says; metrics "
+            "of two countries do not compare"
+        )
+    else:
+        # What somebody chose gives way to what is better only.
+        margin = 0.0 if against.entry.explicit else choice.margin
+        entry["margin"] = margin
+        allowed, said = _judge(ledger, model, metrics, against, margin)
+        if not allowed:
+            return refuse(said, flags=forcing)
+    text = f"{model} maps {country}|{year} now: {said}"
+    return Decision(model, None, action, True, text, model), {
+        **entry,
+        "action": action,
+        "reason": said,
+    }
+
+
+def _judge(
+    ledger: Ledger, model: Model, metrics: Metrics, against: InUse, margin: float
+) -> tuple[bool, str]:
+    """Whether a model is good enough to follow the one in use, and why, in a sentence.
+
+    It is compared with the best model in use since the last explicit decision, so that many small
+    losses within the margin do not add up.
+    """
+    differs = _incomparable(metrics, against.metrics)
+    if differs:
+        return False, f"{model} cannot be compared with {against.model} in use: {differs}"
+    assert metrics.loss is not None
+    best_model, best = against.model, float(against.metrics["loss"])
+    for entry in reversed(ledger.placed()):
+        same = entry.model.country == model.country and not _incomparable(metrics, entry.metrics)
+        if same and float(entry.metrics["loss"]) < best:
+            best_model, best = entry.model, float(entry.metrics["loss"])
+        if entry.explicit:
+            break
+    allowed = metrics.loss <= best * (1 + margin)
+    change = f"{metrics.loss / best - 1:+.1%}" if best > 0 else f"{metrics.loss - best:+.4g}"
+    where = "in use" if best_model == against.model else f"in use before {against.model}"
+    return allowed, (
+        f"{model}: held-out loss {metrics.loss:.4g} against {best:.4g} of {best_model} {where} "
+        f"({change}, at most {margin:+.1%} is allowed)"
+    )
+
+
+def _incomparable(metrics: Metrics, other: dict[str, Any]) -> str:
+    """Why two models' held-out losses do not compare; empty if they do."""
+    if metrics.loss is None or not _is_number(other.get("loss")):
+        return "one of them has no held-out loss"
+    if metrics.level != other.get("level"):
+        return f"trained on level {metrics.level!r}, not {other.get('level')!r}"
+    if metrics.held_out != other.get("held_out"):
+        return "they hold out different census units"
+    if metrics.occupancy_weight != other.get("occupancy_weight"):
+        return "their losses weigh occupancy differently"
+    return ""
+
+
+def _refused_before(
+    ledger: Ledger,
+    model: Model,
+    against: InUse | None,
+    margin: float | None,
+    *,
+    explicit: bool = False,
+) -> bool:
+    return any(
+        entry.action == "refuse"
+        and entry.model == model
+        and entry.margin == margin
+        and entry.explicit == explicit
+        and (entry.against.model if entry.against else None) == (against.model if against else None)
+        for entry in ledger.entries
+    )
+
+
+def _was_placed(ledger: Ledger, model: Model) -> bool:
+    return any(entry.model == model for entry in ledger.placed())
+
+
+def _is_in_use(ledger: Ledger, model: Model, year: int | None) -> bool:
+    """Whether a decision for these years would change nothing."""
+    standing = ledger.standing()
+    if year is None:
+        return set(standing) == {None} and standing[None].model == model
+    use = ledger.in_use(year)
+    return use is not None and use.model == model
+
+
+def _country_restated(current: InUse, settings: Country) -> bool:
+    """Whether the file has come to name another country since the model in use was decided on."""
+    return current.entry.configured.get("country") != settings.model.country
+
+
+def _configured(settings: Country) -> dict[str, Any]:
+    return {"country": settings.model.country, "year": settings.model.year}
+
+
+def _earlier(ledger: Ledger, country: str, to: str, year: int | None) -> tuple[Entry, int | None]:
+    """The entry to go back to, and for which years."""
+    placed = ledger.placed()
+    if not placed:
+        raise ConfigError("no model was ever in use", where=ledger.path)
+    if to:
+        entry = ledger.find(to)
+        if entry is None and re.fullmatch(r"[0-9a-f]{4,16}", to):
+            named = [e for e in placed if e.model.version.startswith(to)]
+            entry = named[-1] if len({e.model for e in named}) == 1 else None
+        if entry is None or entry not in placed:
+            raise ConfigError(
+                f"no entry put {to!r} in use",
+                where=ledger.path,
+                expected="the number or id of an entry that put a model in use, or a version: "
+                + ", ".join(f"{e.id} ({e.model})" for e in placed[-SHOWN_CANDIDATES:]),
+            )
+        return entry, entry.year if year is None else year
+    covering = [e for e in placed if year is None or e.year in (None, year)]
+    undone = covering[-1] if covering else placed[-1]
+    years = undone.year if year is None else year
+    out = ledger.rolled_back_from() | {undone.model}
+    before = [e for e in placed if e.number < undone.number and e.model not in out]
+    near = [e for e in before if e.year in (None, years)] or before
+    if not near:
+        raise ConfigError(
+            f"there is nothing before {undone.model} to go back to",
+            where=ledger.path,
+            remedy=f"promote other checkpoints: popcorn models {country}",
+        )
+    return near[-1], years
+
+
+def _chosen(store: Store, settings: Country, source: str) -> Model:
+    """The checkpoints that `2020`, `rwa|2020` or `rwa|2020@version` means."""
+    match = _SOURCE.fullmatch(source.strip())
+    if match is None:
+        raise ConfigError(
+            "these are no checkpoints",
+            expected="a trained country and year such as 'rwa|2020', with a version after @ if not "
+            "the current one is meant",
+            found=source,
+        )
+    address = Address(CHECKPOINTS, match["country"] or settings.code, int(match["year"]))
+    if match["version"] is None:
+        return Model(**_named(address), version=store.latest(address).version)
+    versions = [m for m in _models_in(store, {address.country or ""}) if m.address == address]
+    hits = [m for m in versions if m.version.startswith(match["version"])]
+    if len(hits) != 1:
+        raise StoreError(
+            f"{'several versions' if hits else 'no version'} of {address} start with "
+            f"{match['version']}",
+            where=store.folder(address),
+            expected=", ".join(m.version for m in versions) or "none was trained",
+        )
+    return hits[0]
+
+
+def _models_in(store: Store, countries: set[str]) -> list[Model]:
+    """All checkpoints of some countries in the store."""
+    return [
+        Model(country=path.parts[-4], year=int(path.parts[-3]), version=path.parts[-2])
+        for country in sorted(countries)
+        for path in sorted((store.root / CHECKPOINTS / country).glob("*/*/manifest.json"))
+        if re.fullmatch(r"\d{4}", path.parts[-3]) and re.fullmatch(r"[0-9a-f]{16}", path.parts[-2])
+    ]
+
+
+def _is_latest(store: Store, model: Model) -> bool:
+    try:
+        found = store.find(model.address)
+    except StoreError:
+        return False
+    return found is not None and found.version == model.version
+
+
+def _try_metrics(store: Store, model: Model) -> tuple[Metrics | None, str]:
+    try:
+        metrics = metrics_of(store, model)
+        failed = failed_checks(store.version(model.address, model.version))
+    except (StoreError, KeyError) as error:
+        return None, f"cannot be used: {getattr(error, 'what', error)}"
+    return metrics, "failed its checks" if failed else ""
+
+
+def _against_text(metrics: Metrics | None, model: Model, against: InUse | None) -> str:
+    if metrics is None or against is None or against.model == model:
+        return ""
+    if against.model.country != model.country:
+        return "another country"
+    differs = _incomparable(metrics, against.metrics)
+    if differs or metrics.loss is None or not against.metrics["loss"]:
+        return differs or "not comparable"
+    return f"{metrics.loss / against.metrics['loss'] - 1:+.1%}"
+
+
+def _nothing_maps(
+    store: Store, ledger: Ledger, settings: Country, year: int, why: str
+) -> StoreError:
+    """No model maps a country-year: why, which there are, and what to write where."""
+    country, path = settings.code, country_files()[settings.code]
+    trained = sorted(p.name for p in (store.root / CHECKPOINTS).glob("[a-z0-9]*") if p.is_dir())
+    known = [m for m in _models_in(store, set(trained)) if _is_latest(store, m)]
+    known.sort(key=lambda m: (m.country != country, abs(m.year - year), m.country))
+    example = known[0] if known else None
+    named = f"{{country: {example.country}, year: {example.year}}}" if example else ""
+    remedies = []
+    if example:
+        remedies.append(f"name what is to map it, in {path}: `model: {named}`")
+        transfer = " --transfer" if example.country != country else ""
+        remedies.append(
+            f"decide it with popcorn promote {country} --from '{example.country}|{example.year}'"
+            f" --year {year}{transfer}"
+        )
+    else:
+        remedies.append(
+            f"name a trained country and year in {path}, such as `model: {{country: {country}, "
+            f"year: {year - 1}}}`"
+        )
+    source = f"{settings.model.country or country}|{settings.model.year or year}"
+    remedies.append(f"train: materialise {CHECKPOINTS} of {source} (job train)")
+    shown = [str(model) for model in known[:SHOWN_CANDIDATES]]
+    more = len(known) - len(shown)
+    return StoreError(
+        f"no model maps {country}|{year}: {why}",
+        where=path,
+        expected=f"checkpoints of {source}, or a `model:` key that names trained ones",
+        found=f"trained: {', '.join(shown) or 'none'}{f' and {more} more' if more else ''}",
+        remedy="; or ".join(remedies),
+    )
+
+
+def _for_years(country: str, year: int | None) -> str:
+    return country if year is None else f"{country}|{year}"
+
+
+def _named(address: Address) -> dict[str, Any]:
+    return {"country": address.country, "year": address.year}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError("the file is not readable JSON", where=path, found=str(error)) from error
