@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse_rows import arrow_rows, broken, described, digest, insert, partition_of
-from popcorn_ml.warehouse_schema import LINEAGE_TABLES, MIGRATIONS, ROW_TABLES, TABLES, VIEWS
+from popcorn_ml.warehouse_schema import (
+    LINEAGE_TABLES,
+    MIGRATIONS,
+    ROW_TABLES,
+    TABLES,
+    VIEWS,
+    identifier,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -101,7 +108,7 @@ class Warehouse:
             raise ValueError(f"no table of rows {table!r}")
         if not self.path.exists():
             return False
-        sql = f"SELECT count(*) FROM {table} WHERE country = ? AND year = ?"
+        sql = f"SELECT count(*) FROM {identifier(table)} WHERE country = ? AND year = ?"
         return self.query(sql, [country, year])[0][0] > 0
 
     # Writing ------------------------------------------------------------------------------------
@@ -235,7 +242,7 @@ class Warehouse:
                 )
                 columns = described(connection, "versions")
                 data = arrow_rows(columns, "versions", [_row_of(manifest)], about)
-                names = ", ".join(data.column_names)
+                names = ", ".join(map(identifier, data.column_names))
                 connection.register("incoming", data)
                 connection.execute(
                     f"INSERT INTO versions ({names}) SELECT {names} FROM incoming "
@@ -270,9 +277,10 @@ class Warehouse:
                 if table not in ROW_TABLES:
                     raise ValueError(f"no table of rows {table!r}")
                 owner = partition_of(table, asset, country, year)
-                condition = " AND ".join(f"{name} = ?" for name in owner)
+                condition = " AND ".join(f"{identifier(name)} = ?" for name in owner)
                 data = connection.sql(
-                    f"SELECT * FROM {table} WHERE {condition}", params=list(owner.values())
+                    f"SELECT * FROM {identifier(table)} WHERE {condition}",
+                    params=list(owner.values()),
                 ).to_arrow_table()
                 found[table] = {"rows": data.num_rows, "digest": digest(data)}
         return found
@@ -405,11 +413,11 @@ class Warehouse:
 
         deadline = time.monotonic() + self.timeout_s
         pause = 0.01
-        path = str(self.path).replace("'", "''")
-        statement = f"ATTACH '{path}' AS {CATALOG} ({'READ_ONLY' if read_only else 'READ_WRITE'})"
+        mode = "READ_ONLY" if read_only else "READ_WRITE"
+        statement = f"ATTACH ? AS {CATALOG} ({mode})"
         while True:
             try:
-                connection.execute(statement)
+                connection.execute(statement, [str(self.path)])
                 break
             except duckdb.Error as error:
                 busy = "could not set lock" in str(error).lower()
@@ -478,8 +486,9 @@ class Warehouse:
 
 
 def _delete(connection: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, object]) -> None:
-    condition = " AND ".join(f"{name} = ?" for name in where)
-    connection.execute(f"DELETE FROM {table} WHERE {condition}", list(where.values()))
+    condition = " AND ".join(f"{identifier(name)} = ?" for name in where)
+    statement = f"DELETE FROM {identifier(table)} WHERE {condition}"
+    connection.execute(statement, list(where.values()))
 
 
 def _address(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -524,7 +533,7 @@ def _lineage(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
                 "bytes": source["size"],
                 "sha256": source["sha256"],
             }
-            for source in manifest["sources"]
+            for source in (*manifest["sources"], *facts.get("scene_files", ()))
         ],
         "version_files": [
             {"file": name, "bytes": entry["size"], "sha256": entry["sha256"]}

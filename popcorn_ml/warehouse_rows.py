@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse_schema import MIGRATIONS, RENAMED, ROW_TABLES
+from popcorn_ml.warehouse_schema import MIGRATIONS, RENAMED, ROW_TABLES, identifier
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,9 +82,9 @@ def broken(table: str, where: str, error: Exception) -> StoreError:
 
 def insert(connection: duckdb.DuckDBPyConnection, table: str, data: pa.Table) -> None:
     """Add rows to a table."""
-    names = ", ".join(data.column_names)
+    names = ", ".join(map(identifier, data.column_names))
     connection.register("incoming", data)
-    connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming")
+    connection.execute(f"INSERT INTO {identifier(table)} ({names}) SELECT {names} FROM incoming")
     connection.unregister("incoming")  # the instance outlives these rows
 
 
@@ -123,7 +123,7 @@ def columns_of(table: str) -> tuple[Column, ...]:
 
 def described(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[Column, ...]:
     """The columns of a table, as a database has them."""
-    found = connection.execute(f"DESCRIBE {table}").fetchall()
+    found = connection.execute(f"DESCRIBE {identifier(table)}").fetchall()
     return tuple((name, str(kind), null == "YES") for name, kind, null, *_ in found)
 
 

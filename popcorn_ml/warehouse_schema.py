@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """
@@ -310,5 +312,19 @@ VIEWS = (
     "made_with_source",
     "made_with_file",
 )
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def identifier(name: str) -> str:
+    """A table's or column's name, the only thing that may stand in a statement beside constants.
+
+    Raises:
+        ValueError: it is not written as such names are here.
+    """
+    if not _IDENTIFIER.fullmatch(name):
+        raise ValueError(f"no name of a table or column: {name!r}")
+    return name
+
+
 RENAMED = {"units": {"id": "unit_id", "geometry_wkb": "geometry"}, "counts": {"id": "unit_id"}}
 """Names that the census's reports have for a table's columns."""
