@@ -63,6 +63,8 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         boundary = country.boundary()
         if boundary is not None:
             making.source(boundary)
+        for path in imagery.catalogue_files(settings):
+            making.source(path)
         making.parameter(
             grid=grid.as_dict(),
             imagery=imagery.chosen(country).pixel_identity(),
@@ -90,6 +92,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             )
             save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
             facts = report.as_dict()
+            facts["scene_files"] = scene_files(making, facts)
             return Outcome(_shown(facts), facts, season_checks(folder, facts, grid, settings))
 
         return making.publish(make)
@@ -149,6 +152,20 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         return making.publish(make)
 
     return composites
+
+
+def scene_files(making: Making, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The files on disk that a season's scenes were read from, with their digests.
+
+    They take the place of the paths in `facts`, and are read once more for it: a catalogue on disk
+    says of its scenes only where they are.
+    """
+    other = facts["other_orbit"] or {}
+    return [
+        {"scene": scene["id"], **making.outside(Path(path))}
+        for scene in (*facts["scenes"], *other.get("scenes", ()))
+        for path in scene.pop("files")
+    ]
 
 
 def provenance(making: Making) -> dict[Sensor, dict[str, str]]:

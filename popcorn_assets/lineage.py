@@ -39,6 +39,9 @@ REUSE_TAG = "popcorn/reuse"
 SCHEMA = 2
 """Of the manifests that this code writes."""
 
+COMPANIONS = (".dbf", ".shx", ".prj", ".cpg", ".sbn", ".sbx", ".qix", ".shp.xml")
+"""Files that belong to a shapefile."""
+
 PROGRESS_SECONDS = 5.0
 
 _LIBRARIES = ("dagster", "torch", "numpy", "scipy", "rasterio", "pyproj", "duckdb", "geopandas")
@@ -150,7 +153,7 @@ class Making:
         raise StoreError(f"{made.address} was not made from {asset}", where=made.path)
 
     def source(self, path: str | Path) -> Path:
-        """A file from outside the store, noted with its digest.
+        """A file from outside the store, noted with its digest; a shapefile with its companions.
 
         Raises:
             StoreError: it is not there.
@@ -162,10 +165,18 @@ class Making:
                 where=path,
                 remedy="put it there, or correct its path in the country's file",
             )
-        self.sources.append(
-            {"path": str(path), "size": path.stat().st_size, "sha256": sha256(path)}
-        )
+        beside = [path.with_suffix(suffix) for suffix in COMPANIONS] if _is_shapefile(path) else []
+        for one in (path, *(p for p in beside if p.is_file())):
+            entry = self.outside(one)
+            if entry not in self.sources:
+                self.sources.append(entry)
         return path
+
+    def outside(self, path: Path) -> dict[str, Any]:
+        """Path, size and digest of a file from outside; the path from the store's root if below."""
+        root = self.store.root
+        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        return {"path": name, "size": path.stat().st_size, "sha256": sha256(path)}
 
     def parameter(self, **values: Any) -> None:
         """Note settings that the contents depend on, as plain values."""
@@ -221,18 +232,12 @@ class Making:
         inputs = [
             {**entry, "version": None} if "files" in entry else entry for entry in self.inputs
         ]
-        sources = sorted([self._name(s["path"]), s["sha256"]] for s in self.sources)
+        sources = sorted([_name(s["path"]), s["sha256"]] for s in self.sources)
         text = json.dumps(
             [str(self.address), inputs, sources, self.parameters, self.code_version],
             sort_keys=True,
         )
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _name(self, path: str) -> str:
-        """A source's name that does not depend on where the store is."""
-        if Path(path).is_relative_to(self.store.root):
-            return Path(path).relative_to(self.store.root).as_posix()
-        return Path(path).name
 
     def current(self) -> Version | None:
         """The stored version, if this run may reuse it and it was made by the same recipe."""
@@ -359,13 +364,26 @@ class Making:
             "checks": [_plain_check(check) for check in outcome.checks],
             "facts": outcome.facts,
             "tables": tables,
-            "code": {"version": self.code_version, **code_state()},
+            "code": {
+                "version": self.code_version,
+                "parts": code_parts(self.code_version),
+                **code_state(),
+            },
             "libraries": library_versions(),
             "run_id": self.context.run_id,
             "started": self.started.isoformat(),
             "finished": datetime.now(UTC).isoformat(),
         }
         return _finite(manifest)
+
+
+def _name(path: str) -> str:
+    """A source's name that does not depend on where the store is."""
+    return Path(path).name if Path(path).is_absolute() else path
+
+
+def _is_shapefile(path: Path) -> bool:
+    return path.suffix.lower() == ".shp"
 
 
 def failed_checks(version: Version) -> list[dict[str, Any]]:
@@ -407,7 +425,16 @@ def code_digest(*parts: str) -> str:
         pattern = "*.py" if folder == science else "**/*.py"
         for path in sorted(folder.glob(pattern)):
             digest.update(path.relative_to(science).as_posix().encode() + path.read_bytes())
+    _parts[digest.hexdigest()[:12]] = sorted(parts)
     return digest.hexdigest()[:12]
+
+
+_parts: dict[str, list[str]] = {}
+
+
+def code_parts(digest: str) -> list[str] | None:
+    """The packages that a code version of this process was computed over; None if of another."""
+    return _parts.get(digest)
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 
@@ -78,6 +79,14 @@ class ImageryResource(dg.ConfigurableResource):
             else None,
             planetary_computer_key=self.planetary_computer_key or None,
         )
+
+    def catalogue_files(self, settings: ImagerySettings) -> list[Path]:
+        """The item collections on disk that a country's imagery is found in; mostly none."""
+        if settings.source != "stac":
+            return []
+        from popcorn_ml.imagery.sources.stac import Settings, collection_files
+
+        return collection_files(cast(Settings, settings.chosen))
 
     def fingerprint(self, settings: ImagerySettings) -> str:
         """What the source itself says it depends on, such as the digest of an item collection."""

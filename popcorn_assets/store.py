@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import sync, write_bytes, write_json
 
@@ -149,36 +150,26 @@ class Store:
         """
         folder = self._work(address, key)
         path = folder.with_name(f"{folder.name}{f'.{part}' if part else ''}.lock")
-        folder.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + wait_s
-        with open(path, "a+", encoding="utf-8") as lock:
-            told = False
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    other = path.read_text("utf-8").strip() or "another run"
-                    if waiting is not None and not told:
-                        waiting(other)
-                        told = True
-                    if time.monotonic() > deadline:
-                        raise StoreError(
-                            f"another run is at work on {address}",
-                            where=folder,
-                            expected=f"to have it within {wait_s:g} s",
-                            found=f"{other} still works on it",
-                            remedy="wait until that run has ended, then run this partition again",
-                        ) from None
-                    time.sleep(0.1)
-            lock.truncate(0)
-            lock.write(owner)
-            lock.flush()
+        lock = try_lock(path, owner)
+        if lock is None and waiting is not None:
+            waiting(holder(path) or "another run")
+        while lock is None:
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"another run is at work on {address}",
+                    where=folder,
+                    expected=f"to have it within {wait_s:g} s",
+                    found=f"{holder(path) or 'another run'} still works on it",
+                    remedy="wait until that run has ended, then run this partition again",
+                )
+            time.sleep(0.1)
+            lock = try_lock(path, owner)
+        try:
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                yield folder
-            finally:
-                lock.truncate(0)
+            yield folder
+        finally:
+            os.close(lock)
 
     def _work(self, address: Address, key: str) -> Path:
         return self.root / ".work" / self.folder(address).relative_to(self.root) / key[:16]
