@@ -148,7 +148,7 @@ class Deployed:
     provenance: dict[str, dict[str, str]]
 
     def names(self) -> dict[str, str]:
-        """What a map says of its model, in its manifest, its metadata and its raster's tags."""
+        """What a map says of its model in its metadata."""
         return {"model": self.title, "ledger entry": self.entry}
 
 
@@ -171,9 +171,14 @@ def deployed_members(making: Making) -> Deployed:
 
 
 def model_names(made: Version) -> dict[str, str]:
-    """What a map says of its model, read back from a version of population_map."""
+    """The names of the model behind a version of population_map, read back from it."""
     shown = dict(made.manifest()["shown"])
     return {name: str(shown[name]) for name in ("model", "ledger entry") if name in shown}
+
+
+def model_tags(names: dict[str, str]) -> dict[str, str]:
+    """The names of a map's model as tags of its raster."""
+    return {name.replace(" ", "_"): text for name, text in names.items()}
 
 
 assets: list[dg.AssetsDefinition] = [deployed_model]

@@ -9,10 +9,11 @@ from typing import Any
 
 import dagster as dg
 
+from popcorn_assets import launch
 from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area, builtup_of_composites
 from popcorn_assets.census import counts_by_number
 from popcorn_assets.country import load_country
-from popcorn_assets.deployment import DEPLOYED, deployed_members, model_names
+from popcorn_assets.deployment import DEPLOYED, deployed_members, model_names, model_tags
 from popcorn_assets.imagery import SENSOR_NAMES, composites_by_season, provenance
 from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
@@ -52,7 +53,7 @@ def population_map(
 ) -> dg.MaterializeResult:
     """People per pixel by the deployed model, mean of the members, and the members' spread."""
     from popcorn_ml.imagery.checks import backscatter_check
-    from popcorn_ml.mapping.predict import MappingSpec, map_population
+    from popcorn_ml.mapping.predict import MappingSpec
 
     making = Making(context, store.open(), "population_map", code_version=CODE)
     country = load_country(making.country)
@@ -75,7 +76,9 @@ def population_map(
     )
 
     def make(folder: Path) -> Outcome:
-        map_population(
+        launch.map_population(
+            context,
+            compute,
             MappingSpec(
                 composites=composites,
                 builtup=builtup,
@@ -87,7 +90,7 @@ def population_map(
                 precision=compute.precision,
                 threads=compute.thread_count(),
                 pixel_area_ratio=area_ratio,
-                tags=deployed.names(),
+                tags=model_tags(deployed.names()),
             ),
             progress=making.progress("tiles"),
         )
@@ -138,7 +141,7 @@ def adjusted_map(
             country.pixel_grid(),
             folder,
             threads=compute.thread_count(),
-            tags={"census_level": level, **model_names(predicted)},
+            tags={"census_level": level, **model_tags(model_names(predicted))},
             progress=making.progress("blocks"),
         )
         save_picture(folder, folder / POPULATION, "population")
@@ -185,7 +188,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             grid,
             folder,
             factor=adjusted.file(FACTOR),
-            tags={"adjusted_to_census": "yes", **model_names(predicted)},
+            tags={"adjusted_to_census": "yes", **model_tags(model_names(predicted))},
             progress=making.progress("blocks"),
         )
         aggregate_map(
@@ -193,7 +196,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             members,
             grid,
             folder / "unadjusted",
-            tags={"adjusted_to_census": "no", **model_names(predicted)},
+            tags={"adjusted_to_census": "no", **model_tags(model_names(predicted))},
         )
         save_picture(folder, folder / POPULATION, "population")
         return Outcome(
