@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 import popcorn_ml
+from popcorn_assets import launch
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.imagery import FILLED, composites_by_season
 from popcorn_assets.lineage import Making, Outcome, code_digest
@@ -89,8 +90,7 @@ def builtup_area(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
     """Built-up score (0 to 1) of every pixel in each season, by the frozen extractor."""
-    from popcorn_ml.mapping.builtup import map_builtup
-    from popcorn_ml.model.weights import load_extractor
+    from popcorn_ml.mapping.builtup import BuiltupSpec
 
     making = Making(context, store.open(), "builtup_area", code_version=CODE)
     country = load_country(making.country)
@@ -100,15 +100,19 @@ def builtup_area(
     making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)
 
     def make(folder: Path) -> Outcome:
-        map_builtup(
-            load_extractor(weights),
-            composites,
-            grid,
-            folder / BUILTUP,
-            tile_px=country.mapping.tile_px,
-            threads=compute.thread_count(),
-            device=compute.device,
-            progress=making.progress("tiles"),
+        launch.map_builtup(
+            context,
+            compute,
+            BuiltupSpec(
+                composites=composites,
+                extractor=weights,
+                grid=grid,
+                out=folder / BUILTUP,
+                tile_px=country.mapping.tile_px,
+                device=compute.device,
+                threads=compute.thread_count(),
+            ),
+            making.progress("tiles"),
         )
         save_picture(folder, folder / BUILTUP, "builtup")
         return Outcome(

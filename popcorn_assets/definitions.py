@@ -18,10 +18,11 @@ from popcorn_assets import (
 from popcorn_assets.checks import checks
 from popcorn_assets.io import JsonIOManager
 from popcorn_assets.resources import (
-    ComputeResource,
     StoreResource,
     WarehouseResource,
+    compute_resource,
     imagery_resource,
+    steps_at_once,
 )
 
 defs = dg.Definitions(
@@ -44,14 +45,15 @@ defs = dg.Definitions(
         "store": StoreResource(),
         "warehouse": WarehouseResource(),
         "imagery": imagery_resource(),
-        "compute": ComputeResource(),
+        "compute": compute_resource(),
         "io_manager": JsonIOManager(),
     },
     # A forked server that has imported the code starts a step in a third less time.
     executor=dg.multi_or_in_process_executor.configured(
         {
             "multiprocess": {
-                "start_method": {"forkserver": {"preload_modules": ["popcorn_assets.definitions"]}}
+                "max_concurrent": steps_at_once(),
+                "start_method": {"forkserver": {"preload_modules": ["popcorn_assets.definitions"]}},
             }
         }
     ),

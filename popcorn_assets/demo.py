@@ -37,6 +37,9 @@ COUNTRY = "demo"
 RUNS = ((2020, COUNTRY_YEAR_JOB, "train and map"), (2021, REFRESH_JOB, "map with the 2020 model"))
 OWNER_TAG = "popcorn/process"
 
+INLINE = {"resources": {"compute": {"config": {"launcher": "inline"}}}}
+"""Run configuration: everything in this one process, which is quicker for something this small."""
+
 APPROACHES = {
     "uniform": "uniform disaggregation",
     "builtup": "built-up disaggregation",
@@ -106,7 +109,7 @@ def execute(
 
     with printing(instance, run_id, console):
         result = defs.resolve_job_def(job).execute_in_process(
-            run_config=QUIET,
+            run_config={**QUIET, **INLINE},
             instance=instance,
             partition_key=partition_key(COUNTRY, year),
             tags={REUSE_TAG: "true", OWNER_TAG: f"{socket.gethostname()}:{os.getpid()}"},

@@ -110,19 +110,125 @@ def imagery_resource() -> ImageryResource:
     )
 
 
+LAUNCHERS = ("subprocess", "inline", "dask")
+
+
 class ComputeResource(dg.ConfigurableResource):
     """Where training and mapping run.
 
+    A value that cannot be is refused when the resource is made; a GPU, a scheduler or a worker
+    that is asked for and absent is refused at the first step of a run that uses this resource,
+    which the seasons of imagery do.
+
     Attributes:
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        device: auto (a free GPU where there is one), cpu, cuda (a free GPU) or cuda:N.
         precision: float32, or bfloat16 for speed on a GPU.
         threads: CPU threads of a step; 0 means all cores.
+        launcher: subprocess (a process of its own for each member and map), inline (in the step's
+            own process) or dask (on the workers of a cluster).
+        scheduler: address of the dask scheduler; empty means POPCORN_SCHEDULER.
     """
 
     device: str = "auto"
     precision: str = "float32"
     threads: int = 0
+    launcher: str = "subprocess"
+    scheduler: str = ""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        check_device(self.device)
+        _one_of("precision", self.precision, ("float32", "bfloat16"))
+        _one_of("launcher", self.launcher, LAUNCHERS)
+        if self.threads < 0:
+            raise ConfigError(
+                "threads cannot be used", where="compute", expected="0 or more", found=self.threads
+            )
+        if self.launcher == "dask" and ":" in self.device:
+            raise ConfigError(
+                "a GPU's number means nothing to a cluster",
+                where="compute: device",
+                expected="auto, cpu or cuda with the launcher dask",
+                found=self.device,
+                remedy="give each worker its GPU: CUDA_VISIBLE_DEVICES=N dask worker ...",
+            )
+        return self
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Called before a step's body: what is asked for has to be there."""
+        self.require_here()
+
+    def require_here(self) -> None:
+        """Refuse what is asked for and absent.
+
+        Raises:
+            ConfigError, ComputeError: no such GPU; or no scheduler, worker or GPU of a worker.
+        """
+        if self.launcher == "dask":
+            from popcorn_ml.compute.cluster import connected, examine
+
+            with connected(self.scheduler_address()) as client:
+                examine(client, self.scheduler_address(), self.device)
+        else:
+            require_device(self.device)
+
+    def scheduler_address(self) -> str:
+        """Where the dask scheduler listens; empty where nobody said."""
+        return self.scheduler or os.environ.get("POPCORN_SCHEDULER", "")
 
     def thread_count(self) -> int:
         """CPU threads a step may use."""
-        return self.threads or os.cpu_count() or 1
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def compute_resource() -> ComputeResource:
+    """The compute resource as the environment has it: POPCORN_DEVICE, POPCORN_PRECISION,
+    POPCORN_THREADS, POPCORN_LAUNCHER, POPCORN_SCHEDULER. A run's configuration may say otherwise.
+
+    Raises:
+        ConfigError: a value that cannot be.
+    """
+    given = {name: os.environ.get(f"POPCORN_{name.upper()}", "") for name in _COMPUTE_VARIABLES}
+    if given["threads"] and not given["threads"].isdigit():
+        raise ConfigError(
+            "threads cannot be used",
+            where="POPCORN_THREADS",
+            expected="a whole number, 0 for all cores",
+            found=given["threads"],
+        )
+    values: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if "threads" in values:
+        values["threads"] = int(values["threads"])
+    return ComputeResource(**values)
+
+
+def steps_at_once() -> int:
+    """Steps of one run that may work at once, from POPCORN_STEPS; 0 is one a core.
+
+    To be raised where steps only wait for a cluster or for GPUs, beside what the pools allow.
+
+    Raises:
+        ConfigError: no whole number.
+    """
+    given = os.environ.get("POPCORN_STEPS", "0")
+    if not given.isdigit():
+        raise ConfigError(
+            "the number of steps at once cannot be used",
+            where="POPCORN_STEPS",
+            expected="a whole number, 0 for one a core",
+            found=given,
+        )
+    return int(given)
+
+
+_COMPUTE_VARIABLES = ("device", "precision", "threads", "launcher", "scheduler")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"there is no such {name}",
+            where="compute",
+            expected=" or ".join(allowed),
+            found=value,
+        )

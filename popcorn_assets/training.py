@@ -6,6 +6,7 @@ How a member is trained is popcorn_ml.training's business.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import cast
 
 import dagster as dg
 
+from popcorn_assets import launch
 from popcorn_assets.builtup import (
     BUILTUP,
     EXTRACTOR,
@@ -28,16 +30,15 @@ from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE, markdown_image
+from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import Season
+from popcorn_ml.training.run import LOCK_FILE
 
 GROUP = "training"
 CODE = code_digest("model", "training")
 CHECKPOINTS = "checkpoints"
 WEIGHTS = "occupancy.safetensors"
-
-TOLD = ("train_loss", "held_out_loss", "held_out_total_ratio", "seconds")
-"""Metrics of an epoch that are logged; all of them are in the member's history.json."""
 
 
 @dataclass(frozen=True)
@@ -125,32 +126,33 @@ def plan_members(
 
 
 @dg.op(pool=GPU_POOL)
-def train_member(context: dg.OpExecutionContext, plan: dict) -> dict:
+def train_member(
+    context: dg.OpExecutionContext, compute: ComputeResource, plan: dict
+) -> dg.Output[dict]:
     """Train one member, or take it up from its last finished epoch."""
-    from popcorn_ml.training.fit import train_member as train
     from popcorn_ml.training.spec import TrainingSpec
 
     spec = TrainingSpec.from_json(json.dumps(plan["spec"]))
-
-    def report(done: int, total: int, metrics: dict[str, float]) -> None:
-        told = [f"{name.replace('_', ' ')} {metrics[name]:.4g}" for name in TOLD if name in metrics]
-        context.log.info(f"epoch {done} of {total}: {', '.join(told)}")
-
-    trained = train(spec, report)
-    context.add_output_metadata(
-        {"loss": dg.MetadataValue.md(markdown_image((trained.folder / "loss.png").read_bytes()))}
-    )
+    trained = launch.train_member(context, compute, spec)
     result = {
         "member": spec.member,
         "seed": spec.seed,
-        "best epoch": trained.best_epoch,
-        "epochs": trained.epochs,
-        "units trained on": trained.trained,
-        "units held out": trained.held_out,
-        "units left out": len(trained.left_out),
-        **trained.history[trained.best_epoch - 1],
+        "best epoch": trained["best_epoch"],
+        "epochs": trained["epochs"],
+        "units trained on": trained["trained"],
+        "units held out": trained["held_out"],
+        "units left out": len(trained["left_out"]),
+        **trained["metrics"],
     }
-    return {**plan, "result": result}
+    return dg.Output(
+        {**plan, "result": result},
+        metadata={
+            "loss": dg.MetadataValue.md(markdown_image(Path(trained["figure"]).read_bytes())),
+            **result,
+            "taken up after epoch": trained["resumed_after"],
+            "seconds": trained["seconds"],
+        },
+    )
 
 
 @dg.op
@@ -190,12 +192,22 @@ def collect_members(
         return Outcome({"members": rows}, {"seeds": [m["spec"]["seed"] for m in members]})
 
     version = making.publish_version(make)
-    shutil.rmtree(making.work(), ignore_errors=True)
+    _clear(making.work())
     return dg.Output(
         {"version": version.version},
         metadata=making.metadata(version),
         data_version=dg.DataVersion(version.version),
     )
+
+
+def _clear(work: Path) -> None:
+    """Remove a finished training's half-done work, unless another run is at it again."""
+    locks = [try_lock(path) for path in work.glob(f"*/state/{LOCK_FILE}")]
+    if None not in locks:
+        shutil.rmtree(work, ignore_errors=True)
+    for lock in locks:
+        if lock is not None:
+            os.close(lock)
 
 
 @dg.graph_asset(

@@ -82,5 +82,13 @@ class TrainingError(PopcornError):
     """A training that cannot go on, such as one whose loss is no longer a number."""
 
 
+class ComputeError(PopcornError):
+    """Work that a process or a machine did not bring to its end."""
+
+
+class LostConnection(ComputeError):
+    """Work whose outcome is unknown because a connection broke; trying again may help."""
+
+
 class StoreError(PopcornError):
     """A stored version that is missing, incomplete or not what its manifest says."""

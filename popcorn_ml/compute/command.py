@@ -57,6 +57,13 @@ class Report:
         if self._pipes is not None:
             self._pipes.log.info(message)
 
+    def device(self, name: str) -> None:
+        """In the run's log: which device a name means here."""
+        if self._pipes is not None:
+            from popcorn_ml.mapping.engine import pick_device
+
+            self.log(f"on device {pick_device(name)}, process {os.getpid()}")
+
     def note(self, message: str) -> None:
         """A sentence for whoever looks: the run's log, or standard error."""
         if self._pipes is not None:

@@ -33,12 +33,14 @@ def _map(text: str, path: Path, report: Report) -> dict[str, Any]:
 
         builtup = BuiltupSpec.from_json(text, path)
         out = builtup.out
+        report.device(builtup.device)
         run_builtup(builtup, report.tiles)
     else:
         from popcorn_ml.mapping.predict import MappingSpec, map_population
 
         mapping = MappingSpec.from_json(text, path)
         out = mapping.out
+        report.device(mapping.device)
         map_population(mapping, report.tiles)
     seconds = round(time.monotonic() - begin, 1)
     return {"finished": True, "out": str(out), "seconds": seconds}

@@ -26,8 +26,10 @@ def _train(text: str, path: Path, report: Report) -> dict[str, Any]:
         report.line({"done": done, "total": total, **metrics})
         report.log(epoch_text(done, total, metrics))
 
+    spec = TrainingSpec.from_json(text, path)
+    report.device(spec.device)
     return train(
-        TrainingSpec.from_json(text, path),
+        spec,
         epoch,
         note=os.environ.get(LAUNCHED_BY, f"process {os.getpid()}"),
         say=report.note,

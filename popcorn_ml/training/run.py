@@ -46,10 +46,20 @@ def train(
     def waiting(who: str) -> None:
         told(f"this member is being trained by {who or 'another process'}: waiting for it to end")
 
+    first = True
+
+    def epoch(done: int, total: int, metrics: dict[str, float]) -> None:
+        nonlocal first
+        if first and done > 1:
+            told(f"taken up after epoch {done - 1}")
+        first = False
+        if progress is not None:
+            progress(done, total, metrics)
+
     with held(Path(spec.work) / LOCK_FILE, note, waiting):
-        result = train_member(spec, progress, bar=bar)
-    if result.resumed_after:
-        told(f"taken up after epoch {result.resumed_after}")
+        result = train_member(spec, epoch, bar=bar)
+    if first:
+        told("all epochs were there already")
     return {
         "done": True,
         "weights": str(result.weights),
