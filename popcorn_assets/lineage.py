@@ -288,7 +288,7 @@ class Making:
             manifest = self._manifest(outcome, told)
 
             def record(whole: dict[str, Any], manifest_sha256: str) -> None:
-                self._warehouse().record_publication(whole, manifest_sha256, rows)
+                self._record(whole, manifest_sha256, rows)
 
             version = self.store.publish(self.address, draft, manifest, record)
         self.context.log.info(f"{self.address} published as {version.version}")
@@ -335,7 +335,28 @@ class Making:
         """
         manifest, digest = found.manifest(), sha256(found.path / MANIFEST)
         if not self._warehouse().records(manifest, digest):
-            self._warehouse().record_publication(manifest, digest, {})
+            self._record(manifest, digest, {})
+
+    def _record(self, manifest: dict[str, Any], digest: str, rows: dict[str, Any]) -> None:
+        """Record a version as the current one, and earlier ones whose runs died before they could.
+
+        An earlier manifest of the partition that the warehouse does not know was whole when it
+        was written: only the record of it is missing.
+        """
+        warehouse = self._warehouse()
+        known = warehouse.manifests_of(self.address.asset, manifest["country"], manifest["year"])
+        earlier = {}
+        for version, path in self.store.manifests(self.address):
+            told = sha256(path)
+            if told == digest or told in known:
+                continue
+            try:
+                found = json.loads(path.read_text("utf-8"))
+            except ValueError:
+                continue  # damaged: the audit says so
+            if found.get("schema") == SCHEMA and found.get("version") == version:
+                earlier[told] = found
+        warehouse.record_publication(manifest, digest, rows, earlier)
 
     def metadata(self, version: Version) -> dict[str, Any]:
         """What the UI shows of a version."""

@@ -267,11 +267,12 @@ class Store:
         sync(draft)
         with _locked(folder / ".publishing.lock"):  # two runs of one partition take turns
             if (target / MANIFEST).is_file() and digests(target) == files:
-                _keep_manifest(target, target)
-                write_json(target / MANIFEST, manifest, sort_keys=True)
+                _keep_manifests(target, target, draft)
+                os.replace(draft / MANIFEST, target / MANIFEST)
+                sync(target)
             else:
                 if target.exists():  # the same contents once, damaged since
-                    _keep_manifest(target, draft)
+                    _keep_manifests(target, draft, draft)
                     aside = folder / f".draft-{uuid.uuid4().hex}"
                     os.replace(target, aside)
                     shutil.rmtree(aside, ignore_errors=True)
@@ -282,16 +283,34 @@ class Store:
                 record(manifest, written)
         return Version(address, version, target)
 
+    def manifests(self, address: Address) -> Iterator[tuple[str, Path]]:
+        """Every manifest of an asset's partition, earlier ones too, with its version."""
+        for folder in sorted(self.folder(address).glob("*")):
+            if _VERSION.fullmatch(folder.name):
+                for path in (folder / MANIFEST, *sorted(folder.glob(f"{HISTORY}/*.json"))):
+                    if path.is_file():
+                        yield folder.name, path
 
-def _keep_manifest(version: Path, to: Path) -> None:
-    """Keep a version's manifest, and those it kept itself, in the history of `to`."""
+
+def _keep_manifests(version: Path, to: Path, scratch: Path) -> None:
+    """Keep a version's manifest, and those it kept itself, in the history of `to`.
+
+    They are written in `scratch` and moved, so that a kill leaves nothing half-written.
+    """
     kept = [path for path in (version / MANIFEST, *version.glob(f"{HISTORY}/*")) if path.is_file()]
     for path in kept:
-        target = to / HISTORY / f"{sha256(path)}.json"
-        if not target.exists():
-            write_bytes(target, path.read_bytes())
+        content = path.read_bytes()
+        target = to / HISTORY / f"{hashlib.sha256(content).hexdigest()}.json"
+        if target.exists():
+            continue
+        target.parent.mkdir(exist_ok=True)
+        copy = scratch / f".kept-{uuid.uuid4().hex}"
+        copy.write_bytes(content)
+        sync(copy)
+        os.replace(copy, target)
     if kept:
         sync(to / HISTORY)
+        sync(to)
 
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:

@@ -212,7 +212,11 @@ class Warehouse:
             )
 
     def record_publication(
-        self, manifest: Mapping[str, Any], manifest_sha256: str, rows: Mapping[str, pa.Table]
+        self,
+        manifest: Mapping[str, Any],
+        manifest_sha256: str,
+        rows: Mapping[str, pa.Table],
+        earlier: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Make a published version the current one here: its rows and its lineage, or neither.
 
@@ -221,40 +225,40 @@ class Warehouse:
             manifest_sha256: of the manifest's file.
             rows: table -> rows as `warehouse_rows.prepared` gave them; they replace those of the
                 asset's partition.
+            earlier: digest -> manifest of further publications of the same partition to record,
+                none of them current.
 
         Raises:
             StoreError: a row breaks a table's rules, or no turn in time; nothing is changed then.
         """
         import duckdb
 
-        address = _address(manifest)
-        about = {**address, "version": manifest["version"], "manifest_sha256": manifest_sha256}
-        lineage = _lineage(manifest)
+        address = address_of(manifest)
         try:
             with self._writing() as connection:
                 for table, data in rows.items():
                     _delete(connection, table, partition_of(table, **address))
                     insert(connection, table, data)
+                for digest, other in (earlier or {}).items():
+                    _note(connection, other, digest, current=False)
                 connection.execute(
                     "UPDATE versions SET current = false "
                     "WHERE asset = ? AND country = ? AND year = ? AND current",
                     list(address.values()),
                 )
-                columns = described(connection, "versions")
-                data = arrow_rows(columns, "versions", [_row_of(manifest)], about)
-                names = ", ".join(map(identifier, data.column_names))
-                connection.register("incoming", data)
-                connection.execute(
-                    f"INSERT INTO versions ({names}) SELECT {names} FROM incoming "
-                    "ON CONFLICT DO UPDATE SET current = true, removed = false"
-                )
-                connection.unregister("incoming")
-                for table, entries in lineage.items():
-                    _delete(connection, table, about)
-                    columns = described(connection, table)
-                    insert(connection, table, arrow_rows(columns, table, entries, about))
+                _note(connection, manifest, manifest_sha256, current=True)
         except (duckdb.ConstraintException, duckdb.ConversionException) as error:
             raise broken(", ".join(rows), f"{self.path}, {address}", error) from error
+
+    def manifests_of(self, asset: str, country: str | None, year: int | None) -> set[str]:
+        """Digests of the manifests that are recorded here of an asset's partition."""
+        if not self.path.exists():
+            return set()
+        rows = self.query(
+            "SELECT manifest_sha256 FROM versions WHERE asset = ? AND country = ? AND year = ?",
+            [asset, country or "", year or 0],
+        )
+        return {digest for (digest,) in rows}
 
     def records(self, manifest: Mapping[str, Any], manifest_sha256: str) -> bool:
         """Whether this very manifest's version is the current one here."""
@@ -263,7 +267,7 @@ class Warehouse:
         found = self.query(
             "SELECT version, manifest_sha256 FROM versions "
             "WHERE asset = ? AND country = ? AND year = ? AND current",
-            list(_address(manifest).values()),
+            list(address_of(manifest).values()),
         )
         return found == [(manifest["version"], manifest_sha256)]
 
@@ -491,7 +495,7 @@ def _delete(connection: duckdb.DuckDBPyConnection, table: str, where: Mapping[st
     connection.execute(statement, list(where.values()))
 
 
-def _address(entry: Mapping[str, Any]) -> dict[str, Any]:
+def address_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Asset, country and year of a manifest or of one of its inputs; "" and 0 if unpartitioned."""
     return {
         "asset": entry["asset"],
@@ -500,28 +504,66 @@ def _address(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest's row of the table `versions`."""
-    code = manifest["code"]
+def _note(
+    connection: duckdb.DuckDBPyConnection,
+    manifest: Mapping[str, Any],
+    manifest_sha256: str,
+    *,
+    current: bool,
+) -> None:
+    """Write a publication's lineage, in place of what there was of it."""
+    about = publication_of(manifest, manifest_sha256)
+    for table, entries in lineage_rows(manifest).items():
+        data = arrow_rows(described(connection, table), table, entries, about)
+        if table != "versions":
+            _delete(connection, table, about)
+            insert(connection, table, data)
+            continue
+        names = ", ".join(data.column_names)
+        connection.register("incoming", data)
+        connection.execute(
+            f"INSERT INTO versions ({names}) SELECT {names} FROM incoming "
+            "ON CONFLICT DO UPDATE SET removed = false"
+        )
+        connection.unregister("incoming")
+        condition = " AND ".join(f"{name} = ?" for name in about)
+        connection.execute(
+            f"UPDATE versions SET current = ? WHERE {condition}", [current, *about.values()]
+        )
+
+
+def publication_of(manifest: Mapping[str, Any], manifest_sha256: str) -> dict[str, Any]:
+    """What the rows of a publication start with in every lineage table."""
     return {
-        **{name: manifest[name] for name in ("recipe", "run_id", "started", "finished")},
-        "code_version": code["version"],
-        "code_commit": code.get("commit"),
-        "code_modified": code.get("modified"),
-        "current": True,
-        "removed": False,
+        **address_of(manifest),
+        "version": manifest["version"],
+        "manifest_sha256": manifest_sha256,
     }
 
 
-def _lineage(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """A manifest's rows of the lineage tables."""
+def lineage_rows(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """A manifest's rows of `versions` and the lineage tables, without what `publication_of` says.
+
+    `versions` says `current`, which only the newest publication of a partition is.
+    """
+    code = manifest["code"]
     facts = manifest["facts"]
     other = facts.get("other_orbit") or {}
     scenes = [*(facts.get("scenes") or []), *(other.get("scenes") or [])]
     return {
+        "versions": [
+            {
+                **{name: manifest[name] for name in ("recipe", "run_id", "started", "finished")},
+                "code_version": code["version"],
+                "code_commit": code.get("commit"),
+                "code_modified": code.get("modified"),
+                "current": True,
+                "removed": False,
+            }
+        ],
         "version_inputs": [
             {
-                **{f"input_{name}": value for name, value in _address(entry).items()},
+                **{f"input_{name}": value for name, value in address_of(entry).items()},
                 "input_version": entry["version"],
             }
             for entry in manifest["inputs"]
