@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import dagster as dg
+from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
@@ -21,36 +22,47 @@ FRESH = dg.FreshnessPolicy.time_window(
 """A year and a month between two refreshes is late, two months more is a missed refresh."""
 
 
-class OnlyWarned(dg.AutomationCondition[dg.AssetCheckKey]):
-    """True for partitions whose latest verdict of a check failed as a warning.
+class NoBlockingCheckFailed(dg.AutomationCondition[dg.AssetKey]):
+    """True where every blocking check upstream passed, or failed as a warning only.
 
-    To Dagster a failed check is a failed check; here a warning never holds anything up.
+    To Dagster's own `all_deps_blocking_checks_passed()` a failed check is a failed check; here a
+    warning holds nothing up. What will be made in the same run is judged there.
     """
 
     @property
     def name(self) -> str:
-        return "only_warned"
+        return "no_blocking_check_failed"
 
     async def evaluate(  # type: ignore[override]
-        self, context: dg.AutomationContext[dg.AssetCheckKey]
-    ) -> dg.AutomationResult[dg.AssetCheckKey]:
-        view = context.asset_graph_view
-        failed = await view.compute_subset_with_status(
-            context.key, AssetCheckExecutionResolvedStatus.FAILED, context.candidate_subset
-        )
-        failed = failed.compute_intersection(context.candidate_subset)
-        warned = {
-            key
-            for key in failed.expensively_compute_partition_keys()
-            if _severity(view.instance, context.key, key) == dg.AssetCheckSeverity.WARN
-        }
-        partitions = failed.partitions_def
-        if not warned or partitions is None:  # every check of a country-year has partitions
+        self, context: dg.AutomationContext[dg.AssetKey]
+    ) -> dg.AutomationResult[dg.AssetKey]:
+        view, graph = context.asset_graph_view, context.asset_graph_view.asset_graph
+        partitions = graph.get(context.key).partitions_def
+        keys = set(context.candidate_subset.expensively_compute_partition_keys())
+        for parent in graph.get(context.key).parent_keys if keys else ():
+            node, made_now = graph.get(parent), context.request_subsets_by_key.get(parent)
+            requested = made_now.expensively_compute_partition_keys() if made_now else set()
+            for check in node.check_keys:
+                if graph.get(check).blocking:
+                    keys &= requested | await _not_held_up(view, check, keys)
+        if partitions is None or not keys:  # whatever follows a map has partitions
             return dg.AutomationResult(context, true_subset=context.get_empty_subset())
         return dg.AutomationResult(
-            context,
-            true_subset=view.get_subset_from_partition_keys(context.key, partitions, warned),
+            context, true_subset=view.get_subset_from_partition_keys(context.key, partitions, keys)
         )
+
+
+async def _not_held_up(view: AssetGraphView, check: dg.AssetCheckKey, keys: set[str]) -> set[str]:
+    """Partitions whose check passed for what is there now, or failed as a warning."""
+    status = AssetCheckExecutionResolvedStatus
+    everything = view.get_full_subset(key=check)
+    passed = await view.compute_subset_with_status(check, status.SUCCEEDED, everything)
+    failed = await view.compute_subset_with_status(check, status.FAILED, everything)
+    return keys & passed.expensively_compute_partition_keys() | {
+        key
+        for key in keys & failed.expensively_compute_partition_keys()
+        if _severity(view.instance, check, key) == dg.AssetCheckSeverity.WARN
+    }
 
 
 def _severity(
@@ -62,20 +74,6 @@ def _severity(
     ).get(check)
     evaluation = found.evaluation if found else None
     return evaluation.severity if evaluation else None
-
-
-def no_blocking_check_failed() -> dg.AutomationCondition:
-    """True when every blocking check of everything upstream passed, or failed as a warning.
-
-    As `all_deps_blocking_checks_passed()`, which a warning would hold up.
-    """
-    condition = dg.AutomationCondition
-    return condition.all_deps_match(
-        condition.all_checks_match(
-            condition.check_passed() | OnlyWarned() | condition.will_be_requested(),
-            blocking_only=True,
-        )
-    ).with_label("no_blocking_check_failed")
 
 
 def follows() -> dg.AutomationCondition:
@@ -91,7 +89,7 @@ def follows() -> dg.AutomationCondition:
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
-        & no_blocking_check_failed()
+        & NoBlockingCheckFailed()  # last, when few candidates are left
     ).with_label("follows_what_it_is_made_from")
 
 

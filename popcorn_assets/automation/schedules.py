@@ -14,16 +14,15 @@ from popcorn_assets.automation.jobs import ingest, refresh, season_assets
 from popcorn_assets.country import AutomationSettings, country_codes, load_country
 from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import FIRST_YEAR, partition_key
+from popcorn_assets.promotion import model_for
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store import Address, Store
-from popcorn_assets.training import CHECKPOINTS
-from popcorn_ml.errors import PopcornError, StoreError
+from popcorn_ml.errors import PopcornError
 from popcorn_ml.sentinel import SEASONS, Season, season_period
 
-REFRESH_CRON = "0 6 15-31 3 *"
+REFRESH_CRON = "0 6 15,18,21,24,27,30 3 *"
 """Mid March on: the winter season, and with it the year, closed on the first of March."""
 
-INGEST_CRON = "0 5 5-14 3,6,9,12 *"
+INGEST_CRON = "0 5 5,8,11,14 3,6,9,12 *"
 """From the fifth day after a season closed: archives have its last scenes by then."""
 
 WORK_TAG = "popcorn/work"
@@ -95,31 +94,10 @@ def why_not(country: str, year: int, store: StoreResource, *, mapped: bool) -> s
     try:
         load_country(country)
         if mapped:
-            require_model(store.open(), country, year)
+            model_for(store.open(), country, year)
     except PopcornError as error:
         return str(error)
     return None
-
-
-def require_model(store: Store, country: str, year: int) -> None:
-    """Make sure that there are checkpoints to map a country-year with.
-
-    Raises:
-        StoreError: there are none, or they cannot be read; says what to do.
-    """
-    choice = load_country(country).model
-    trained_on = Address(CHECKPOINTS, choice.country or country, choice.year or year)
-    if store.find(trained_on) is not None:
-        return
-    raise StoreError(
-        f"{country}|{year} has no model: {trained_on} has not been materialised",
-        where=f"{country}.yaml, model",
-        expected="the country and year of checkpoints that are in the store",
-        found=f"country: {choice.country}, year: {choice.year}"
-        + ("" if choice.year else " (without a year, checkpoints of the mapped year itself)"),
-        remedy=f"name them, for instance `model: {{country: {country}, year: 2020}}`, or run the "
-        "job train for the partition named above",
-    )
 
 
 def _switched(on: bool) -> dg.DefaultScheduleStatus:
