@@ -8,7 +8,9 @@ import click
 
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.commands.doctor import doctor
+from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
+from popcorn_assets.commands.models import models, promote, rollback
 from popcorn_assets.commands.running import demo, ui
 from popcorn_assets.commands.weights import weights
 from popcorn_ml.errors import PopcornError
@@ -25,7 +27,11 @@ for command in (
     ui,
     countries,
     doctor,
+    gc,
     imagery,
+    models,
+    promote,
+    rollback,
     weights,
 ):
     cli.add_command(command)

@@ -193,7 +193,7 @@ class LocalLauncher(DefaultRunLauncher):
         if client is None or client.host in LOCAL_HOSTS:
             return False
         try:
-            answer = client.can_cancel_execution(CanCancelExecutionRequest(run.run_id))
+            answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
         except DagsterUserCodeUnreachableError:
             return False
         return not deserialize_value(answer, CanCancelExecutionResult).can_cancel
