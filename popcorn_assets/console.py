@@ -12,9 +12,12 @@ from contextlib import contextmanager
 
 import dagster as dg
 from dagster import DagsterEventType
+from dagster._core.events import EngineEventData
 from dagster._core.events.log import EventLogEntry
 from rich.console import Console
 from rich.markup import escape
+
+from popcorn_assets.runs import pool as get_pool
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Run configuration that keeps Dagster's own log off the terminal; the instance has it all."""
@@ -23,8 +26,8 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class RunPrinter:
     """Turns a run's events into lines."""
 
-    def __init__(self, console: Console) -> None:
-        self.console, self.started = console, time.monotonic()
+    def __init__(self, console: Console, instance: dg.DagsterInstance) -> None:
+        self.console, self.instance, self.started = console, instance, time.monotonic()
         self._step_started: dict[str, float] = {}
 
     def __call__(self, entry: EventLogEntry) -> None:
@@ -43,12 +46,26 @@ class RunPrinter:
             self._line(f"{self._seconds(step)}  [red]✗ {_title(step)}[/red]")
         elif kind == DagsterEventType.STEP_SKIPPED:
             self._line(f"[dim]{'':>7}  {_title(step)} skipped[/dim]")
+        elif kind == DagsterEventType.ENGINE_EVENT and (pool := _blocking_pool(entry)):
+            self._line(f"[yellow]{'':>7}  {_title(step)} {escape(self._holders(pool))}[/yellow]")
+
+    def _holders(self, pool: str) -> str:
+        slots = get_pool(self.instance, pool).slots
+        held = ", ".join(map(str, slots)) or "nobody now"
+        return f"waits for a slot of pool {pool}, held by {held}"
 
     def _seconds(self, step: str) -> str:
         return f"{time.monotonic() - self._step_started.get(step, time.monotonic()):6.1f}s"
 
     def _line(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def _blocking_pool(entry: EventLogEntry) -> str | None:
+    """The pool that a step has no slot of, which Dagster says at first and every few minutes."""
+    data = entry.get_dagster_event().event_specific_data
+    value = data.metadata.get("pool") if isinstance(data, EngineEventData) else None
+    return str(value.value) if value is not None else None
 
 
 def _title(step: str) -> str:
@@ -58,7 +75,7 @@ def _title(step: str) -> str:
 @contextmanager
 def printing(instance: dg.DagsterInstance, run_id: str, console: Console) -> Iterator[None]:
     """Print a run's events while it works in this process."""
-    instance.add_event_listener(run_id, RunPrinter(console))
+    instance.add_event_listener(run_id, RunPrinter(console, instance))
     yield
 
 

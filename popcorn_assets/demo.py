@@ -7,17 +7,13 @@ ordinary runs of ordinary jobs in the persistent instance, so that the UI shows 
 from __future__ import annotations
 
 import json
-import os
 import resource
-import socket
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,13 +25,13 @@ from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.runs import end_lost_runs, owner_tag
 from popcorn_assets.store import Address
 from popcorn_ml.files import write_json
 from popcorn_ml.simulate.spec import CountrySpec
 
 COUNTRY = "demo"
 RUNS = ((2020, COUNTRY_YEAR_JOB, "train and map"), (2021, REFRESH_JOB, "map with the 2020 model"))
-OWNER_TAG = "popcorn/process"
 
 INLINE = {"resources": {"compute": {"config": {"launcher": "inline"}}}}
 """Run configuration: everything in this one process, which is quicker for something this small."""
@@ -63,7 +59,7 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     console.print(f"[bold]The demo country[/bold], in {data_root()}")
     write_scenes(console, spec)
     instance = dg.DagsterInstance.get()
-    end_abandoned_runs(instance)
+    end_lost_runs(instance)
     seconds: dict[str, float] = {}
     for year, job, purpose in RUNS:
         console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
@@ -112,7 +108,7 @@ def execute(
             run_config={**QUIET, **INLINE},
             instance=instance,
             partition_key=partition_key(COUNTRY, year),
-            tags={REUSE_TAG: "true", OWNER_TAG: f"{socket.gethostname()}:{os.getpid()}"},
+            tags={REUSE_TAG: "true", **owner_tag()},
             run_id=run_id,
             raise_on_error=False,
         )
@@ -127,22 +123,6 @@ def asset_seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]
             asset = stats.step_key.partition(".")[0]
             spent[asset] = spent.get(asset, 0.0) + stats.end_time - stats.start_time
     return spent
-
-
-def end_abandoned_runs(instance: dg.DagsterInstance) -> None:
-    """Report demo runs whose process is gone as failed, and give back the pool slots they hold.
-
-    The UI would show them running, and a later run would wait for their slots for ever.
-    """
-    for run in instance.get_runs():
-        owner = run.tags.get(OWNER_TAG, "")
-        host, _, pid = owner.partition(":")
-        copied = "dagster/parent_run_id" in run.tags  # re-executed in the UI, by another process
-        if run.status in FINISHED_STATUSES or host != socket.gethostname() or copied:
-            continue
-        if not psutil.pid_exists(int(pid)):
-            instance.report_run_failed(run, "the process of this run ended before the run did")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:

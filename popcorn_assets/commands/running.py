@@ -26,6 +26,18 @@ def demo() -> None:
 def ui(port: int, host: str) -> None:
     """Open Dagster's web interface and daemon, on this machine only unless told otherwise."""
     folder = enter_home()
+    _end_lost_runs()
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-w", str(folder / "workspace.yaml"), "-h", host, "-p", str(port)]
     os.execv(dagster, [str(dagster), *arguments])
+
+
+def _end_lost_runs() -> None:
+    """Runs that were killed together with an earlier interface would hold their slots for ever."""
+    import dagster as dg
+
+    from popcorn_assets.runs import end_lost_runs
+
+    with dg.DagsterInstance.get() as instance:
+        for run in end_lost_runs(instance):
+            click.echo(f"run {run.run_id[:8]} ({run.job_name}) had lost its process: it has failed")

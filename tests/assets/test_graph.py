@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from popcorn_assets.demo import RUNS, end_abandoned_runs, run_demo
+from popcorn_assets.demo import RUNS, run_demo
 from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.store import Address, Store, digests, version_of
@@ -276,7 +276,7 @@ def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):
     import socket
 
     from popcorn_assets.definitions import defs
-    from popcorn_assets.demo import OWNER_TAG
+    from popcorn_assets.runs import OWNER_TAG, end_lost_runs
 
     with in_tiny.instance() as instance:
         run = instance.create_run_for_job(
@@ -287,6 +287,6 @@ def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):
         slots = instance.event_log_storage
         slots.claim_concurrency_slot("gpu", run.run_id, "train_member")
         assert run.run_id in slots.get_concurrency_run_ids()
-        end_abandoned_runs(instance)
+        end_lost_runs(instance)
         assert run.run_id not in slots.get_concurrency_run_ids()
         assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
