@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import cast
+from typing import Any, Self, cast
 
 import dagster as dg
+from pydantic import model_validator
 
 from popcorn_assets.country import Country
-from popcorn_assets.paths import data_root
+from popcorn_assets.paths import data_root, given_path
 from popcorn_assets.store import Store
+from popcorn_ml.compute.devices import check_device, require_device
+from popcorn_ml.errors import ConfigError
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.imagery.source import open_source
@@ -67,8 +70,16 @@ class ImageryResource(dg.ConfigurableResource):
         return country.imagery.using(self.source) if self.source else country.imagery
 
     def settings_of(self, country: Country) -> ImagerySettings:
-        """The same with relative paths taken from the store's root."""
-        return self.chosen(country).rooted(data_root())
+        """The same with relative paths taken from the store's root.
+
+        Raises:
+            ConfigError: a path leads out of it.
+        """
+        settings = self.chosen(country).rooted(data_root())
+        for value in vars(settings.chosen).values():
+            if isinstance(value, Path):
+                given_path(value)
+        return settings
 
     def secrets(self) -> Secrets:
         """Credentials, never part of a manifest."""
