@@ -79,13 +79,20 @@ def _severity(
 def follows() -> dg.AutomationCondition:
     """When to make again what is made from a population map.
 
-    Something it depends on was updated by a run that does not make it as well, nothing upstream
-    is missing or in the making, and no blocking check failed. Unlike `eager()`, of any year, and
-    never because it is merely missing or its last run failed.
+    Something it depends on was updated since it was last made, requested or failed, nothing
+    upstream is missing or in the making, and no blocking check failed. Unlike `eager()`, of any
+    year, and never because it is merely missing. Failures count, because the run of a whole job
+    does not say what it was to make, and its failure must not be taken for a change left undone.
     """
     condition = dg.AutomationCondition
+    handled = (
+        condition.newly_requested()
+        | condition.newly_updated()
+        | condition.initial_evaluation()
+        | condition.execution_failed().newly_true()
+    ).with_label("made_requested_or_failed")
     return (
-        condition.any_deps_updated().since_last_handled()
+        condition.any_deps_updated().since(handled)
         & ~condition.any_deps_missing()
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
