@@ -1,4 +1,9 @@
-"""How small values travel between the steps of a graph-backed asset: as JSON, never pickled."""
+"""How small values travel between the steps of a graph-backed asset: as JSON, never pickled.
+
+They lie at `<store>/.work/steps/<run id>/`. A run that succeeded needs its folder no more; one that
+failed needs it for as long as somebody may re-execute it from failure, which reads what its
+successful steps left. Removing a folder too early costs the work of that run's members, no result.
+"""
 
 import json
 from pathlib import Path
@@ -7,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets.paths import data_root
+from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 
 
@@ -26,10 +32,24 @@ class JsonIOManager(dg.ConfigurableIOManager):
         write_json(path, obj)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Read what an upstream step wrote."""
+        """Read what an upstream step wrote.
+
+        Raises:
+            StoreError: it is not there any more.
+        """
         upstream = context.upstream_output
         assert upstream is not None
-        return json.loads(self._path(upstream).read_text("utf-8"))
+        path = self._path(upstream)
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"what step {upstream.step_key} of run {upstream.run_id[:8]} left for the next one "
+                "is gone",
+                where=path,
+                found=str(error),
+                remedy="start a new run of this partition instead of re-executing from failure",
+            ) from error
 
     @staticmethod
     def _path(context: dg.OutputContext) -> Path:

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: where the reference data lies, when it is there at all."""
+"""Fixtures that every test may use: a small country, and where the reference data lies, if at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
-ON_THE_SMALL_COUNTRY = ("test_graph", "test_inbox", "test_kill", "test_ui")
+ON_THE_SMALL_COUNTRY = ("test_graph", "test_inbox", "test_kill", "test_members", "test_ui")
 """Test files that share one run of the small country, and so one worker."""
 
 
@@ -46,3 +46,30 @@ def reference_dir() -> Path:
 def real_dir() -> Path:
     """Real inputs: a Sentinel chip, a census, STAC documents."""
     return _shared("real")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A small simulated country after `popcorn demo`: trained on 2020, mapped 2020 and 2021.
+
+    Run through the whole graph once for all tests that look at it.
+    """
+    from popcorn_assets.demo import run_demo
+    from tests.assets.conftest import enter, make_place, tiny_spec, write_demo_file
+
+    place = make_place(tmp_path_factory.mktemp("tiny") / "home")
+    spec = tiny_spec()
+    write_demo_file(place, spec, members=2, epochs=2)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(place, monkeypatch)
+        assert run_demo(spec) == 0
+    return place
+
+
+@pytest.fixture
+def in_tiny(tiny, monkeypatch):
+    """The small country, entered: environment and working folder are its own."""
+    from tests.assets.conftest import enter
+
+    enter(tiny, monkeypatch)
+    return tiny
