@@ -26,14 +26,14 @@ def demo() -> None:
 def ui(port: int, host: str) -> None:
     """Open Dagster's web interface and daemon, on this machine only unless told otherwise."""
     folder = enter_home()
-    _end_lost_runs()
+    tell_lost_runs()
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-w", str(folder / "workspace.yaml"), "-h", host, "-p", str(port)]
     os.execv(dagster, [str(dagster), *arguments])
 
 
-def _end_lost_runs() -> None:
-    """Runs that were killed together with an earlier interface would hold their slots for ever."""
+def tell_lost_runs() -> None:
+    """End runs whose process is gone, which would hold their slots for ever, and name them."""
     import dagster as dg
 
     from popcorn_assets.runs import end_lost_runs
