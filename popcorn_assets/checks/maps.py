@@ -1,8 +1,4 @@
-"""Asset checks of the maps: what must hold before anything is made from them.
-
-A blocking check stops what follows in the same run. Checks of imagery and census come with their
-assets, whose reports already know the verdicts; these read back what was written.
-"""
+"""Checks of the maps: finite, whole, in keeping with the census and with one another."""
 
 import json
 from typing import Any
@@ -10,10 +6,10 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets.census import UNITS
+from popcorn_assets.checks.verdict import latest, verdict
 from popcorn_assets.country import load_country
-from popcorn_assets.deployment import DEPLOYED, DEPLOYED_FILE
-from popcorn_assets.evaluation import evaluation
 from popcorn_assets.maps import (
+    MEMBERS,
     POPULATION,
     POPULATION_STD,
     adjusted_map,
@@ -30,13 +26,11 @@ CENSUS_TOLERANCE = 1e-6
 MIN_COVERAGE = 0.8
 """Share of the units' pixels that must have a value."""
 
+MAX_TOTAL_SPREAD = 0.15
+"""Standard deviation of the country's total across members, as a share of their mean."""
 
-def _latest(context: dg.AssetCheckExecutionContext, store: StoreResource, asset: str) -> Version:
-    return store.open().latest(Address(asset, *country_and_year(context)))
-
-
-def _verdict(passed: bool, description: str, **metadata: Any) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(passed=bool(passed), description=description, metadata=metadata)
+MAX_UNSURE_SHARE = 0.5
+"""Share of the people in pixels where the members' standard deviation exceeds their mean."""
 
 
 @dg.asset_check(asset=population_map, blocking=True, partitions_def=COUNTRY_YEAR)
@@ -48,14 +42,58 @@ def finite_and_not_negative(
 
     from popcorn_ml import raster
 
-    version = _latest(context, store, "population_map")
-    bad = {POPULATION: 0, POPULATION_STD: 0}
+    version = latest(context, store, "population_map")
+    bad: dict[str, Any] = {POPULATION: 0, POPULATION_STD: 0}
     for name in bad:
         path = version.file(name)
         for tile in raster.grid_of(path).tiles(1024):
             values = raster.read_float(path, tile.core, 1)
             bad[name] += int((np.isinf(values) | (values < 0)).sum())
-    return _verdict(not any(bad.values()), f"pixels infinite or below zero: {bad}", **bad)
+    return verdict(
+        not any(bad.values()),
+        f"pixels infinite or below zero: {bad}",
+        remedy="look at the composites there and at the model's finite_training, then map again",
+        **bad,
+    )
+
+
+@dg.asset_check(asset=population_map, partitions_def=COUNTRY_YEAR)
+def members_agree(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """The ensemble's members agree about the country's total, and about most people's pixels."""
+    import numpy as np
+
+    from popcorn_ml import raster
+
+    version = latest(context, store, "population_map")
+    path = version.file(MEMBERS)
+    with raster.opened(path) as dataset:
+        bands = list(dataset.indexes)
+    totals, unsure, people = np.zeros(len(bands)), 0.0, 0.0
+    for tile in raster.grid_of(path).tiles(1024):
+        members = raster.read_float(path, tile.core, bands).reshape(len(bands), -1)
+        totals += np.nansum(members, axis=1, dtype=np.float64)
+        mean = raster.read_float(version.file(POPULATION), tile.core, 1)
+        spread = raster.read_float(version.file(POPULATION_STD), tile.core, 1)
+        people += float(np.nansum(mean, dtype=np.float64))
+        unsure += float(np.nansum(mean[spread > mean], dtype=np.float64))
+    if len(bands) == 1:
+        return verdict(True, "one member only: it says nothing of how sure it is", warns=True)
+    relative = float(totals.std(ddof=1) / max(totals.mean(), 1e-9))
+    share = unsure / max(people, 1e-9)
+    return verdict(
+        relative <= MAX_TOTAL_SPREAD and share <= MAX_UNSURE_SHARE,
+        f"the country's total varies by {relative:.1%} across members (at most "
+        f"{MAX_TOTAL_SPREAD:.0%}), and {share:.1%} of the people are in pixels where members vary "
+        f"by more than their mean (at most {MAX_UNSURE_SHARE:.0%})",
+        remedy="compare the members' totals, look at the loss curves of the outlying ones, and "
+        "train longer or with more members",
+        warns=True,
+        rows=[{"member": i, "people": float(t)} for i, t in enumerate(totals, 1)],
+        spread_of_the_total=relative,
+        share_of_people_unsure=share,
+    )
 
 
 @dg.asset_check(
@@ -71,19 +109,20 @@ def covers_the_units(
     from popcorn_ml.zones import raster_zone_sums
 
     country = load_country(country_and_year(context)[0])
-    units = _latest(context, store, UNITS)
+    units = latest(context, store, UNITS)
     level = country.census.train_level
     sums = raster_zone_sums(
         units.file(f"units_{level}.tif"),
-        [_latest(context, store, "population_map").file(POPULATION)],
+        [latest(context, store, "population_map").file(POPULATION)],
         country.pixel_grid(),
         _unit_count(units, level),
     )
     pixels, valid = int(sums.pixels[1:].sum()), int(sums.valid[0, 1:].sum())
     share = valid / max(pixels, 1)
-    return _verdict(
+    return verdict(
         share >= MIN_COVERAGE,
         f"{share:.2%} of the units' pixels have a value; at least {MIN_COVERAGE:.0%} are needed",
+        remedy="look for gaps in the composites, and whether the country's grid holds its units",
         share=share,
     )
 
@@ -104,21 +143,23 @@ def units_sum_to_the_census(
 
     country = load_country(country_and_year(context)[0])
     level = country.census.train_level
-    adjusted = _latest(context, store, "adjusted_map")
+    adjusted = latest(context, store, "adjusted_map")
     counted = np.array(
         [u["people"] for u in json.loads(adjusted.file("adjustment.json").read_text())["units"]]
     )
     sums = raster_zone_sums(
-        _latest(context, store, UNITS).file(f"units_{level}.tif"),
+        latest(context, store, UNITS).file(f"units_{level}.tif"),
         [adjusted.file(POPULATION)],
         country.pixel_grid(),
         len(counted),
     )
     difference = np.abs(sums.sums[0, 1:] - counted) / np.maximum(counted, 1.0)
     worst = float(difference.max(initial=0.0))
-    return _verdict(
+    return verdict(
         worst <= CENSUS_TOLERANCE,
         f"largest relative difference {worst:.2e}, at most {CENSUS_TOLERANCE:g} is allowed",
+        remedy="see adjustment.json for units without a pixel, then materialise census_units, "
+        "census_counts and adjusted_map again",
         worst=worst,
         units=len(counted),
     )
@@ -129,29 +170,19 @@ def hectares_keep_every_person(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """The hectares hold as many people as the pixels they were summed from."""
-    pixels = _people(_latest(context, store, "adjusted_map"))
-    hectares = _people(_latest(context, store, "hectare_map"))
+    version = latest(context, store, "hectare_map")
+    (entry,) = (e for e in version.manifest()["inputs"] if e["asset"] == "adjusted_map")
+    adjusted = Address("adjusted_map", entry["country"], entry["year"])
+    pixels = _people(store.open().version(adjusted, entry["version"]))
+    hectares = _people(version)
     difference = abs(hectares - pixels) / max(pixels, 1.0)
-    return _verdict(
+    return verdict(
         difference <= CENSUS_TOLERANCE,
         f"{hectares:,.1f} people in hectares, {pixels:,.1f} in pixels",
+        remedy="materialise hectare_map again; if it stays, the grid does not nest in hectares",
         hectares=hectares,
         pixels=pixels,
     )
-
-
-@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR)
-def evaluation_levels_kept_out(
-    context: dg.AssetCheckExecutionContext, store: StoreResource
-) -> dg.AssetCheckResult:
-    """No level that the map is evaluated on was trained on."""
-    from popcorn_ml.census.validate import evaluation_kept_out
-
-    code, _ = country_and_year(context)
-    decision = json.loads(_latest(context, store, DEPLOYED).file(DEPLOYED_FILE).read_text("utf-8"))
-    trained_on = [decision["level"]] if decision["country"] == code else []
-    found = evaluation_kept_out(load_country(code).census, trained_on)
-    return _verdict(found.passed, found.message, trained_on=trained_on)
 
 
 def _people(version: Version) -> float:
@@ -174,8 +205,8 @@ def _unit_count(units: Version, level: str) -> int:
 
 checks = [
     finite_and_not_negative,
+    members_agree,
     covers_the_units,
     units_sum_to_the_census,
     hectares_keep_every_person,
-    evaluation_levels_kept_out,
 ]

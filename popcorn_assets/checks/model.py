@@ -1,0 +1,243 @@
+"""Checks of a country-year's checkpoints, and of the map's gain over the simplest one."""
+
+import json
+import math
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.builtup import BUILTUP
+from popcorn_assets.checks.verdict import latest, verdict
+from popcorn_assets.country import load_country
+from popcorn_assets.deployment import DEPLOYED, DEPLOYED_FILE
+from popcorn_assets.evaluation import METRICS, evaluation
+from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
+from popcorn_assets.resources import StoreResource
+from popcorn_assets.store import Address, Store, Version
+from popcorn_assets.training import CHECKPOINTS, WEIGHTS
+from popcorn_ml.errors import StoreError
+
+HISTORY, UNITS, CARD = "history.json", "units.json", "card.json"
+
+SIMPLEST = "builtup"
+"""What a map must beat: the census spread by built-up score."""
+
+
+@dg.asset_check(asset=CHECKPOINTS, blocking=True, partitions_def=COUNTRY_YEAR)
+def finite_training(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """Every loss of every epoch and every weight of every member is a number."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    version = latest(context, store, CHECKPOINTS)
+    rows: list[dict[str, Any]] = []
+    epochs = weights = 0
+    for member in _members(version):
+        for epoch in _json(version, member, HISTORY):
+            epochs += 1
+            rows += [
+                {"member": member, "epoch": int(epoch["epoch"]), "what": name, "value": str(value)}
+                for name, value in epoch.items()
+                if not (isinstance(value, int | float) and math.isfinite(value))
+            ]
+        for name, values in load_file(version.file(f"{member}/{WEIGHTS}")).items():
+            weights += values.size
+            if not np.isfinite(values).all():
+                rows.append({"member": member, "epoch": 0, "what": name, "value": "weights"})
+    return verdict(
+        not rows,
+        f"{len(rows)} of the losses and weights of {epochs} epochs are infinite or no number",
+        remedy="look at the member's loss curve, lower training.learning_rate, and train again",
+        rows=rows,
+        epochs=epochs,
+        weights=weights,
+    )
+
+
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+def training_helped(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """Every member kept an epoch that does better on the held-out units than its first."""
+    version = latest(context, store, CHECKPOINTS)
+    rows = []
+    for member in _members(version):
+        history, kept = _json(version, member, HISTORY), _kept(version, member)
+        if "held_out_loss" in history[0] and len(history) > 1:
+            first, best = history[0]["held_out_loss"], kept["held_out_loss"]
+            rows.append({"member": member, "first epoch": first, "kept": best})
+    if not rows:
+        return verdict(
+            True,
+            "no unit was held out, or there was one epoch only: nothing to compare",
+            warns=True,
+        )
+    stuck = [row for row in rows if not row["kept"] < row["first epoch"]]
+    return verdict(
+        not stuck,
+        f"{len(stuck)} of {len(rows)} members do no better on held-out units than after their "
+        "first epoch",
+        remedy="train longer or with another training.learning_rate; look at the loss curves, and "
+        "whether the held-out units are like the others",
+        warns=True,
+        rows=stuck or rows,
+        members=len(rows),
+        stuck=len(stuck),
+    )
+
+
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+def model_beats_builtup(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """On held-out units the members do better than people in proportion to built-up score.
+
+    Both are given the training units only. The simplest model has one figure, the training units'
+    people by their built-up score; error is the mean |log ratio| of people a held-out unit.
+    """
+    version = latest(context, store, CHECKPOINTS)
+    members = _members(version)
+    errors = [_kept(version, member).get("held_out_log_l1") for member in members]
+    known = [float(error) for error in errors if error is not None]
+    if len(known) < len(members):
+        return verdict(True, "no unit was held out: nothing to compare", warns=True)
+    simple, ratio = builtup_error(store.open(), version)
+    mean = sum(known) / len(known)
+    held_out = len(_json(version, members[0], UNITS)["held_out"])
+    return verdict(
+        mean < simple,
+        f"mean |log ratio| on {held_out} held-out units: members {mean:.3f}, built-up score "
+        f"alone {simple:.3f}",
+        remedy="train longer, hold more units out if these are few, and look at the built-up area "
+        "of the units that are worst; a model that does no better than built-up score adds nothing",
+        warns=True,
+        members=mean,
+        builtup=simple,
+        people_per_builtup_pixel=ratio,
+        held_out_units=held_out,
+    )
+
+
+def builtup_error(store: Store, version: Version) -> tuple[float, float]:
+    """How built-up score alone does on the units that some checkpoints were not trained on.
+
+    Returns:
+        Mean |log((predicted + 1) / (counted + 1))| of the held-out units, and people per pixel of
+        full built-up score in the training units.
+
+    Raises:
+        StoreError: what the checkpoints were trained from is no longer in the store.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from popcorn_ml import raster
+    from popcorn_ml.zones import raster_zone_sums
+
+    inputs = {entry["asset"]: entry for entry in version.manifest()["inputs"]}
+
+    def made_from(asset: str) -> Version:
+        entry = inputs[asset]
+        return store.version(
+            Address(asset, entry["country"], entry["year"]), entry["version"]
+        )  # fmt: skip
+
+    level = version.manifest()["parameters"]["level"]
+    units, score = made_from("census_units"), made_from("builtup_area").file(BUILTUP)
+    counts = json.loads(made_from("census_counts").file(f"counts_{level}.json").read_text("utf-8"))
+    numbered = units.file(f"units_{level}.tif")
+    size = pq.read_metadata(units.file(f"units_{level}.parquet")).num_rows
+    with raster.opened(score) as dataset:
+        bands = [(score, band) for band in dataset.indexes]
+    sums = raster_zone_sums(numbered, bands, raster.grid_of(numbered), size)
+    seen = sums.valid > 0
+    mean_score = np.where(seen, sums.sums, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
+
+    said = _json(version, _members(version)[0], UNITS)
+    by_id = {count["id"]: count for count in counts}
+    trained, held_out = ([by_id[i] for i in said[key]] for key in ("trained", "held_out"))
+    people = sum(count["people"] for count in trained)
+    ratio = people / max(sum(mean_score[count["number"]] for count in trained), 1e-9)
+    logs = [
+        abs(math.log((ratio * mean_score[count["number"]] + 1) / (count["people"] + 1)))
+        for count in held_out
+    ]
+    return float(sum(logs) / len(logs)), float(ratio)
+
+
+@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR)
+def map_beats_builtup(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """The adjusted map is nearer to what is known than the census spread by built-up score."""
+    country = load_country(country_and_year(context)[0])
+    metrics = json.loads(latest(context, store, "evaluation").file(METRICS).read_text("utf-8"))
+    found = metrics["metrics"]
+    per = "hectare" if country.evaluation.truth else "unit"
+    if per == "unit" and not country.census.evaluation_levels:
+        return verdict(
+            True, "no level was kept out of training: both match the census anyhow", warns=True
+        )
+    ours, simple = found["adjusted"][per]["mae"], found[SIMPLEST][per]["mae"]
+    return verdict(
+        ours < simple,
+        f"mean absolute error per {per}: adjusted map {ours:,.2f} people, census spread by "
+        f"built-up score {simple:,.2f}",
+        remedy="compare the model with others (popcorn models), train on more units or longer; "
+        "until then built-up score alone would serve users better",
+        warns=True,
+        adjusted_map=ours,
+        builtup=simple,
+    )
+
+
+@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR)
+def evaluation_levels_kept_out(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """No level that the map is evaluated on was trained on."""
+    from popcorn_ml.census.validate import evaluation_kept_out
+
+    code, _ = country_and_year(context)
+    decision = json.loads(latest(context, store, DEPLOYED).file(DEPLOYED_FILE).read_text("utf-8"))
+    trained_on = [decision["level"]] if decision["country"] == code else []
+    found = evaluation_kept_out(load_country(code).census, trained_on)
+    return verdict(
+        found.passed,
+        found.message,
+        remedy="give the level another role in the country's file, or deploy another model",
+        trained_on=trained_on,
+    )
+
+
+def _members(version: Version) -> list[str]:
+    return [f"member_{seed}" for seed in version.manifest()["facts"]["seeds"]]
+
+
+def _json(version: Version, member: str, name: str) -> Any:
+    path = version.file(f"{member}/{name}")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise StoreError(
+            "a member's record of its training is not readable JSON",
+            where=path,
+            found=str(error),
+            remedy=f"materialise {version.address} again",
+        ) from error
+
+
+def _kept(version: Version, member: str) -> dict[str, Any]:
+    """Metrics of the epoch that a member kept."""
+    return _json(version, member, HISTORY)[_json(version, member, CARD)["best_epoch"] - 1]
+
+
+checks = [
+    finite_training,
+    training_helped,
+    model_beats_builtup,
+    map_beats_builtup,
+    evaluation_levels_kept_out,
+]
