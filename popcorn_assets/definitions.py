@@ -16,13 +16,13 @@ from popcorn_assets import (
     training,
 )
 from popcorn_assets.checks import checks
+from popcorn_assets.executors import executor
 from popcorn_assets.io import JsonIOManager
 from popcorn_assets.resources import (
     StoreResource,
     WarehouseResource,
     compute_resource,
     imagery_resource,
-    steps_at_once,
 )
 
 defs = dg.Definitions(
@@ -48,13 +48,5 @@ defs = dg.Definitions(
         "compute": compute_resource(),
         "io_manager": JsonIOManager(),
     },
-    # A forked server that has imported the code starts a step in a third less time.
-    executor=dg.multi_or_in_process_executor.configured(
-        {
-            "multiprocess": {
-                "max_concurrent": steps_at_once(),
-                "start_method": {"forkserver": {"preload_modules": ["popcorn_assets.definitions"]}},
-            }
-        }
-    ),
+    executor=executor(),
 )

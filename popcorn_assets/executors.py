@@ -1,0 +1,104 @@
+"""Where the steps of a run work: processes of this machine, or pods of a Kubernetes cluster.
+
+What a step does with its device is `launch`'s business; how many may work at once, the pools'.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+
+from popcorn_assets.resources import steps_at_once
+from popcorn_ml.errors import ConfigError
+
+EXECUTOR_VARIABLE = "POPCORN_EXECUTOR"
+KUBERNETES_VARIABLE = "POPCORN_KUBERNETES_STEPS"
+"""File with the configuration of dagster-k8s's executor: nodes and resources of each step."""
+
+GPU_STEPS = ("builtup_area", "train_member", "population_map")
+"""Steps that work on a GPU: those of the pool `gpu`."""
+
+ONE_GPU = {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}
+WITHOUT_FILE: dict[str, Any] = {"per_step_k8s_config": dict.fromkeys(GPU_STEPS, ONE_GPU)}
+
+
+def executor() -> dg.ExecutorDefinition:
+    """The executor that POPCORN_EXECUTOR names: `processes`, the default, or `kubernetes`.
+
+    Raises:
+        ConfigError: another name; the extra is not installed; a file that is not its
+            configuration.
+    """
+    name = os.environ.get(EXECUTOR_VARIABLE) or "processes"
+    makers = {"processes": _processes, "kubernetes": _kubernetes}
+    if name not in makers:
+        raise ConfigError(
+            "there is no such executor",
+            where=EXECUTOR_VARIABLE,
+            expected=" or ".join(makers),
+            found=name,
+        )
+    return makers[name]()
+
+
+def _processes() -> dg.ExecutorDefinition:
+    """A process a step; in the run's own process where a run is small and asks for it."""
+    return dg.multi_or_in_process_executor.configured(
+        {
+            "multiprocess": {
+                "max_concurrent": steps_at_once(),
+                # A forked server that has imported the code starts a step in a third less time.
+                "start_method": {"forkserver": {"preload_modules": ["popcorn_assets.definitions"]}},
+            }
+        }
+    )
+
+
+def _kubernetes() -> dg.ExecutorDefinition:
+    """A pod a step, members of an ensemble included, each GPU step with a GPU of its own."""
+    try:
+        from dagster_k8s import k8s_job_executor
+    except ImportError as error:
+        raise ConfigError(
+            "the executor for Kubernetes is not installed",
+            where=EXECUTOR_VARIABLE,
+            found=str(error),
+            remedy=f"pip install 'popcorn-assets[kubernetes]', or unset {EXECUTOR_VARIABLE}",
+        ) from error
+    named = os.environ.get(KUBERNETES_VARIABLE)
+    configuration = _read(Path(named)) if named else WITHOUT_FILE
+    _check(k8s_job_executor, configuration, named)
+    return k8s_job_executor.configured(configuration, name="kubernetes")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            "the file with the steps' Kubernetes configuration cannot be read",
+            where=path,
+            found=str(error),
+            remedy=f"correct it, or the path in {KUBERNETES_VARIABLE}",
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigError("the file is not a mapping", where=path, found=type(found).__name__)
+    return found
+
+
+def _check(made: dg.ExecutorDefinition, configuration: dict[str, Any], where: str | None) -> None:
+    """Refuse a configuration now, not when the first run starts."""
+    from dagster._config import process_config
+
+    checked = process_config(made.config_field.config_type, configuration)
+    if not checked.success:
+        raise ConfigError(
+            "the steps' Kubernetes configuration cannot be used",
+            where=where,
+            expected="the configuration of dagster_k8s.k8s_job_executor",
+            found="; ".join(error.message for error in checked.errors or ())[:2000],
+        )
