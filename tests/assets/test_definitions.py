@@ -55,7 +55,14 @@ def test_checks_that_fail_stop_what_follows():
     graph = defs.resolve_asset_graph()
     checks = [graph.get(key) for key in graph.asset_check_keys]
     assert len(checks) > 90
-    assert all(check.blocking for check in checks)
+    assert {check.key.name for check in checks if not check.blocking} == {
+        "training_helped",
+        "model_beats_builtup",
+        "map_beats_builtup",
+        "members_agree",
+        "change_since_last_year",
+        "inputs_are_current",
+    }  # these only ever warn
 
 
 def test_training_and_mapping_wait_for_a_gpu_slot():

@@ -29,7 +29,7 @@ from popcorn_assets.automation.schedules import WORK_TAG, closed_season, closed_
 from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.store import Address, Store
 
-from .conftest import REPOSITORY, _enter, make_place
+from .conftest import REPOSITORY, make_place
 
 pytestmark = [pytest.mark.timeout(300)]
 
@@ -86,7 +86,9 @@ def place(tmp_path, monkeypatch):
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
         made = make_place(Path(folder) / "home")
-        _enter(made, monkeypatch)
+        for name, value in made.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(made.home)
         yield made
 
 
