@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -441,12 +441,28 @@ def code_digest(*parts: str) -> str:
         parts: packages of popcorn_ml; the modules that every stage shares always count.
     """
     science = Path(popcorn_ml.__file__).parent
+    names = [path.relative_to(science).as_posix() for path in science.rglob("*.py")]
+    digest = digest_of_code(parts, names, lambda name: (science / name).read_bytes())
+    _parts[digest] = sorted(parts)
+    return digest
+
+
+def digest_of_code(
+    parts: Iterable[str], names: Iterable[str], read: Callable[[str], bytes]
+) -> str:
+    """The code version that packages of popcorn_ml make, wherever their files are read from.
+
+    Args:
+        parts: the packages.
+        names: every Python file below popcorn_ml, relative to it.
+        read: a file's contents by its name.
+    """
     digest = hashlib.sha256()
-    for folder in (science, *(science / part for part in sorted(parts))):
-        pattern = "*.py" if folder == science else "**/*.py"
-        for path in sorted(folder.glob(pattern)):
-            digest.update(path.relative_to(science).as_posix().encode() + path.read_bytes())
-    _parts[digest.hexdigest()[:12]] = sorted(parts)
+    paths = sorted(map(PurePosixPath, names))
+    for part in ("", *sorted(parts)):
+        for path in paths:
+            if len(path.parts) == 1 if not part else path.is_relative_to(part):
+                digest.update(path.as_posix().encode() + read(path.as_posix()))
     return digest.hexdigest()[:12]
 
 

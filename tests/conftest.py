@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: a small country, and where the reference data lies, if at all."""
+"""Fixtures that every test may use: a small country, and where reference data lies, if at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
-ON_THE_SMALL_COUNTRY = ("test_graph", "test_inbox", "test_kill", "test_members", "test_ui")
+ON_THE_SMALL_COUNTRY = (
+    "test_checks",
+    "test_agreement",
+    "test_audit",
+    "test_graph",
+    "test_inbox",
+    "test_kill",
+    "test_members",
+    "test_reproduce",
+    "test_tampering",
+    "test_ui",
+)
 """Test files that share one run of the small country, and so one worker."""
 
 
@@ -55,13 +66,13 @@ def tiny(tmp_path_factory):
     Run through the whole graph once for all tests that look at it.
     """
     from popcorn_assets.demo import run_demo
-    from tests.assets.conftest import enter, make_place, tiny_spec, write_demo_file
+    from tests.assets.conftest import _enter, make_place, tiny_spec, write_demo_file
 
     place = make_place(tmp_path_factory.mktemp("tiny") / "home")
     spec = tiny_spec()
     write_demo_file(place, spec, members=2, epochs=2)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        enter(place, monkeypatch)
+        _enter(place, monkeypatch)
         assert run_demo(spec) == 0
     return place
 
@@ -69,7 +80,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def in_tiny(tiny, monkeypatch):
     """The small country, entered: environment and working folder are its own."""
-    from tests.assets.conftest import enter
+    from tests.assets.conftest import _enter
 
-    enter(tiny, monkeypatch)
+    _enter(tiny, monkeypatch)
     return tiny

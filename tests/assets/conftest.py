@@ -1,4 +1,4 @@
-"""A small simulated country, run through the whole graph once for all tests that look at it."""
+"""Platforms of a test's own; the small country that tests share is in tests/conftest.py."""
 
 from __future__ import annotations
 
@@ -70,27 +70,6 @@ def place(tmp_path, monkeypatch) -> Iterator[Place]:
     made = make_place(tmp_path / "home")
     _enter(made, monkeypatch)
     return made
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Iterator[Place]:
-    """The small country after `popcorn demo`: trained on 2020, mapped 2020 and 2021."""
-    from popcorn_assets.demo import run_demo
-
-    place = make_place(tmp_path_factory.mktemp("tiny") / "home")
-    spec = tiny_spec()
-    write_demo_file(place, spec, members=2, epochs=2)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        _enter(place, monkeypatch)
-        assert run_demo(spec) == 0
-    return place
-
-
-@pytest.fixture
-def in_tiny(tiny, monkeypatch) -> Place:
-    """The small country, entered: environment and working folder are its own."""
-    _enter(tiny, monkeypatch)
-    return tiny
 
 
 def _enter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,167 @@
+"""What the warehouse and Dagster have on record of the versions in the store."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.partitions import partition_key
+from popcorn_assets.show import MANIFEST_SHA256
+from popcorn_assets.store import Address, Store
+from popcorn_ml.errors import StoreError
+
+DATA_VERSION_TAG = "dagster/data_version"
+
+Place = tuple[str, str, int]
+"""Asset, country and year as the warehouse has them: "" and 0 for an asset without partitions."""
+
+
+def place_of(address: Address) -> Place:
+    """An address as the warehouse has it."""
+    return address.asset, address.country or "", address.year or 0
+
+
+def address_of(place: Place) -> Address:
+    """The address of a place in the warehouse.
+
+    Raises:
+        StoreError: no asset can have that name.
+    """
+    asset, country, year = place
+    return Address(asset, country, year) if country else Address(asset)
+
+
+@dataclass
+class Records:
+    """The warehouse's lineage and rows of some partitions.
+
+    Attributes:
+        problem: why it could not be read; everything else is empty then.
+        lineage: table -> asset's partition -> rows, as dictionaries.
+        rows: asset's partition -> table -> number and digest of the rows it has now.
+        owners: country and year -> table -> whose rows lie there ("" where nobody is named).
+        schema: the versions that `schema_versions` lists.
+    """
+
+    problem: str = ""
+    lineage: dict[str, dict[Place, list[dict[str, Any]]]] = field(default_factory=dict)
+    rows: dict[Place, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    owners: dict[tuple[str, int], dict[str, set[str]]] = field(default_factory=dict)
+    received: list[dict[str, Any]] = field(default_factory=list)
+    schema: list[int] = field(default_factory=list)
+
+    def places(self, country: str, year: int) -> set[Place]:
+        """Every asset that any lineage table has a row of, in a partition."""
+        return {
+            place
+            for by_place in self.lineage.values()
+            for place in by_place
+            if place[1:] == (country, year)
+        }
+
+
+def read_warehouse(
+    store: Store, partitions: Iterable[tuple[str, int]], tables: dict[Place, list[str]]
+) -> Records:
+    """What the warehouse has of some partitions, in one look.
+
+    Args:
+        partitions: country and year; ("", 0) for assets without partitions.
+        tables: asset's partition -> the tables that its version wrote.
+    """
+    import duckdb
+
+    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse_rows import digest, partition_of
+    from popcorn_ml.warehouse_schema import LINEAGE_TABLES, ROW_TABLES
+
+    records = Records()
+    if not store.warehouse.is_file():
+        records.problem = "there is no warehouse"
+        return records
+
+    def rows(connection: Any, sql: str, parameters: list[Any]) -> list[dict[str, Any]]:
+        found = connection.execute(sql, parameters)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    wanted = sorted(set(partitions))
+    condition = " OR ".join(["(country = ? AND year = ?)"] * len(wanted)) or "false"
+    values = [value for partition in wanted for value in partition]
+    try:
+        with Warehouse(store.warehouse).reading() as connection:
+            for table in ("versions", *LINEAGE_TABLES):
+                by_place: dict[Place, list[dict[str, Any]]] = defaultdict(list)
+                for row in rows(connection, f"SELECT * FROM {table} WHERE {condition}", values):
+                    by_place[row["asset"], row["country"], row["year"]].append(row)
+                records.lineage[table] = by_place
+            for (asset, country, year), names in tables.items():
+                records.rows[asset, country, year] = {}
+                for table in sorted(set(names) & set(ROW_TABLES)):
+                    owner = partition_of(table, asset, country, year)
+                    where = " AND ".join(f"{name} = ?" for name in owner)
+                    data = connection.sql(
+                        f"SELECT * FROM {table} WHERE {where}", params=list(owner.values())
+                    ).to_arrow_table()
+                    told = {"rows": data.num_rows, "digest": digest(data)}
+                    records.rows[asset, country, year][table] = told
+            for country, year in wanted:
+                found = records.owners.setdefault((country, year), {})
+                for table in ROW_TABLES:
+                    name = "asset" if table == "sources" else "''"
+                    sql = f"SELECT DISTINCT {name} FROM {table} WHERE country = ? AND year = ?"
+                    found[table] = {
+                        a for (a,) in connection.execute(sql, [country, year]).fetchall()
+                    }
+            sql = "SELECT * FROM received WHERE country IN (SELECT unnest(?))"
+            records.received = rows(connection, sql, [[country for country, _ in wanted]])
+            sql = "SELECT version FROM schema_versions ORDER BY version"
+            records.schema = [version for (version,) in connection.execute(sql).fetchall()]
+    except (StoreError, duckdb.Error) as error:
+        return Records(problem=str(error).splitlines()[0])
+    return records
+
+
+@dataclass(frozen=True)
+class Materialised:
+    """The newest materialisation that Dagster has on record of an asset's partition."""
+
+    version: str
+    manifest_sha256: str
+    run_id: str
+
+
+class DagsterRecords:
+    """What an instance has on record of assets."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+
+    def newest(self, address: Address) -> Materialised | None:
+        """The newest materialisation of an asset's partition."""
+        country, year = address.country, address.year
+        partitions = [partition_key(country, year)] if country and year else None
+        wanted = dg.AssetRecordsFilter(dg.AssetKey(address.asset), asset_partitions=partitions)
+        records = self.instance.fetch_materializations(wanted, limit=1).records
+        event = records[0].asset_materialization if records else None
+        if event is None:
+            return None
+        digest = event.metadata.get(MANIFEST_SHA256)
+        return Materialised(
+            (event.tags or {}).get(DATA_VERSION_TAG, ""),
+            str(digest.value) if digest else "",
+            records[0].run_id,
+        )
+
+    def there(self, country: str, year: int) -> list[Address]:
+        """The assets that have a materialisation in a partition."""
+        key = partition_key(country, year)
+        return [
+            Address(asset.path[-1], country, year)
+            for asset in self.instance.all_asset_keys()
+            if key in self.instance.get_materialized_partitions(asset)
+        ]

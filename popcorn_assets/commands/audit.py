@@ -1,0 +1,89 @@
+"""`popcorn audit`, `popcorn impact` and `popcorn reproduce`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from popcorn_assets.home import enter_home
+
+FORMATS = ("text", "json", "prov", "openlineage", "html")
+
+
+@click.command()
+@click.argument("country")
+@click.argument("year", type=int)
+@click.option("--asset", help="Only this asset and what it was made from.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option("--strict", is_flag=True, help="Fail on what is only doubtful, too.")
+@click.option("--without-dagster", is_flag=True, help="Leave Dagster's records out.")
+def audit(
+    country: str,
+    year: int,
+    asset: str | None,
+    form: str,
+    out: Path | None,
+    strict: bool,
+    without_dagster: bool,
+) -> None:
+    """Trace COUNTRY's YEAR back to scenes, census files and weights; say what is not as recorded.
+
+    Every file on the way is read again. The exit code is 0 when nothing is changed, missing or
+    unrecorded, 1 otherwise. Code that is not in the repository, and versions older than their
+    input, are told and fail only with --strict.
+    """
+    out = out.absolute() if out else None
+    enter_home()
+    import dagster as dg
+
+    from popcorn_assets.audit.judge import audit as run_audit
+    from popcorn_assets.audit.recorded import DagsterRecords
+    from popcorn_assets.audit.tree import summary
+    from popcorn_assets.resources import StoreResource
+
+    store = StoreResource().open()
+    if without_dagster:
+        report = run_audit(store, country, year, asset=asset)
+    else:
+        with dg.DagsterInstance.get() as instance:
+            report = run_audit(store, country, year, asset=asset, dagster=DagsterRecords(instance))
+    if out is None:
+        _write(report, form, strict, sys.stdout)
+    else:
+        with open(out, "w", encoding="utf-8") as file:
+            _write(report, form, strict, file)
+        click.echo(f"{summary(report)}\nwritten to {out}")
+    sys.exit(0 if report.passed(strict) else 1)
+
+
+def _write(report, form: str, strict: bool, out: TextIO) -> None:
+    if form == "text":
+        from popcorn_assets.audit.tree import print_tree
+
+        print_tree(report, out)
+    elif form == "html":
+        from popcorn_assets.audit.page import page
+
+        out.write(page(report))
+    else:
+        json.dump(_as_json(report, form, strict), out, indent=1, ensure_ascii=False)
+        out.write("\n")
+
+
+def _as_json(report, form: str, strict: bool):
+    if form == "prov":
+        from popcorn_assets.audit.prov import as_prov
+
+        return as_prov(report.trail)
+    if form == "openlineage":
+        from popcorn_assets.audit.openlineage import as_events
+
+        return as_events(report.trail)
+    from popcorn_assets.audit.tree import as_dict
+
+    return as_dict(report, strict)
