@@ -155,6 +155,8 @@ RUN = """
 import sys, dagster as dg
 from popcorn_assets import launch
 
+launch.END_SECONDS = 1.0
+
 @dg.op
 def work(context: dg.OpExecutionContext) -> None:
     launch.run_process(context, sys.argv[2:], "{}", "the process that tests")
