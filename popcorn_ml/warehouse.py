@@ -375,10 +375,11 @@ class Warehouse:
         import duckdb
 
         try:
-            row = connection.execute("SELECT max(version) FROM schema_versions").fetchone()
+            # All rows: a result not read to its end keeps the connection to itself.
+            (row,) = connection.execute("SELECT max(version) FROM schema_versions").fetchall()
         except duckdb.CatalogException:
             return -1
-        version = int(row[0] or 0) if row else 0
+        version = int(row[0] or 0)
         if version > len(MIGRATIONS):
             raise StoreError(
                 "the warehouse was made by a newer version of this project",
