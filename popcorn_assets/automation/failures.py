@@ -27,6 +27,7 @@ PAUSE_SECONDS = 0.5
 """Dagster gives a tick one minute, in which it may report five runs."""
 
 MESSAGE_CHARACTERS = 1000
+LATE = "it did not answer in time"
 
 
 def failures_file() -> Path:
@@ -82,7 +83,7 @@ def post(
     """
     if urlsplit(address).scheme not in ("http", "https"):
         return "its address does not begin with http:// or https://"
-    said = "it did not answer in time"
+    said = LATE
     for attempt in range(attempts):
         if attempt:
             time.sleep(PAUSE_SECONDS)
@@ -92,7 +93,7 @@ def post(
         )
         thread.start()
         thread.join(seconds)
-        answer = answers[0] if answers else "it did not answer in time"
+        answer = answers[0] if answers else LATE
         if isinstance(answer, int) and answer < 300:
             return None
         said = f"it answered {answer}" if isinstance(answer, int) else answer
@@ -103,13 +104,15 @@ def post(
 
 def _attempt(address: str, content: dict[str, Any], seconds: float) -> int | str:
     """The status that was answered, or what went wrong: only its kind, errors name the address."""
-    try:
-        import requests
+    import requests
 
+    try:
         with requests.post(
             address, json=content, timeout=seconds, allow_redirects=False, stream=True
         ) as answer:
             return answer.status_code
+    except requests.Timeout:
+        return LATE
     except Exception as error:  # whatever it is, it must not reach the tick
         return f"it could not be reached ({type(error).__name__})"
 
