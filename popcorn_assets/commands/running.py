@@ -28,6 +28,8 @@ def ui(port: int, host: str) -> None:
     folder = enter_home()
     tell_lost_runs()
     dagster = Path(sys.executable).with_name("dagster")
+    here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    os.environ.setdefault("POPCORN_WEBSERVER", f"http://{here}:{port}")  # whom sensors may ask
     arguments = ["dev", "-w", str(folder / "workspace.yaml"), "-h", host, "-p", str(port)]
     os.execv(dagster, [str(dagster), *arguments])
 
