@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from popcorn_assets.commands.audit import audit, impact, reproduce
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.commands.gc import gc
@@ -25,6 +26,9 @@ def cli() -> None:
 for command in (
     demo,
     ui,
+    audit,
+    impact,
+    reproduce,
     countries,
     doctor,
     gc,

@@ -13,7 +13,7 @@ class Verdict(StrEnum):
     CHANGED = "changed"
     MISSING = "missing"
     UNRECORDED = "unrecorded"
-    FOREIGN_CODE = "code not in the repository"
+    FOREIGN_CODE = "made by code that is not in the repository"
     OLDER = "older than its input"
 
     @property

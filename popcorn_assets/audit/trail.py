@@ -91,7 +91,8 @@ class Trail:
     def tops(self) -> list[Key]:
         """The roots that nothing else on the trail was made from."""
         used = {key for node in self.nodes.values() for key in node.inputs}
-        return [key for key in self.roots if key not in used] or self.roots
+        tops = [key for key in self.roots if key not in used] or self.roots
+        return sorted(tops, key=lambda key: not key[0].asset.endswith("map"))
 
 
 def walk(store: Store, roots: Iterable[Address | Key]) -> Trail:

@@ -22,9 +22,18 @@ COLOURS = {
 }
 
 
+SHORT = {Verdict.FOREIGN_CODE: "other code", Verdict.OLDER: "older"}
+"""Verdicts of several words, in one column."""
+
+PLAIN_WIDTH = 200
+"""Of lines that no terminal cuts."""
+
+
 def print_tree(report: Report, out: TextIO | None = None) -> None:
     """The tree from the assets asked for down to scenes, census files and weights."""
     console = Console(file=out, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     if report.general:
         for finding in report.general:
             console.print(_line(finding.verdict, str(finding)))
@@ -33,6 +42,9 @@ def print_tree(report: Report, out: TextIO | None = None) -> None:
         tree = _branch(report, report.trail.nodes[key], None, shown)
         console.print(tree)
     console.print(summary(report))
+    for verdict, short in SHORT.items():
+        if report.counts().get(verdict):
+            console.print(f"{short}: {verdict}")
 
 
 def summary(report: Report) -> str:
@@ -50,7 +62,7 @@ def _and(words: list[str]) -> str:
 
 
 def _line(verdict: Verdict, text: str) -> str:
-    return f"[{COLOURS[verdict]}]{verdict:<10}[/] {escape(text)}"
+    return f"[{COLOURS[verdict]}]{SHORT.get(verdict, verdict):<10}[/] {escape(text)}"
 
 
 def _branch(report: Report, node: Node, tree: Tree | None, shown: set[Key]) -> Tree:

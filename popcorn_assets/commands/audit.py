@@ -87,3 +87,68 @@ def _as_json(report, form: str, strict: bool):
     from popcorn_assets.audit.tree import as_dict
 
     return as_dict(report, strict)
+
+
+@click.command()
+@click.argument("file_or_version")
+@click.option("--current", is_flag=True, help="Only what LATEST names today.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def impact(file_or_version: str, current: bool, as_json: bool) -> None:
+    """Everything that was made with a scene, a file or a version, however indirectly.
+
+    FILE_OR_VERSION is a scene's id, a version, a sha256, or a file's name or path. The exit code
+    is 1 when nothing was made with it.
+    """
+    here = Path(file_or_version)
+    thing = str(here.absolute()) if here.is_file() else file_or_version
+    enter_home()
+    from dataclasses import asdict
+
+    from popcorn_assets.audit.impact import impact as uses_of
+    from popcorn_assets.resources import StoreResource
+
+    uses = [use for use in uses_of(StoreResource().open(), thing) if use.current or not current]
+    if as_json:
+        click.echo(json.dumps([asdict(use) for use in uses], indent=1, ensure_ascii=False))
+    else:
+        told = ""
+        for use in uses:
+            title = f"{use.kind} {use.what}, {use.first}"
+            if title != told:
+                click.echo(title)
+                told = title
+            partition = f" {use.country}|{use.year}" if use.country else ""
+            state = "current" if use.current else "superseded"
+            click.echo(f"  {use.asset}{partition} {use.version} {state}")
+        if not uses:
+            click.echo(f"nothing in the warehouse was made with {file_or_version}")
+    sys.exit(0 if uses else 1)
+
+
+@click.command()
+@click.argument("country")
+@click.argument("year", type=int)
+@click.option("--asset", "assets", multiple=True, help="Instead of the three maps; repeatable.")
+def reproduce(country: str, year: int, assets: tuple[str, ...]) -> None:
+    """Make COUNTRY's maps of YEAR again from their manifests, and say whether they are identical.
+
+    Each is made from exactly the versions that its manifest names, in a store of its own; yours is
+    not written. The exit code is 0 when all are identical to the last byte, 1 otherwise.
+    """
+    enter_home()
+    from popcorn_assets.audit.reproduce import MAPS
+    from popcorn_assets.audit.reproduce import reproduce as again
+    from popcorn_assets.resources import StoreResource
+    from popcorn_assets.store import Address
+
+    store, identical = StoreResource().open(), True
+    for asset in assets or MAPS:
+        remade = again(store, Address(asset, country, year))
+        if remade.identical:
+            click.echo(f"identical  {remade.address} {remade.version}")
+        else:
+            identical = False
+            click.echo(f"differs    {remade.address} {remade.version}, again {remade.again}")
+        for text in [*remade.files, *remade.differences]:
+            click.echo(f"  {text}")
+    sys.exit(0 if identical else 1)

@@ -321,7 +321,7 @@ def row_altered(scene: Scene, rng: random.Random, year: int) -> Tampering:
         keys = ["unit_id", "file", "metric", "manifest_sha256", "scene", "name", "input_version"]
         name = next(key for key in keys if key in {c[0] for c in columns})
     new = {
-        "VARCHAR": f"concat({name}, 'x')", "INTEGER": f"coalesce({name}, 0) + 1",
+        "VARCHAR": f"concat({name}, 'x')", "INTEGER": f"coalesce({name}, 0) + 1000",
         "BIGINT": f"coalesce({name}, 0) + 1", "DOUBLE": f"coalesce({name}, 0) + 1e-9",
         "BOOLEAN": f"NOT coalesce({name}, false)", "BLOB": f"{name} || '\\x00'::BLOB",
     }[kind] if what == "change" else f"concat({name}, 'x')"  # fmt: skip

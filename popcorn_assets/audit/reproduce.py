@@ -1,0 +1,182 @@
+"""Making a version again from exactly the versions its manifest names, and comparing the two.
+
+It is made in a process of its own, by the asset's own code, against a store that holds nothing but
+what the manifest names; the real store is only read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from popcorn_assets.audit.trail import Node, walk
+from popcorn_assets.ledger import DEPLOYED
+from popcorn_assets.store import LATEST, Address, Store, Version, sha256
+from popcorn_ml.errors import StoreError
+
+MAPS = ("population_map", "adjusted_map", "hectare_map")
+
+
+@dataclass
+class Remade:
+    """A version and what was made again from the same inputs.
+
+    Attributes:
+        version, again: the two versions; equal when every byte is.
+        files: those that differ, or that only one has, and how.
+        differences: what else is not as it was: settings, code, libraries.
+    """
+
+    address: Address
+    version: str
+    again: str
+    files: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def identical(self) -> bool:
+        return self.version == self.again
+
+
+def reproduce(store: Store, address: Address) -> Remade:
+    """Make an asset's current version again from its manifest.
+
+    Raises:
+        StoreError: it is not there, it or what it was made from is not whole, it is a decision
+            rather than a result, or making it again failed.
+    """
+    if address.asset == DEPLOYED:
+        raise StoreError(
+            f"{address} is a decision, kept in the ledger, and cannot be computed again",
+            where=store.root,
+            remedy="see popcorn models, and reproduce the maps",
+        )
+    trail = walk(store, [address])
+    node = trail.nodes.get(trail.roots[0]) if trail.roots else None
+    if node is None or node.manifest is None:
+        reasons = [*trail.findings, *(node.findings if node else [])]
+        raise StoreError(
+            f"{address} has no version that can be made again",
+            where=store.folder(address),
+            found="; ".join(map(str, reasons)),
+            remedy=f"popcorn audit {address.country} {address.year}",
+        )
+    with _bench(store) as root:
+        _lay_out(store, list(trail.nodes.values()), node, root)
+        made = _make(root, address)
+        return _compare(node, made)
+
+
+@contextmanager
+def _bench(store: Store) -> Iterator[Path]:
+    """An empty folder in the store's work, where files need no copying, or else elsewhere."""
+    beside = store.root / ".work" / "reproduce"
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        folder: Path | None = beside
+    except OSError:
+        folder = None  # a store that cannot be written
+    with tempfile.TemporaryDirectory(prefix="remade-", dir=folder) as root:
+        yield Path(root)
+
+
+def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:
+    """A store with what a version was made from, all of it as its manifest has it."""
+    bench = Store(root)
+    for other in nodes:
+        if other is node or not other.path.is_dir():
+            continue
+        target = bench.folder(other.address) / other.version
+        shutil.copytree(other.path, target, copy_function=_have)
+    for address, version in node.inputs:
+        source = store.folder(address) / version
+        if not source.is_dir():
+            raise StoreError(
+                f"{node.address} was made from a version that is no longer in the store",
+                where=source,
+                remedy="restore it from a backup, or materialise the partition again",
+            )
+        (bench.folder(address) / LATEST).write_text(f"{version}\n")
+    for one in node.outside:
+        if not one.place.is_file() or sha256(one.place) != one.sha256:
+            raise StoreError(
+                f"{node.address} was made from a file that is no longer the same",
+                where=one.place,
+                expected=f"sha256 {one.sha256}",
+                found="another file" if one.place.is_file() else "no file",
+                remedy="restore it, or materialise the partition again",
+            )
+        if one.place.is_relative_to(store.root):
+            target = root / one.place.relative_to(store.root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                _have(one.place, target)
+
+
+def _have(source: str | Path, target: str | Path) -> None:
+    """The same file under another name, or a copy where the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _make(root: Path, address: Address) -> Version:
+    command = [sys.executable, "-m", "popcorn_assets.audit.remake"]
+    command += [address.asset, address.country or "", str(address.year or "")]
+    environment = {**os.environ, "POPCORN_DATA": str(root)}
+    environment.setdefault("POPCORN_LAUNCHER", "inline")
+    done = subprocess.run(
+        command, env=environment, cwd=root, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise StoreError(
+            f"{address} could not be made again",
+            where=root,
+            found=(done.stderr or done.stdout).strip()[-2000:],
+            remedy="see the message above; the store is as it was",
+        )
+    return Store(root).latest(address)
+
+
+def _compare(node: Node, made: Version) -> Remade:
+    assert node.manifest is not None
+    old, new = node.manifest, made.manifest()
+    remade = Remade(node.address, node.version, made.version)
+    for name in sorted({*old["files"], *new["files"]}):
+        if name not in new["files"]:
+            remade.files.append(f"{name} was not made again")
+        elif name not in old["files"]:
+            remade.files.append(f"{name} was not there before")
+        elif old["files"][name]["sha256"] != new["files"][name]["sha256"]:
+            one, other = old["files"][name], new["files"][name]
+            sizes = f"{one['size']} and {other['size']} bytes"
+            remade.files.append(f"{name} has other contents ({sizes})")
+    if sorted(map(str, old["inputs"])) != sorted(map(str, new["inputs"])):
+        remade.differences.append("it read other inputs than its manifest names")
+    for title, key in (("setting", "parameters"), ("library", "libraries")):
+        remade.differences += [f"{title} {text}" for text in _differing(old[key], new[key], "")]
+    if old["code"]["version"] != new["code"]["version"]:
+        commits = [str(one["code"].get("commit"))[:10] for one in (old, new)]
+        remade.differences.append(
+            f"code {old['code']['version']} (commit {commits[0]}) was, "
+            f"{new['code']['version']} (commit {commits[1]}) is here"
+        )
+    return remade
+
+
+def _differing(old: Any, new: Any, where: str) -> list[str]:
+    """Leaves of two nested values that differ, as "name was X, is Y"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new}, key=str)
+        nested = [_differing(old.get(k), new.get(k), f"{where}.{k}" if where else k) for k in keys]
+        return [text for texts in nested for text in texts]
+    return [] if old == new else [f"{where} was {old}, is {new}"]
