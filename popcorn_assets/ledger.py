@@ -238,8 +238,10 @@ def verify(store: Store, country: str) -> list[str]:
 
 
 def ledger_countries(store: Store) -> list[str]:
-    """Countries with a ledger."""
-    return sorted(path.stem for path in (store.root / FOLDER).glob("[a-z0-9]*.json"))
+    """Countries with a ledger, or with deployed models, which rest on one."""
+    written = {path.stem for path in (store.root / FOLDER).glob("[a-z0-9]*.json")}
+    deployed = {path.name for path in (store.root / DEPLOYED).glob("[a-z0-9]*") if path.is_dir()}
+    return sorted(written | deployed)
 
 
 def ledger_versions(store: Store) -> set[tuple[Address, str]]:
