@@ -13,6 +13,7 @@ import dagster as dg
 from popcorn_assets.country import load_country
 from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.pools import source_slot
 from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_assets.store import Address, Version
@@ -77,19 +78,20 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             making.reuse = False
 
         def make(folder: Path) -> Outcome:
-            report = build_season(
-                sensor,
-                season,
-                making.year,
-                grid,
-                settings,
-                folder,
-                making.lone_work(),
-                boundary=boundary,
-                workers=compute.thread_count(),
-                progress=making.progress("tiles"),
-                secrets=imagery.secrets(),
-            )
+            with source_slot(context, settings.source):
+                report = build_season(
+                    sensor,
+                    season,
+                    making.year,
+                    grid,
+                    settings,
+                    folder,
+                    making.lone_work(),
+                    boundary=boundary,
+                    workers=compute.thread_count(),
+                    progress=making.progress("tiles"),
+                    secrets=imagery.secrets(),
+                )
             save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
             facts = report.as_dict()
             facts["scene_files"] = scene_files(making, facts)
