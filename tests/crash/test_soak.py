@@ -1,0 +1,24 @@
+"""A few of the kills that `make soak` does many of."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).with_name("soak.py")
+
+
+@pytest.mark.timeout(1200)
+def test_five_kills_leave_nothing_wrong():
+    done = subprocess.run(
+        [sys.executable, str(SOAK), "--kills", "5", "--seed", "3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "5 kills in" in done.stdout
