@@ -13,14 +13,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dagster import StringSource
-from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
 from dagster._core.launcher.base import LaunchRunContext
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from popcorn_assets.runs import LAUNCHED_TAG, LOST, lost_its_process
 from popcorn_ml.errors import ConfigError
@@ -167,12 +165,13 @@ class LocalLauncher(DefaultRunLauncher):
         return cls(inst_data=inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start a run, and note this machine's name where the code server is on it too."""
+        """Start a run, and note the machine that its code server, and so its process, is on."""
         super().launch_run(context)
         run_id = context.dagster_run.run_id
         client = self._get_grpc_client_for_termination(run_id)
-        if client is not None and client.host in LOCAL_HOSTS:
-            self._instance.add_run_tags(run_id, {LAUNCHED_TAG: socket.gethostname()})
+        if client is not None:
+            host = socket.gethostname() if client.host in LOCAL_HOSTS else client.host
+            self._instance.add_run_tags(run_id, {LAUNCHED_TAG: host})
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -180,20 +179,6 @@ class LocalLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Failed where the run's process is gone; running otherwise, or where nobody knows."""
-        if lost_its_process(self._instance, run) or self._forgotten(run):
+        if lost_its_process(self._instance, run):
             return CheckRunHealthResult(WorkerStatus.FAILED, LOST)
         return CheckRunHealthResult(WorkerStatus.RUNNING)
-
-    def _forgotten(self, run: DagsterRun) -> bool:
-        """Whether a code server on another machine says that it does not run this.
-
-        One that does not answer may be restarting, which is no answer.
-        """
-        client = self._get_grpc_client_for_termination(run.run_id)
-        if client is None or client.host in LOCAL_HOSTS:
-            return False
-        try:
-            answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
-        except DagsterUserCodeUnreachableError:
-            return False
-        return not deserialize_value(answer, CanCancelExecutionResult).can_cancel

@@ -287,7 +287,8 @@ def test_compose_publishes_the_web_server_on_loopback_and_nothing_else():
             assert name.startswith("./") or name in compose["volumes"]
     (workspace,) = documents(DEPLOY / "compose" / "workspace.yaml")
     server = workspace["load_from"][0]["grpc_server"]
-    command = shlex.split(services[server["host"]]["command"])
+    assert services[server["host"]]["hostname"] == server["host"]
+    command = shlex.split(services[server["host"]]["command"][-1])
     assert command[command.index("-p") + 1] == str(server["port"])
     assert command[command.index("--location-name") + 1] == server["location_name"]
     (gpu,) = documents(DEPLOY / "compose" / "gpu.yaml")
