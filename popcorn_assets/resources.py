@@ -12,7 +12,7 @@ from pydantic import model_validator
 from popcorn_assets.country import Country
 from popcorn_assets.paths import data_root, given_path
 from popcorn_assets.store import Store
-from popcorn_ml.compute.devices import check_device, require_device
+from popcorn_ml.compute.devices import check_device, cpus, require_device
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
@@ -189,7 +189,7 @@ class ComputeResource(dg.ConfigurableResource):
 
     def thread_count(self) -> int:
         """CPU threads a step may use."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or cpus()
 
 
 def compute_resource() -> ComputeResource:

@@ -117,7 +117,9 @@ def restored(described: dict[str, Any]) -> PopcornError:
     """The error that `describe` described."""
     from popcorn_ml import errors
 
-    kind = getattr(errors, described["kind"], PopcornError)
+    kind = getattr(errors, described["kind"], None)
+    if not (isinstance(kind, type) and issubclass(kind, PopcornError)):
+        kind = PopcornError
     what, parts = described["what"], {k: described[k] for k in ("where", "expected", "found")}
     return kind(what, **parts, remedy=described["remedy"])
 

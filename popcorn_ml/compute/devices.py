@@ -6,6 +6,7 @@ steps are let through at once. What runs on them is no business of this module.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -59,6 +60,17 @@ def require_device(name: str) -> None:
             found=name,
             remedy="set device to auto or cpu, or install the driver and a CUDA build of torch",
         )
+
+
+def cpus() -> int:
+    """Cores that this process may use: those it is bound to, and its container's share of them."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        share = math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # no limit, or no such file
+        return count or 1
+    return max(1, min(count or 1, share))
 
 
 def gpus() -> list[str]:
