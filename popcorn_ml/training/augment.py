@@ -20,7 +20,6 @@ from torch import Tensor
 from popcorn_ml.model.unet import S1_CHANNELS
 from popcorn_ml.sentinel import CHANNEL_MEAN, CHANNEL_STD, CHANNELS, S2_REFLECTANCE_SCALE
 
-STRETCH = (2 / 3, 3 / 2)
 STRETCH_PROBABILITY = 0.9
 
 
@@ -43,16 +42,27 @@ class Draw:
     gamma: float = 1.0
 
 
-def draw(seed: int, epoch: int, number: int, seasons: tuple[int, ...]) -> Draw:
-    """What unit `number` looks like in an epoch."""
+def draw(
+    seed: int, epoch: int, number: int, seasons: tuple[int, ...], stretch: float = 1.5
+) -> Draw:
+    """What unit `number` looks like in an epoch.
+
+    Args:
+        seed, epoch, number: all that the draw depends on.
+        seasons: indices to draw from.
+        stretch: brightness and gamma lie within 1 / stretch .. stretch; 1 leaves the image as it
+            is.
+    """
     chance = np.random.default_rng([seed, epoch, number])
     season = seasons[int(chance.integers(len(seasons)))]
     turns, mirrored = int(chance.integers(4)), bool(chance.integers(2))
-    stretch = [
-        float(chance.uniform(*STRETCH)) if chance.random() < STRETCH_PROBABILITY else 1.0
+    factors = [
+        float(chance.uniform(1 / stretch, stretch))
+        if chance.random() < STRETCH_PROBABILITY
+        else 1.0
         for _ in range(2)
     ]
-    return Draw(season, turns, mirrored, *stretch)
+    return Draw(season, turns, mirrored, *factors)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> list[int]:

@@ -196,6 +196,10 @@ class _Member(LightningModule):
         self.spec, self.units, self.samples = spec, units, samples
         self.model = model
         self.target, self.report = device, progress
+        # A submodule, so that it moves to the device and is resumed with the rest.
+        self.averaged = None if not spec.average_decay else copy.deepcopy(model)
+        if self.averaged is not None:
+            self.averaged.requires_grad_(False)
         self.trained_parameters = [p for p in model.parameters() if p.requires_grad]
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
@@ -231,7 +235,25 @@ class _Member(LightningModule):
 
     def drawn(self, unit: Unit) -> Draw:
         """How a unit is seen in the running epoch."""
-        return draw(self.spec.seed, self.current_epoch, unit.number, unit.seasons)
+        spec = self.spec
+        return draw(spec.seed, self.current_epoch, unit.number, unit.seasons, spec.stretch)
+
+    @property
+    def kept(self) -> OccupancyModel:
+        """The model that is scored and kept: the running mean where there is one."""
+        return self.model if self.averaged is None else self.averaged
+
+    def average(self, step: int) -> None:
+        """Move the running mean towards the weights after the step of a number, from 0.
+
+        Faster in the first steps, so that where training began is soon forgotten.
+        """
+        if self.averaged is None:
+            return
+        decay = min(self.spec.average_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, now in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
 
     def loss_of(self, unit: Unit, drawn: Draw, differentiate: bool) -> UnitLoss:
         """One unit's loss; runs in a worker thread."""
@@ -241,7 +263,7 @@ class _Member(LightningModule):
             return self.samples.get(key).augmented(drawn, self.target)
 
         return unit_loss(
-            self.model,
+            self.model if differentiate else self.kept,
             [partial(piece, key) for key in keys],
             unit.people,
             unit.observed[drawn.season],
@@ -283,6 +305,8 @@ class _Member(LightningModule):
             )
         optimizer: Any = self.optimizers()
         optimizer.step()
+        steps = math.ceil(len(self.units.trained) / self.spec.batch_units)
+        self.average(self.current_epoch * steps + index)
         self._sums["steps"] += 1
         self._sums["norm"] += norm
         for result in results:
@@ -305,11 +329,15 @@ class _Member(LightningModule):
         self.history.append(metrics)
         schedule: Any = self.lr_schedulers()
         schedule.step()
-        if self.best is None or _better(metrics, self.history[self.best_epoch - 1]):
+        if (
+            self.best is None
+            or self.spec.keep_epoch == "last"
+            or _better(metrics, self.history[self.best_epoch - 1])
+        ):
             self.best_epoch = len(self.history)
             self.best = {
                 name: value.detach().to("cpu", copy=True)
-                for name, value in self.model.state_dict().items()
+                for name, value in self.kept.state_dict().items()
             }
         self._save_state()
         if self.report is not None:
@@ -373,6 +401,11 @@ def _better(metrics: dict[str, float], best: dict[str, float]) -> bool:
     if "held_out_loss" not in metrics:
         return True
     return metrics["held_out_loss"] < best["held_out_loss"]
+
+
+def _chooses(spec: TrainingSpec, units: Units) -> bool:
+    """Whether held-out units decide which epoch is kept."""
+    return bool(units.held_out) and spec.keep_epoch == "best"
 
 
 class _Steps:
@@ -496,7 +529,7 @@ def _write(
         "member": spec.member,
         "best_epoch": member.best_epoch,
         "epochs": len(member.history),
-        "chosen_by": "held_out_loss" if units.held_out else "last epoch",
+        "chosen_by": "held_out_loss" if _chooses(spec, units) else "last epoch",
         "metrics": chosen,
         "initial_bias": bias,
         "units": {

@@ -17,6 +17,7 @@ from popcorn_ml.errors import ConfigError
 from popcorn_ml.sentinel import SEASONS
 
 Precision = Literal["float32", "bfloat16"]
+Kept = Literal["best", "last"]
 
 SMALLEST_UNIT_PX = 128 * 128
 """Of a step's pixels, a unit's least share: with less a tile would be mostly halo."""
@@ -45,10 +46,16 @@ class TrainingSpec:
         weight_decay: on everything but the head's last layer.
         gradient_clip: largest norm of the gradient.
         occupancy_weight: of the mean occupancy in the loss.
+        stretch: factor that Sentinel-2's brightness and gamma are varied by, at most, either way; 1
+            varies neither.
+        average_decay: of the running mean of the weights that is scored and kept, a step (Polyak
+            & Juditsky 1992); 0 keeps the weights themselves, as published.
         initial_bias: of the head's last layer; None: the people of the units divided by their
             built-up score, so that the first map has about the right total.
         batch_units: census units a step.
         held_out_share: of the units, never trained on, to choose the best epoch by.
+        keep_epoch: "best" on the held-out units, or "last" whatever they say; they are scored all
+            the same.
         max_pixels_per_step: of all units of a step together; a unit whose window has more than its
             share is trained on in tiles (exactly). A pixel takes about 2.1 kB.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -75,9 +82,12 @@ class TrainingSpec:
     weight_decay: float = 1e-5
     gradient_clip: float = 0.01
     occupancy_weight: float = 0.01
+    stretch: float = 1.5
+    average_decay: float = 0.0
     initial_bias: float | None = None
     batch_units: int = 2
     held_out_share: float = 0.1
+    keep_epoch: Kept = "best"
     max_pixels_per_step: int = 1_000_000
     device: str = "auto"
     precision: Precision = "float32"
@@ -117,10 +127,16 @@ class TrainingSpec:
             value = getattr(self, name)
             if not (_number(value) and value >= 0):
                 _refuse(name, "a number, 0 or above", value)
+        if not (_number(self.stretch) and self.stretch >= 1):
+            _refuse("stretch", "a number, 1 or above", self.stretch)
+        if not (_number(self.average_decay) and 0 <= self.average_decay < 1):
+            _refuse("average_decay", "at least 0 and below 1", self.average_decay)
         if not (_number(self.held_out_share) and 0 <= self.held_out_share < 1):
             _refuse("held_out_share", "at least 0 and below 1", self.held_out_share)
         if self.initial_bias is not None and not _number(self.initial_bias):
             _refuse("initial_bias", "a number, or null to work it out", self.initial_bias)
+        if self.keep_epoch not in ("best", "last"):
+            _refuse("keep_epoch", "'best' or 'last'", self.keep_epoch)
         if self.precision not in ("float32", "bfloat16"):
             _refuse("precision", "'float32' or 'bfloat16'", self.precision)
 

@@ -81,3 +81,12 @@ def test_an_epoch_shows_every_unit_once_in_another_order():
     assert all(sorted(order) == list(range(31)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
     assert epoch_order(1600, 1, 31) == orders[1]
+
+
+def test_brightness_and_gamma_stay_within_the_stretch():
+    for stretch in (1.5, 1.2, 1.0):
+        draws = [draw(1600, epoch, 5, (0,), stretch) for epoch in range(200)]
+        for factors in ([d.brightness for d in draws], [d.gamma for d in draws]):
+            assert 1 / stretch <= min(factors) <= 1 / stretch**0.9
+            assert stretch**0.9 <= max(factors) <= stretch
+    assert draw(1600, 1, 5, (0, 1)) == draw(1600, 1, 5, (0, 1), 1.5)

@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from popcorn_ml.errors import CensusError, ConfigError, TrainingError, WeightsError
-from popcorn_ml.model.popcorn import BuiltupExtractor
-from popcorn_ml.model.weights import load_occupancy, read_card
+from popcorn_ml.model.popcorn import BuiltupExtractor, from_extractor
+from popcorn_ml.model.weights import load_extractor, load_occupancy, read_card
 from popcorn_ml.sentinel import SEASONS
+from popcorn_ml.training import fit
 from popcorn_ml.training.augment import Draw
 from popcorn_ml.training.fit import choose_device, parameter_groups, train_member
 from popcorn_ml.training.loss import unit_loss
@@ -175,6 +176,64 @@ def test_fault_10_the_best_epoch_is_what_is_saved(place):
         total += abs(np.log(predicted + 1) - np.log(unit.people + 1)) + 0.01 * occupancy
     samples.close()
     assert 100 * total / len(units.held_out) == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_the_last_epoch_can_be_kept_whatever_the_held_out_units_say(place):
+    """Where it is not the best; and resumed, it is still the last."""
+    spec = place.spec(
+        "last",
+        epochs=4,
+        learning_rate=0.01,
+        learning_rate_decay=1.0,
+        held_out_share=0.25,
+        keep_epoch="last",
+    )
+    assert train_member(spec).best_epoch == 4
+    result = train_member(dataclasses.replace(spec, epochs=5))
+    assert (result.resumed_after, result.best_epoch) == (4, 5)
+    losses = [entry["held_out_loss"] for entry in result.history]
+    assert losses[-1] > min(losses)
+    card = read_card(result.weights)
+    assert (card["best_epoch"], card["chosen_by"]) == (5, "last epoch")
+
+
+def test_the_running_mean_of_the_weights_is_kept(place, undisturbed, monkeypatch):
+    """Worked out again from the weights after each step; training itself is as without it."""
+    spec = place.spec("averaged", epochs=4, average_decay=0.8, keep_epoch="last")
+    passed: list[list[torch.Tensor]] = []
+    moved = fit._Member.average
+
+    def watched(member, step: int) -> None:
+        assert step == len(passed)
+        passed.append([p.detach().clone() for p in member.trained_parameters])
+        moved(member, step)
+
+    monkeypatch.setattr(fit._Member, "average", watched)
+    train_member(dataclasses.replace(spec, epochs=2))
+    result = train_member(spec)
+    assert result.resumed_after == 2
+    assert len(passed) == 4 * 6
+    losses = [[entry["train_loss"] for entry in run.history] for run in (result, undisturbed)]
+    assert losses[0] == losses[1]
+
+    mean = None
+    for step, weights in enumerate(passed):
+        decay = min(0.8, (1 + step) / (10 + step))
+        if mean is None:
+            begun = from_extractor(load_extractor(spec.extractor), 0.0, spec.seed)
+            mean = [p.detach().clone() for p in begun.parameters() if p.requires_grad]
+            mean[-1].fill_(read_card(result.weights)["initial_bias"])
+        mean = [decay * old + (1 - decay) * new for old, new in zip(mean, weights, strict=True)]
+    kept = load_occupancy(result.weights)
+    found = dict(kept.named_parameters())
+    names = [
+        n
+        for n, p in from_extractor(load_extractor(spec.extractor), 0, 0).named_parameters()
+        if p.requires_grad
+    ]
+    for name, expected, last in zip(names, mean, passed[-1], strict=True):
+        torch.testing.assert_close(found[name].detach(), expected, rtol=1e-4, atol=1e-6)
+        assert not torch.equal(found[name].detach(), last)
 
 
 def test_held_out_units_are_never_trained_on(tmp_path):

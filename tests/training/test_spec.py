@@ -21,6 +21,8 @@ def test_defaults_are_the_published_ones(place):
         "gradient_clip": 0.01,
         "occupancy_weight": 0.01,
         "batch_units": 2,
+        "stretch": 1.5,
+        "average_decay": 0.0,
     }
     assert {name: getattr(spec, name) for name in published} == published
 
@@ -52,6 +54,9 @@ def test_fault_8_seasons_that_do_not_pair_are_refused_and_not_cut(place):
         ("initial_bias", float("inf")),
         ("max_pixels_per_step", 1000),
         ("precision", "float16"),
+        ("stretch", 0.9),
+        ("average_decay", 1.0),
+        ("keep_epoch", "first"),
     ],
 )
 def test_values_that_cannot_be(place, name, value):
