@@ -91,6 +91,7 @@ def audit(
         repository: the checkout that the code should be in.
         hasher: how files are read.
     """
+    Address("any", country, year)  # refuse a name that no country can have
     if asset:
         roots = [Address(asset, country, year)]
     else:
@@ -107,6 +108,12 @@ def audit(
             more = {place_of(nodes[key].address): _tables(nodes[key]) for key in added}
             records = read_warehouse(store, partitions, {**tables, **more})
 
+    if not nodes and not trail.findings and not records.problem:
+        raise StoreError(
+            f"nothing of {country}|{year} has been published",
+            where=store.root,
+            remedy="materialise it first, or set POPCORN_DATA to the store's root",
+        )
     report = Report(country, year, trail, trail.findings, 0, ["files", "warehouse", "code"])
     report.files = _judge_files(store, nodes.values(), hasher)
     if records.problem:

@@ -119,7 +119,7 @@ def _scenes(node: Node) -> list[dict[str, Any]]:
 
 
 def _dataset_version(version: str) -> dict[str, Any]:
-    name = "1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet"
+    name = "1-0-0/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet"
     return {**_facet(name), "datasetVersion": version}
 
 

@@ -77,7 +77,7 @@ def read_warehouse(
 
     from popcorn_ml.warehouse import Warehouse
     from popcorn_ml.warehouse_rows import digest, partition_of
-    from popcorn_ml.warehouse_schema import LINEAGE_TABLES, ROW_TABLES
+    from popcorn_ml.warehouse_schema import LINEAGE_TABLES, ROW_TABLES, identifier
 
     records = Records()
     if not store.warehouse.is_file():
@@ -103,9 +103,10 @@ def read_warehouse(
                 records.rows[asset, country, year] = {}
                 for table in sorted(set(names) & set(ROW_TABLES)):
                     owner = partition_of(table, asset, country, year)
-                    where = " AND ".join(f"{name} = ?" for name in owner)
+                    where = " AND ".join(f"{identifier(name)} = ?" for name in owner)
                     data = connection.sql(
-                        f"SELECT * FROM {table} WHERE {where}", params=list(owner.values())
+                        f"SELECT * FROM {identifier(table)} WHERE {where}",
+                        params=list(owner.values()),
                     ).to_arrow_table()
                     told = {"rows": data.num_rows, "digest": digest(data)}
                     records.rows[asset, country, year][table] = told

@@ -22,6 +22,7 @@ from popcorn_assets.partitions import partition_key
 from popcorn_assets.show import MANIFEST_SHA256
 from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store
 from popcorn_ml.warehouse_schema import TABLES
+from tests.assets.conftest import _enter
 
 COUNTRY, YEARS = "demo", (2020, 2021)
 
@@ -75,8 +76,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(copied) -> Iterator[Scene]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for name, value in copied.environment().items():
-            monkeypatch.setenv(name, value)
+        _enter(copied, monkeypatch)  # the instance's folders are named from here
         with copied.instance() as instance:
             yield Scene(copied.data, instance)
 
