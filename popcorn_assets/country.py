@@ -122,6 +122,9 @@ class TrainingSettings(_Section):
     batch_units: int = Field(2, ge=1)
     initial_bias: float | None = None
     held_out_share: float = Field(0.1, ge=0, lt=0.9)
+    keep_epoch: Literal["best", "last"] = "best"
+    stretch: float = Field(1.5, ge=1)
+    average_decay: float = Field(0.0, ge=0, lt=1)
     max_pixels_per_step: int = Field(1_000_000, ge=16_384)
 
     def seeds(self) -> list[int]:

@@ -1,0 +1,237 @@
+"""How well the demo's recipe does on simulated countries that nobody has looked at.
+
+    python -m benchmarks.accuracy --seeds 201 202 203 [--folder FOLDER] [--threads 2] [--json]
+
+For each seed: writes the country's scenes and census, makes composites and built-up area, trains
+all members with the settings of `countries/demo.yaml`, maps, adjusts to the census and evaluates
+against the truth, 2020 only, with the functions that the assets call and without Dagster. The
+truth is opened by the evaluation alone, last. `docs/demo.md` says which seeds settings were chosen
+on, and which are for judging; a folder that is given again is taken up where it stopped.
+
+Bound: the adjusted map's RMSE per hectare is at most 0.65 of built-up disaggregation's, and R2 of
+the map without adjustment is above that of built-up disaggregation with it. Exit status 1 where a
+seed misses it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from popcorn_assets.builtup import DEMO_EXTRACTOR
+from popcorn_assets.country import Country, load_country
+from popcorn_ml.census.build import prepare_counts, prepare_units
+from popcorn_ml.evaluation.report import evaluate
+from popcorn_ml.files import write_json
+from popcorn_ml.imagery.build import build_season
+from popcorn_ml.imagery.gaps import fill_gaps
+from popcorn_ml.mapping.builtup import map_builtup
+from popcorn_ml.mapping.dasymetric import adjust_map
+from popcorn_ml.mapping.predict import MappingSpec, map_population
+from popcorn_ml.model.weights import load_extractor
+from popcorn_ml.sentinel import SEASONS, SENSORS
+from popcorn_ml.simulate.country import write_country
+from popcorn_ml.simulate.spec import CountrySpec
+from popcorn_ml.training.fit import train_member
+from popcorn_ml.training.spec import TrainingSpec
+
+YEAR = 2020
+RATIO_BOUND = 0.65
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one seed's files lie."""
+
+    seed: int
+    folder: Path
+    country: Country
+    threads: int
+
+    def composites(self) -> dict:
+        """Season -> its two composites."""
+        return {
+            season: tuple(
+                self.folder / f"{sensor}_composites" / f"{season}.tif" for sensor in SENSORS
+            )
+            for season in SEASONS
+        }
+
+    @property
+    def level(self) -> str:
+        """The census level that is trained on."""
+        return self.country.census.train_level
+
+    @property
+    def builtup(self) -> Path:
+        return self.folder / "builtup_score.tif"
+
+    def counts(self, level: str) -> Path:
+        return self.folder / "counts" / f"counts_{level}.json"
+
+    def units(self, level: str) -> Path:
+        return self.folder / "units" / f"units_{level}.tif"
+
+    def people(self, level: str) -> list[float]:
+        """Of units 1..n."""
+        rows = json.loads(self.counts(level).read_text("utf-8"))
+        return [row["people"] for row in sorted(rows, key=lambda row: row["number"])]
+
+
+def prepare(place: Place) -> None:
+    """All that training needs: scenes, composites, built-up area, census units and counts."""
+    done = place.folder / "prepared"
+    if done.exists():
+        return
+    grid, census = place.country.pixel_grid(), place.country.census
+    write_country(
+        place.folder / "demo", CountrySpec(seed=place.seed), [YEAR], workers=place.threads
+    )
+    settings = place.country.imagery.rooted(place.folder)
+    for sensor in SENSORS:
+        folders = {season: place.folder / "seasons" / f"{sensor}_{season}" for season in SEASONS}
+        for season, folder in folders.items():
+            scratch = place.folder / "scratch" / folder.name
+            build_season(
+                sensor, season, YEAR, grid, settings, folder, scratch, workers=place.threads
+            )
+        fill_gaps(sensor, folders, grid, settings, place.folder / f"{sensor}_composites")
+    map_builtup(
+        load_extractor(DEMO_EXTRACTOR),
+        place.composites(),
+        grid,
+        place.builtup,
+        tile_px=place.country.mapping.tile_px,
+        threads=place.threads,
+        device="cpu",
+    )
+    units, counts = place.folder / "units", place.folder / "counts"
+    prepare_units("demo", YEAR, census, grid, units, place.folder)
+    prepare_counts("demo", YEAR, census, units, counts, place.folder)
+    done.touch()
+
+
+def train(place: Place) -> list[Path]:
+    """The weights of every member."""
+    settings, weights = place.country.training, []
+    pairs = place.composites()
+    for number, seed in enumerate(settings.seeds(), start=1):
+        folder = place.folder / f"member_{seed}"
+        spec = TrainingSpec(
+            s1={season: str(pair[0]) for season, pair in pairs.items()},
+            s2={season: str(pair[1]) for season, pair in pairs.items()},
+            builtup=str(place.builtup),
+            units=str(place.units(place.level)),
+            counts=str(place.counts(place.level)),
+            extractor=str(DEMO_EXTRACTOR),
+            out=str(folder / "out"),
+            work=str(folder / "work"),
+            seed=seed,
+            member=number,
+            device="cpu",
+            threads=place.threads,
+            **settings.model_dump(exclude={"members", "first_seed"}),
+        )
+        weights.append(train_member(spec).weights)
+    return weights
+
+
+def judge(place: Place, members: list[Path]) -> dict[str, float]:
+    """Map, adjust, and open the truth."""
+    grid, out = place.country.pixel_grid(), place.folder / "map"
+    map_population(
+        MappingSpec(
+            composites=place.composites(),
+            builtup=place.builtup,
+            members=members,
+            grid=grid,
+            out=out,
+            tile_px=place.country.mapping.tile_px,
+            device="cpu",
+            threads=place.threads,
+        )
+    )
+    people = place.people(place.level)
+    names = (out / name for name in ("population.tif", "population_std.tif", "builtup_score.tif"))
+    adjust_map(*names, place.units(place.level), people, grid, out / "adjusted")
+    truth = (place.country.evaluation.truth or "").format(year=YEAR)
+    found = evaluate(
+        grid=grid,
+        population=out / "population.tif",
+        adjusted=out / "adjusted" / "population.tif",
+        builtup=out / "builtup_score.tif",
+        units=place.units(place.level),
+        people=people,
+        truth=place.folder / truth,
+        threads=place.threads,
+    )
+    by = {name: scores["hectare"] for name, scores in found.metrics.items()}
+    return {
+        "seed": place.seed,
+        "ratio": by["adjusted"]["rmse"] / by["builtup"]["rmse"],
+        "adjusted_rmse": by["adjusted"]["rmse"],
+        "builtup_rmse": by["builtup"]["rmse"],
+        "map_r2": by["map"]["r2"],
+        "builtup_r2": by["builtup"]["r2"],
+        "adjusted_r2": by["adjusted"]["r2"],
+        "total": found.totals["map"] / found.totals["true"] - 1,
+    }
+
+
+def measure(seed: int, folder: Path, threads: int) -> dict[str, float]:
+    """One seed from its scenes to its scores."""
+    place = Place(seed, folder / str(seed), load_country("demo"), threads)
+    begun = time.monotonic()
+    prepare(place)
+    prepared = time.monotonic()
+    members = train(place)
+    trained = time.monotonic()
+    found = judge(place, members)
+    found |= {"prepare_s": round(prepared - begun), "train_s": round(trained - prepared)}
+    write_json(place.folder / RESULT, found)
+    return found
+
+
+def main() -> int:
+    """Measure the seeds named and print one line each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--folder", type=Path, help="kept, and taken up again; else a passing one")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prepare-only", action="store_true", help="stop before training")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    passing = None if given.folder else tempfile.TemporaryDirectory()
+    folder = given.folder or Path(passing.name)
+    if given.prepare_only:
+        for seed in given.seeds:
+            prepare(Place(seed, folder / str(seed), load_country("demo"), given.threads))
+        return 0
+    rows = []
+    if not given.json:
+        print("seed  ratio  RMSE adjusted / built-up  R2 map / built-up  total", flush=True)
+    for seed in given.seeds:
+        row = measure(seed, folder, given.threads)
+        rows.append(row)
+        if not given.json:
+            print(
+                f"{seed:4d}  {row['ratio']:.3f}  {row['adjusted_rmse']:8.2f} / "
+                f"{row['builtup_rmse']:.2f}          {row['map_r2']:.3f} / {row['builtup_r2']:.3f}"
+                f"      {row['total']:+.1%}",
+                flush=True,
+            )
+    if given.json:
+        print(json.dumps(rows, indent=1))
+    if passing:
+        passing.cleanup()
+    met = all(r["ratio"] <= RATIO_BOUND and r["map_r2"] > r["builtup_r2"] for r in rows)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
