@@ -39,14 +39,24 @@ class NoBlockingCheckFailed(dg.AutomationCondition[dg.AssetKey]):
         view, graph = context.asset_graph_view, context.asset_graph_view.asset_graph
         partitions = graph.get(context.key).partitions_def
         keys = set(context.candidate_subset.expensively_compute_partition_keys())
-        for parent in graph.get(context.key).parent_keys if keys else ():
-            node, made_now = graph.get(parent), context.request_subsets_by_key.get(parent)
-            requested = made_now.expensively_compute_partition_keys() if made_now else set()
-            for check in node.check_keys:
-                if graph.get(check).blocking:
-                    keys &= requested | await _not_held_up(view, check, keys)
         if partitions is None or not keys:  # whatever follows a map has partitions
             return dg.AutomationResult(context, true_subset=context.get_empty_subset())
+        for parent in graph.get(context.key).parent_keys:
+            checks = [c for c in graph.get(parent).check_keys if graph.get(c).blocking]
+            if not checks or graph.get(parent).partitions_def is None:
+                continue
+            made_now = context.request_subsets_by_key.get(parent)
+            requested = made_now.expensively_compute_partition_keys() if made_now else set()
+            needed = {  # of the parent, for each partition: its own, or another year's as well
+                key: view.compute_parent_subset(
+                    parent, view.get_subset_from_partition_keys(context.key, partitions, {key})
+                ).expensively_compute_partition_keys()
+                for key in keys
+            }
+            every = {key for of_one in needed.values() for key in of_one}
+            for check in checks:
+                fine = requested | await _not_held_up(view, check, every)
+                keys = {key for key in keys if needed[key] <= fine}
         return dg.AutomationResult(
             context, true_subset=view.get_subset_from_partition_keys(context.key, partitions, keys)
         )
