@@ -15,6 +15,7 @@ from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.pools import source_slot
 from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.retry import again_later
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_assets.store import Address, Version
 from popcorn_ml.errors import ImageryError
@@ -78,7 +79,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             making.reuse = False
 
         def make(folder: Path) -> Outcome:
-            with source_slot(context, settings.source):
+            with again_later(context), source_slot(context, settings.source):
                 report = build_season(
                     sensor,
                     season,

@@ -24,9 +24,10 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, op
 
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import ComputeResource
+from popcorn_assets.retry import again_later
 from popcorn_ml.compute.command import LAUNCHED_BY, LIFELINE, restored
 from popcorn_ml.compute.devices import VISIBLE, Claim, claimed
-from popcorn_ml.errors import ComputeError, LostConnection, PopcornError
+from popcorn_ml.errors import ComputeError, PopcornError
 from popcorn_ml.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -154,10 +155,8 @@ def _map(
 def _failing_once(context: Context) -> Iterator[None]:
     """Errors as Dagster shall take them: a broken connection is tried again, nothing else is."""
     try:
-        yield
-    except LostConnection as error:
-        context.log.warning(str(error))
-        raise dg.RetryRequested(RECONNECTIONS, RECONNECT_SECONDS) from error
+        with again_later(context, RECONNECTIONS, RECONNECT_SECONDS):
+            yield
     except PopcornError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
 

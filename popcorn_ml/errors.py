@@ -54,6 +54,10 @@ def _rebuild(cls, what, where, expected, found, remedy):
     return cls(what, where=where, expected=expected, found=found, remedy=remedy)
 
 
+class Transient(PopcornError):
+    """Mixed into errors that may be gone when the same is tried again later."""
+
+
 class ConfigError(PopcornError):
     """A country file, a setting or a command line that cannot be used."""
 
@@ -68,6 +72,10 @@ class GridMismatch(RasterError):
 
 class ImageryError(PopcornError):
     """A source of imagery that has nothing, refuses, or answers with something unusable."""
+
+
+class ProviderDown(ImageryError, Transient):
+    """A source of imagery that does not answer, or answers with errors of its own."""
 
 
 class CensusError(PopcornError):
@@ -86,8 +94,8 @@ class ComputeError(PopcornError):
     """Work that a process or a machine did not bring to its end."""
 
 
-class LostConnection(ComputeError):
-    """Work whose outcome is unknown because a connection broke; trying again may help."""
+class LostConnection(ComputeError, Transient):
+    """Work whose outcome is unknown because the connection to a cluster broke."""
 
 
 class StoreError(PopcornError):

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from popcorn_ml.errors import ConfigError, ImageryError
+from popcorn_ml.errors import ConfigError, ImageryError, ProviderDown
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.backoff import RETRY_STATUS, Backoff
 from popcorn_ml.imagery.secrets import Secrets, scrub
@@ -164,7 +164,7 @@ class EarthEngine:
                 reason = f"HTTP {status}: {reason}" if status else reason
             except (OSError, HTTPException, HttpLib2Error, TransportError, EOFError) as error:
                 reason = f"the connection failed ({type(error).__name__})"
-        raise ImageryError(
+        raise ProviderDown(
             f"Earth Engine failed {self._backoff.retries + 1} times on {what}",
             found=reason,
             remedy="run again later: finished tiles are kept",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from popcorn_ml.errors import ImageryError
+from popcorn_ml.errors import ImageryError, ProviderDown
+from popcorn_ml.imagery.backoff import RETRY_STATUS
 from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.sentinel import Period
 
@@ -59,7 +60,10 @@ def search(
         )
         yield from found.items_as_dicts()
     except (APIError, requests.RequestException, KeyError, ValueError) as error:
-        raise ImageryError(
+        status = getattr(error, "status_code", None)  # None: no answer at all
+        down = not isinstance(error, KeyError | ValueError) and (status or 500) in RETRY_STATUS
+        kind = ProviderDown if down else ImageryError
+        raise kind(
             f"the catalogue did not answer about {collection}",
             where=url,
             found=scrub(str(error)) or type(error).__name__,

@@ -1,0 +1,35 @@
+"""Trying a step again: where it may help, and never on input that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from popcorn_ml.errors import Transient
+
+PROVIDER_TIMES, PROVIDER_SECONDS = 3, 300
+"""How often, and after how long, a season is tried again whose provider does not answer."""
+
+
+@contextmanager
+def again_later(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    times: int = PROVIDER_TIMES,
+    seconds: float = PROVIDER_SECONDS,
+) -> Iterator[None]:
+    """Have Dagster try the step again where what failed may be gone by then.
+
+    Args:
+        times: at most.
+        seconds: to wait before each, without holding a pool's slot.
+
+    Raises:
+        RetryRequested: for a transient error; any other passes.
+    """
+    try:
+        yield
+    except Transient as error:
+        context.log.warning(str(error))
+        raise dg.RetryRequested(times, seconds) from error
