@@ -94,7 +94,7 @@ def _check(made: dg.ExecutorDefinition, configuration: dict[str, Any], where: st
     """Refuse a configuration now, not when the first run starts."""
     from dagster._config import process_config
 
-    checked = process_config(made.config_field.config_type, configuration)
+    checked = process_config(made.config_schema.as_field().config_type, configuration)
     if not checked.success:
         raise ConfigError(
             "the steps' Kubernetes configuration cannot be used",

@@ -14,9 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import Place
+
 pytestmark = [pytest.mark.timeout(400)]
 
 READY_SECONDS = 120
+RUN_SECONDS = 120
+"""A run of a queue takes some 20 seconds on two idle cores, almost all of it imports."""
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -42,7 +46,10 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def web(tiny, tmp_path_factory):
-    """`popcorn ui` over the small country; the address of its web server."""
+    """`popcorn ui` over a copy of the small country, for runs change it; its address."""
+    home = tmp_path_factory.mktemp("ui-home") / "home"
+    shutil.copytree(tiny.home, home)
+    tiny = Place(home)
     port = free_port()
     log = tmp_path_factory.mktemp("ui") / "dagster.log"
     command = [Path(sys.executable).with_name("popcorn"), "ui", "--port", str(port)]
@@ -96,7 +103,7 @@ def page(web):
 @needs_browser
 def test_the_asset_graph_shows_every_group(page, web, tmp_path):
     page.goto(f"{web}/asset-groups")
-    for group in ("imagery", "census", "training", "maps", "evaluation"):
+    for group in ("imagery", "census", "builtup", "training", "maps", "evaluation"):
         page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
     page.screenshot(path=tmp_path / "graph.png")
 
@@ -117,3 +124,47 @@ def test_the_interface_asks_nobody_outside_this_machine(page, web):
     page.get_by_text("refresh").first.wait_for(timeout=60_000)
     inside = (web, web.replace("http", "ws"), "data:", "blob:")
     assert [url for url in page.requests if not url.startswith(inside)] == []
+
+
+@needs_browser
+def test_a_partition_is_materialised_from_the_launchpad_and_its_checks_are_shown(page, web):
+    page.goto(f"{web}/locations/popcorn/jobs/census/playground")
+    partition = page.get_by_placeholder("Partition")
+    partition.click(timeout=60_000)
+    partition.fill("demo|2021")
+    page.get_by_text("demo|2021", exact=True).first.click()
+    page.get_by_role("button", name="Launch Run").click()
+    page.wait_for_url("**/runs/*-*", timeout=60_000)
+    run = page.url.rpartition("/")[2][:8]
+    page.get_by_text("Success", exact=True).first.wait_for(timeout=RUN_SECONDS * 1000)
+
+    page.goto(f"{web}/assets/census_units?view=events")
+    page.get_by_text(run).first.wait_for(timeout=60_000)
+    page.get_by_role("tab", name="Checks").or_(page.get_by_text("Checks", exact=True)).first.click()
+    page.get_by_text("Checks (6)").wait_for(timeout=60_000)
+    assert page.get_by_text("Succeeded", exact=True).count() == 6
+    page.get_by_text("unit_pixels", exact=True).first.click()
+    page.get_by_text("demo|2021", exact=True).first.wait_for(timeout=60_000)
+    page.get_by_text("Passed", exact=True).first.wait_for(timeout=60_000)
+
+
+@needs_browser
+def test_a_backfill_of_two_years_completes(page, web):
+    page.goto(f"{web}/assets/census_units?view=overview")
+    page.get_by_role("button", name="Materialize").first.click(timeout=60_000)
+    dialog = page.get_by_role("dialog")
+    years = dialog.get_by_placeholder("ex: 2016")
+    years.wait_for(timeout=60_000)
+    dialog.get_by_text("Select a partition").first.click()
+    page.get_by_text("demo", exact=True).first.click()
+    dialog.get_by_text("Launch runs to materialize").click()
+    years.fill("[2020...2021]")
+    years.press("Enter")
+    dialog.get_by_text("2 partitions", exact=True).wait_for()
+    dialog.get_by_role("button", name="Launch backfill").click()
+    page.get_by_text("Created backfill").wait_for(timeout=60_000)
+    page.get_by_role("button", name="View", exact=True).click()
+    page.get_by_text("100% completed").wait_for(timeout=2 * RUN_SECONDS * 1000)
+    page.get_by_text("Succeeded", exact=True).first.wait_for(timeout=60_000)
+    for year in ("demo|2020", "demo|2021"):
+        assert page.get_by_text(year, exact=True).count() >= 1

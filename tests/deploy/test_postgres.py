@@ -7,7 +7,6 @@ import traceback
 
 import dagster as dg
 import pytest
-import sqlalchemy
 
 from popcorn_assets.instance import POSTGRES_VARIABLE
 from popcorn_assets.runs import pools
@@ -26,9 +25,14 @@ def server():
 
 
 def table_rows(server: Server, table: str) -> int:
-    engine = sqlalchemy.create_engine(server.url())
-    with engine.connect() as connection:
-        return connection.execute(sqlalchemy.text(f"SELECT count(*) FROM {table}")).scalar()
+    import psycopg2
+
+    connection = psycopg2.connect(server.url())
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {table}")
+        (count,) = cursor.fetchone()
+    connection.close()
+    return count
 
 
 @needs_postgres
