@@ -196,3 +196,41 @@ def test_the_real_maps_and_their_evaluation_follow_and_nothing_else():
     with dg.DagsterInstance.ephemeral() as instance:
         found = dg.evaluate_automation_conditions(defs, instance)
         assert found.total_requested == 0
+
+
+def test_freshness_is_of_the_newest_partition_and_fails_when_a_refresh_was_missed():
+    import asyncio
+
+    from dagster._core.definitions.freshness_evaluator import TimeWindowFreshnessPolicyEvaluator
+    from dagster._core.loader import LoadingContextForTest
+    from dagster._core.test_utils import freeze_time
+
+    from popcorn_assets.definitions import defs
+    from popcorn_assets.partitions import partition_key
+
+    node = defs.resolve_asset_graph().get(dg.AssetKey("hectare_map"))
+    made = datetime(2025, 3, 15, tzinfo=UTC)
+
+    def state(instance, days: float) -> str:
+        with freeze_time(made + timedelta(days=days)):
+            found = TimeWindowFreshnessPolicyEvaluator().evaluate_freshness(
+                LoadingContextForTest(instance), node
+            )
+            return asyncio.run(found).value
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert state(instance, 0) == "UNKNOWN"
+        for days, country in ((0, "rwa"), (10, "uga")):
+            with freeze_time(made + timedelta(days=days)):
+                instance.report_runless_asset_event(
+                    dg.AssetMaterialization(
+                        "hectare_map", partition=str(partition_key(country, 2024))
+                    )
+                )
+        assert [state(instance, days) for days in (11, 404, 406, 439, 441)] == [
+            "PASS",
+            "PASS",
+            "WARN",
+            "WARN",
+            "FAIL",
+        ]
