@@ -520,14 +520,14 @@ def _note(
             _delete(connection, table, about)
             insert(connection, table, data)
             continue
-        names = ", ".join(data.column_names)
+        names = ", ".join(map(identifier, data.column_names))
         connection.register("incoming", data)
         connection.execute(
             f"INSERT INTO versions ({names}) SELECT {names} FROM incoming "
             "ON CONFLICT DO UPDATE SET removed = false"
         )
         connection.unregister("incoming")
-        condition = " AND ".join(f"{name} = ?" for name in about)
+        condition = " AND ".join(f"{identifier(name)} = ?" for name in about)
         connection.execute(
             f"UPDATE versions SET current = ? WHERE {condition}", [current, *about.values()]
         )

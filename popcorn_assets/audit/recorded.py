@@ -96,7 +96,8 @@ def read_warehouse(
         with Warehouse(store.warehouse).reading() as connection:
             for table in ("versions", *LINEAGE_TABLES):
                 by_place: dict[Place, list[dict[str, Any]]] = defaultdict(list)
-                for row in rows(connection, f"SELECT * FROM {table} WHERE {condition}", values):
+                sql = f"SELECT * FROM {identifier(table)} WHERE {condition}"
+                for row in rows(connection, sql, values):
                     by_place[row["asset"], row["country"], row["year"]].append(row)
                 records.lineage[table] = by_place
             for (asset, country, year), names in tables.items():
@@ -114,7 +115,8 @@ def read_warehouse(
                 found = records.owners.setdefault((country, year), {})
                 for table in ROW_TABLES:
                     name = "asset" if table == "sources" else "''"
-                    sql = f"SELECT DISTINCT {name} FROM {table} WHERE country = ? AND year = ?"
+                    sql = f"SELECT DISTINCT {name} FROM {identifier(table)} "
+                    sql += "WHERE country = ? AND year = ?"
                     found[table] = {
                         a for (a,) in connection.execute(sql, [country, year]).fetchall()
                     }

@@ -40,7 +40,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from popcorn_assets.store import Address, Store, digests, version_of  # noqa: E402
+from popcorn_assets.store import LATEST, Address, Store, digests, version_of  # noqa: E402
 
 PHASES = ("fetch", "composite", "census", "training", "mapping")
 YEARS = (2020, 2021)
@@ -356,6 +356,14 @@ def recorded(root: Path) -> dict[str, str]:
     return {a if not c else f"{a} {c}|{y}": v for a, c, y, v in rows}
 
 
+def mark_removed(root: Path, versions: list[tuple]) -> int:
+    """Tell the warehouse which versions were taken out of the store."""
+    from popcorn_ml.warehouse import Warehouse
+
+    Warehouse(root / "warehouse.duckdb").mark_removed(versions)
+    return 0
+
+
 def look_after_the_kill(root: Path) -> int:
     """What must hold before anything is repaired."""
     versions(root)
@@ -490,9 +498,22 @@ class Soak:
         self.say(f"undisturbed: {len(self.wanted)} assets in {seconds:.0f} s")
 
     def forget(self, assets: set[tuple[str, int]]) -> None:
-        """Take versions out of the store, so that they have to be made again."""
-        for asset, year in assets:
-            shutil.rmtree(self.root / asset / "demo" / str(year), ignore_errors=True)
+        """Make assets missing, so that they have to be made again.
+
+        Of some only LATEST goes, so that the same contents are published over those that are there;
+        of others the whole version, which the warehouse is told as `popcorn gc` tells it.
+        """
+        whole = []
+        for asset, year in sorted(assets):
+            address = Address(asset, "demo", year) if year else Address(asset)
+            folder = Store(self.root).folder(address)
+            version = (folder / LATEST).read_text("utf-8").strip()
+            if self.chance.random() < 0.3:
+                (folder / LATEST).unlink()
+            else:
+                shutil.rmtree(folder)
+                whole.append((asset, "demo" if year else None, year or None, version))
+        self.run(lambda: mark_removed(self.root, whole))
 
     def once(self, number: int, phase: str) -> bool:
         """One kill and what follows; whether it hit the run before its end.
