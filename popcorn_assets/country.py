@@ -294,6 +294,12 @@ def _load(path: Path, _modified: int) -> Country:
             where=f"{path}:{mark.line + 1}" if mark else path,
             found=getattr(error, "problem", str(error)),
         ) from error
+    if twice := _given_twice(nodes):
+        raise ConfigError(
+            "the country's file cannot be used:\n  "
+            + "\n  ".join(f"{path}:{line}: {key}: given a second time" for line, key in twice),
+            remedy="keep one of them: YAML would take the last without a word",
+        )
     try:
         return Country.model_validate(data, context={"code": path.stem})
     except ValidationError as error:
@@ -330,6 +336,26 @@ def _refuse_endless(path: Path, root: yaml.Node | None) -> None:
             expected=f"at most {MAX_VALUES} values when written out",
             remedy="write the values where they are meant",
         )
+
+
+def _given_twice(root: yaml.Node | None) -> list[tuple[int, str]]:
+    """Line and name of every key that its section has already."""
+    found, visited, waiting = [], set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if id(node) in visited:  # an alias may lead back to where it stands
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                if str(key.value) in names:
+                    found.append((key.start_mark.line + 1, str(key.value)))
+                names.add(str(key.value))
+                waiting.append(value)
+    return sorted(found)
 
 
 def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:

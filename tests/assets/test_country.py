@@ -86,6 +86,15 @@ def test_a_wrong_value_is_refused_with_its_line(folder):
     assert f"{path}:{line_of(path, 'members:')}: training.members" in str(caught.value)
 
 
+def test_a_key_given_twice_is_refused_with_its_second_line(folder):
+    path = write(folder)
+    path.write_text(path.read_text() + "extractor: demo\n")
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    line = len(path.read_text().splitlines())
+    assert f"{path}:{line}: extractor: given a second time" in str(caught.value)
+
+
 def test_text_that_is_no_yaml_is_refused_with_its_line(folder):
     (folder / "abc.yaml").write_text("name: x\ngrid: [1, 2\nother: {\n")
     with pytest.raises(ConfigError, match=r"abc\.yaml:\d+: the file is not YAML"):
