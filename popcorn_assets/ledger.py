@@ -342,7 +342,7 @@ def _id_of(country: str, entry: Entry) -> str:
 
 
 def _sha256(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -356,7 +356,7 @@ def _read(path: Path, country: str) -> tuple[list[Entry] | None, list[str]]:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None, []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return [], [f"it is not readable JSON: {error}"]
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         return [], [f"it is no ledger of schema {SCHEMA}"]
@@ -364,6 +364,9 @@ def _read(path: Path, country: str) -> tuple[list[Entry] | None, list[str]]:
         return [], [f"it is not the ledger of {country}"]
     entries: list[Entry] = []
     problems: list[str] = []
+    head = ""  # digest of the entry before as it is written, not of what was read from it
+    if content.keys() != {"schema", "country", "head", "entries"}:
+        problems.append(f"it has the keys {', '.join(sorted(content))}")
     for number, raw in enumerate(content["entries"], 1):
         try:
             entry = Entry.model_validate(raw)
@@ -371,15 +374,15 @@ def _read(path: Path, country: str) -> tuple[list[Entry] | None, list[str]]:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             return entries, [*problems, f"entry {number}: {place}: {first['msg']}"]
-        expected = digest_of(entries[-1]) if entries else ""
         if entry.number != number:
             problems.append(f"entry {number} has number {entry.number}")
-        if entry.previous != expected:
+        if entry.previous != head:
             problems.append(f"entry {number} does not follow the one before: altered or removed")
         if entry.id != _id_of(country, entry):
             problems.append(f"entry {number} does not decide what its id says: altered")
         entries.append(entry)
-    if content.get("head") != (digest_of(entries[-1]) if entries else None):
+        head = _sha256(raw)
+    if content.get("head") != head:
         problems.append("the last entry is not the one that was written last")
     return entries, problems
 

@@ -29,6 +29,7 @@ from popcorn_assets.promotion import (
     roll_back,
     verify,
 )
+from popcorn_assets.resources import ComputeResource
 from popcorn_assets.store import Address, Store
 from popcorn_ml.errors import ConfigError, StoreError
 
@@ -79,7 +80,14 @@ def publish(place: Place, write, *, country="demo", year=2020, parameters=None) 
 
 
 def train(
-    place: Place, loss: float, *, country="demo", year=2020, level="coarse", held_out=HELD_OUT
+    place: Place,
+    loss: float,
+    *,
+    country="demo",
+    year=2020,
+    level="coarse",
+    held_out=HELD_OUT,
+    chosen_by="held_out_loss",
 ) -> str:
     """A version of two members whose held-out losses have this mean at their best epochs."""
     import numpy as np
@@ -94,7 +102,11 @@ def train(
             best = {"held_out_loss": own, "held_out_total_ratio": 1.25}
             history = [worse, best if held_out else {"train_loss": 1.0}, worse]
             (member / "history.json").write_text(json.dumps(history))
-            card = {"best_epoch": 2, "hyperparameters": {"occupancy_weight": 0.01}}
+            card = {
+                "best_epoch": 2,
+                "chosen_by": chosen_by,
+                "hyperparameters": {"occupancy_weight": 0.01},
+            }
             (member / "card.json").write_text(json.dumps(card))
             (member / "units.json").write_text(json.dumps({"held_out": list(held_out)}))
         return [1600, 1601]
@@ -112,7 +124,7 @@ def deploy(place: Place, year=2021, *, country="demo", also=()):
             selection=["deployed_model", *also],
             partition_key=partition_key(country, year),
             instance=instance,
-            resources=defs.resources,
+            resources={**defs.resources, "compute": ComputeResource(launcher="inline")},
             tags={"popcorn/reuse": "true"},
             raise_on_error=False,
         )
@@ -235,9 +247,10 @@ def test_an_explicit_promotion_of_a_worse_model_needs_force_and_a_reason(home, s
         promote(store, "demo", f"demo|2020@{bad[:6]}", who=WHO)
     assert actions(store) == ["promote", "refuse"]
     assert decided(store) == good
-    entry = promote(store, "demo", "2020", who=WHO, force=True, reason="the old one misses a town")
+    said = "the old one\n\x1b[2J misses a town"
+    entry = promote(store, "demo", "2020", who=WHO, force=True, reason=said)
     assert (entry.action, entry.forced, entry.explicit, entry.who) == ("promote", True, True, WHO)
-    assert entry.reason == "the old one misses a town"
+    assert entry.reason == "the old one  [2J misses a town"
     assert entry.against.model.version == good
     assert decided(store) == bad
     with pytest.raises(ConfigError, match="is in use already"):
@@ -375,6 +388,7 @@ def test_by_hand_nothing_comes_into_use_by_itself(home, store):
         ({"level": "fine"}, "trained on level 'fine', not 'coarse'"),
         ({"held_out": ["0101"]}, "they hold out different census units"),
         ({"held_out": []}, "one of them has no held-out loss"),
+        ({"chosen_by": "last epoch"}, "epochs were chosen by last epoch, not by held_out_loss"),
         ({"loss": float("nan")}, "its held-out loss is not a number"),
     ],
 )
@@ -479,7 +493,10 @@ def rewrite(path, change):
         lambda c: c["entries"][0]["metrics"].update(loss=1.0),
         lambda c: c["entries"][1].update(reason="all well"),
         lambda c: c["entries"][2].update(who="user nobody"),
+        lambda c: c["entries"][2].update(who="\ud800"),
         lambda c: c["entries"][2].update(forced=False),
+        lambda c: c["entries"][2].update(forced=1),
+        lambda c: c.update(note="x"),
         lambda c: c["entries"].pop(1),
         lambda c: c["entries"].pop(),
         lambda c: c["entries"].clear(),
@@ -488,7 +505,7 @@ def rewrite(path, change):
         lambda c: c["entries"][0].update(action="approve"),
         lambda c: c["entries"][0].pop("who"),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_an_altered_ledger_is_found_and_not_gone_on_with(home, store, three, change):
     rewrite(three, change)
@@ -505,7 +522,7 @@ def test_an_altered_ledger_is_found_and_not_gone_on_with(home, store, three, cha
     assert three.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\x00\xff", '{"schema": 9}'])
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "[]", "\x00\xff", '{"schema": 9}'])
 def test_a_ledger_that_is_none_is_an_error_and_stays(home, store, three, text):
     three.write_text(text)
     with pytest.raises(StoreError, match="cannot be trusted") as caught:
