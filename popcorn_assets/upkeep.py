@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -377,6 +377,11 @@ def _work(store: Store, horizon: float) -> Iterator[Removal]:
             used = _last_used(folder)
             if used < horizon and all(map(_is_free, _work_locks(folder))):
                 yield Removal("work", folder, _size(folder), f"unfinished, last used {_date(used)}")
+        for path in sorted(place.glob("*.lock")):
+            folder = path.with_name(path.name.partition(".")[0])
+            old = not folder.exists() and path.stat().st_mtime < horizon
+            if _VERSION.fullmatch(folder.name) and old and _is_free(path):
+                yield Removal("lock", path, 0, "of work that is gone")
 
 
 def _work_locks(folder: Path) -> list[Path]:
@@ -441,9 +446,11 @@ def _record_removal(store: Store, version: Kept) -> None:
 
 def _remove_other(store: Store, removal: Removal) -> str | None:
     path = removal.path
-    if removal.kind in ("lock", "half-written"):
+    if removal.kind == "half-written":
         path.unlink(missing_ok=True)
         return None
+    if removal.kind == "lock":
+        return None if _with_all([path], lambda: path.unlink(missing_ok=True)) else "it is in use"
     if removal.kind == "draft":
         with _held(path.with_name(f"{path.name}.lock")) as held:
             if not held:
@@ -455,19 +462,22 @@ def _remove_other(store: Store, removal: Removal) -> str | None:
     aside.parent.mkdir(exist_ok=True)
     if removal.kind == "steps":
         _move(path, aside)
-    elif not _with_all(_work_locks(path), lambda: _move(path, aside)):
+    elif not _with_all(locks := _work_locks(path), lambda: _move(path, aside, locks)):
         return "a run works on it"
     shutil.rmtree(aside, ignore_errors=True)
     return None
 
 
-def _move(path: Path, aside: Path) -> None:
+def _move(path: Path, aside: Path, locks: Iterable[Path] = ()) -> None:
+    """Move a folder aside, and remove its locks, which we hold: who waits for one makes it anew."""
     if path.exists():
         os.replace(path, aside)
         sync(path.parent)
+    for lock in locks:
+        lock.unlink(missing_ok=True)
 
 
-def _with_all(locks: list[Path], act: Any) -> bool:
+def _with_all(locks: list[Path], act: Callable[[], None]) -> bool:
     """Act while holding every lock; False where one is another's."""
     if not locks:
         act()

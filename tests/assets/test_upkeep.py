@@ -229,7 +229,7 @@ def test_left_overs_go_and_work_under_way_stays(store):
     for path in (folder / ".draft-gone" / "map.tif", folder / f".{LATEST}.x1y2",
                  work / "maps" / "demo" / "2020" / name(7) / "state",
                  work / "maps" / "demo" / "2020" / name(8) / "state",
-                 work / "extractor" / name(9) / "state",
+                 work / "extractor" / name(9) / "state", work / "extractor" / f"{name(6)}.lock",
                  work / "steps" / "done" / "a.json", work / "steps" / "going" / "a.json",
                  work / "devices" / "0.lock"):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,12 +243,12 @@ def test_left_overs_go_and_work_under_way_stays(store):
         done = remove(store, unfinished_runs={"going"})
         assert all(problem is None for _, problem in done)
     assert sorted(removal.kind for removal, _ in done) == [
-        "draft", "half-written", "steps", "work", "work"
+        "draft", "half-written", "lock", "steps", "work", "work"
     ]  # fmt: skip
     assert mine.is_dir()
     assert not (folder / ".draft-gone").exists()
     left = sorted(p.relative_to(work).as_posix() for p in work.rglob("*") if p.is_file())
-    assert [p for p in left if not p.endswith(f"{name(7)}.lock") and "extractor" not in p] == [
+    assert left == [
         "devices/0.lock", f"maps/demo/2020/{name(8)}.member_1.lock",
         f"maps/demo/2020/{name(8)}/state", "steps/going/a.json",
     ]  # fmt: skip
