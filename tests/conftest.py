@@ -12,12 +12,14 @@ settings.load_profile("untimed")
 
 ON_THE_SMALL_COUNTRY = (
     "test_checks",
+    "test_promotion",
     "test_agreement",
     "test_audit",
     "test_graph",
     "test_inbox",
     "test_kill",
     "test_members",
+    "test_refresh",
     "test_reproduce",
     "test_tampering",
     "test_ui",
