@@ -444,11 +444,11 @@ def _is_in_use(ledger: Ledger, model: Model, year: int | None) -> bool:
 
 def _country_restated(current: InUse, settings: Country) -> bool:
     """Whether the file has come to name another country since the model in use was decided on."""
-    return current.entry.configured.get("country") != settings.model.country
+    return current.entry.configured.get("country") != _configured(settings)["country"]
 
 
 def _configured(settings: Country) -> dict[str, Any]:
-    return {"country": settings.model.country, "year": settings.model.year}
+    return {"country": settings.model.country or settings.code, "year": settings.model.year}
 
 
 def _earlier(ledger: Ledger, country: str, to: str, year: int | None) -> tuple[Entry, int | None]:

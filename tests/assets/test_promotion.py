@@ -319,6 +319,10 @@ def test_a_transfer_is_stated_and_its_metrics_are_not_compared(home, store):
     assert left_to_do(store) == ""  # it was decided so
     train(home, 9.0)  # at home again: nothing to compare with, and the file has not changed
     assert decided(store) == abroad
+    configure(home, year=2020)  # says the same
+    assert decided(store) == abroad
+    home_again = promote(store, "demo", f"2020@{own}", who=WHO)
+    assert (home_again.action, home_again.margin) == ("transfer", None)
 
 
 def test_the_countrys_file_states_a_transfer(home, store):
