@@ -31,7 +31,7 @@ from popcorn_assets.store import Address, Store
 
 from .conftest import REPOSITORY, make_place
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.timeout(600)]
 
 FIRST, LAST = date(2024, 6, 1), date(2025, 5, 31)
 OFF = (date(2025, 3, 13), date(2025, 3, 18))
