@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import time
 import traceback
 
 import dagster as dg
 import pytest
 
 from popcorn_assets.instance import POSTGRES_VARIABLE
+from popcorn_assets.retention import delete_run, old_runs
 from popcorn_assets.runs import pools
+from popcorn_assets.upkeep import DAY_S
 from popcorn_ml.errors import ConfigError
 from tests.assets.conftest import tiny_spec, write_demo_file
 
@@ -59,6 +62,28 @@ def test_a_country_year_is_recorded_in_postgres_and_nowhere_else(server, place, 
     assert PASSWORD_ESCAPED not in said
     assert table_rows(server, "runs") == 1
     assert not list(place.data.rglob("runs.db"))
+
+
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a"]))
+def thing():
+    return dg.MaterializeResult()
+
+
+@needs_postgres
+def test_old_runs_are_deleted_from_postgres_and_the_latest_record_stays(server, place, monkeypatch):
+    monkeypatch.setenv(POSTGRES_VARIABLE, server.url())
+    with dg.DagsterInstance.get() as instance:
+        first, last = (
+            dg.materialize([thing], instance=instance, partition_key="a").run_id for _ in range(2)
+        )
+        old = {run.run_id for run in old_runs(instance, [], 1, now=time.time() + 2 * DAY_S)}
+        assert first in old
+        assert last not in old
+        delete_run(instance, first)
+        assert instance.get_run_by_id(first) is None
+        assert instance.all_logs(first) == []
+        assert instance.get_materialized_partitions(dg.AssetKey("thing")) == {"a"}
+        assert instance.get_latest_materialization_event(dg.AssetKey("thing")).run_id == last
 
 
 @needs_postgres
