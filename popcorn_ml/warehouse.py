@@ -10,6 +10,8 @@ views are described in docs/warehouse.md.
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import random
 import threading
@@ -207,8 +209,15 @@ class Warehouse:
             ", ".join(levels), ", ".join(map(str, years)),
         )  # fmt: skip
         with self._writing() as connection:
+            row = connection.execute(
+                "SELECT number, chain FROM received WHERE country = ? AND number IS NOT NULL "
+                "ORDER BY number DESC LIMIT 1",
+                [country],
+            ).fetchone()
+            number, chain = (row[0] + 1, row[1]) if row else (1, "")
             connection.execute(
-                "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", values
+                "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (*values, number, chained(chain, (*values, number))),
             )
 
     def record_publication(
@@ -596,6 +605,12 @@ def lineage_rows(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]
             for name, entry in manifest["tables"].items()
         ],
     }
+
+
+def chained(previous: str, values: Sequence[object]) -> str:
+    """What a receipt's row keeps of itself and of the one before it, so that a change shows."""
+    text = json.dumps([previous, *values], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def remove(path: str | Path) -> None:

@@ -285,6 +285,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
            AND d.origin_version = f.version
         """,
     ),
+    (
+        "ALTER TABLE received ADD COLUMN number INTEGER",
+        "ALTER TABLE received ADD COLUMN chain VARCHAR",
+    ),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 

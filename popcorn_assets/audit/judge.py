@@ -30,7 +30,7 @@ from popcorn_assets.ledger import (
 )
 from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store, sha256, version_of
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import lineage_rows, publication_of
+from popcorn_ml.warehouse import chained, lineage_rows, publication_of
 
 Hasher = Callable[[Path], tuple[int, str]]
 """A file's size and sha256."""
@@ -374,6 +374,16 @@ def _judge_records(trail: Trail, records: Records, country: str, year: int, *, w
     if records.schema != list(range(1, len(records.schema) + 1)) or not records.schema:
         message = f"it lists {records.schema}"
         trail.findings.append(Finding(Verdict.CHANGED, "warehouse table schema_versions", message))
+    before: dict[str, tuple[int, str]] = {}
+    for row in records.received:
+        *values, number, chain = row.values()
+        last, previous = before.get(row["country"], (0, ""))
+        if number is None:
+            continue  # received before receipts were chained
+        if number != last + 1 or chain != chained(previous, (*values, number)):
+            message = f"{row['file']} is not as it was received, or one before it is gone"
+            trail.findings.append(Finding(Verdict.CHANGED, "warehouse table received", message))
+        before[row["country"]] = (number, chain)
     visited = {place_of(address) for address, _ in trail.nodes}
     places = {("", 0), (country, year)} if whole else set()
     for table, by_place in records.lineage.items():

@@ -120,7 +120,7 @@ def read_warehouse(
                     found[table] = {
                         a for (a,) in connection.execute(sql, [country, year]).fetchall()
                     }
-            sql = "SELECT * FROM received WHERE country IN (SELECT unnest(?))"
+            sql = "SELECT * FROM received WHERE country IN (SELECT unnest(?)) ORDER BY number"
             records.received = rows(connection, sql, [[country for country, _ in wanted]])
             sql = "SELECT version FROM schema_versions ORDER BY version"
             records.schema = [version for (version,) in connection.execute(sql).fetchall()]

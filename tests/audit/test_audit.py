@@ -115,6 +115,26 @@ def test_a_version_whose_input_was_made_again_is_older_than_it(tiny, copied, mon
     assert not report.passed(strict=True)
 
 
+def test_a_receipt_of_the_inbox_that_was_altered_shows(copied):
+    store = Store(copied.data)
+    warehouse = Warehouse(store.warehouse)
+    for file in ("a.csv", "b.csv"):
+        warehouse.register_received("demo", file, "0" * 64, 5, ["coarse"], [2020])
+
+    def told() -> list[str]:
+        report = audit(store, "demo", 2020, repository=None)
+        return [finding.about for _, finding in report.findings() if finding.verdict.wrong]
+
+    assert told() == []
+    for statement in (
+        "UPDATE received SET levels = 'fine' WHERE file = 'a.csv'",
+        "DELETE FROM received WHERE file = 'a.csv'",
+    ):
+        with warehouse._writing() as connection:
+            connection.execute(statement)
+        assert "warehouse table received" in told()
+
+
 # Code ---------------------------------------------------------------------------------------------
 
 

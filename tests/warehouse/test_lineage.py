@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse import Warehouse, chained
 from popcorn_ml.warehouse_rows import digest, prepared
 from popcorn_ml.warehouse_schema import LINEAGE_TABLES
 
@@ -158,3 +158,16 @@ def test_a_partition_is_forgotten_with_its_lineage(warehouse):
     for table in ("versions", *LINEAGE_TABLES):
         assert warehouse.query(f"SELECT count(*) FROM {table} WHERE year = 2020") == [(0,)]
     assert warehouse.query("SELECT count(*) FROM versions WHERE year = 2021") == [(1,)]
+
+
+def test_receipts_are_chained(tmp_path):
+    made = Warehouse(tmp_path / "w.duckdb")
+    for file in ("a.csv", "b.csv", "a.csv"):
+        made.register_received("rwa", file, sha(file), 5, ["district"], [2020])
+    made.register_received("uga", "a.csv", sha("a.csv"), 5, [], [])
+    rows = made.query("SELECT * FROM received ORDER BY country, number")
+    assert [row[-2] for row in rows] == [1, 2, 1], "the same file again is one row"
+    first, second, other = rows
+    assert first[-1] == chained("", first[:-1])
+    assert second[-1] == chained(first[-1], second[:-1])
+    assert other[-1] == chained("", other[:-1])
