@@ -32,14 +32,19 @@ LONG_SECRET = 32
 """Longer values are taken out wherever they stand, shorter ones where they stand alone."""
 
 LOGGERS = (
-    "ee", "google.auth", "google.auth.transport.requests", "google_auth_httplib2",
-    "google.cloud.storage", "googleapiclient.discovery", "googleapiclient.http",
+    "ee", "google.auth", "google.auth._regional_access_boundary_utils",
+    "google.auth.transport.requests", "google_auth_httplib2", "google.cloud.storage",
+    "googleapiclient.discovery", "googleapiclient.http",
     "planetary_computer", "planetary_computer.sas", "pystac_client", "pystac_client.stac_api_io",
     "rasterio", "rasterio._env", "rasterio._io", "rasterio.session",
     "urllib3", "urllib3.connectionpool", "urllib3.util.retry",
 )  # fmt: skip
 """Loggers of the libraries that see links and credentials. A filter holds for its own logger only,
-not for those below it."""
+not for those below it; these may not be there yet when the filter is set."""
+LIBRARIES = (
+    "ee", "google", "httplib2", "planetary_computer", "pystac_client", "rasterio", "requests",
+    "urllib3",
+)  # fmt: skip
 
 _QUERY = re.compile(r"(https?://[^\s?#'\"<>]+)\?[^\s'\"<>]*")
 _USER = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/?#'\"<>@]+@", re.IGNORECASE)
@@ -111,10 +116,7 @@ def guarded(secrets: Secrets) -> Iterator[None]:
     An exception whose text, or that of one of its causes, would tell something goes on as
     `ImageryError` (or as the error of this project that it was) with the text scrubbed.
     """
-    veil = _Veil(secrets)
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    for logger in loggers:
-        logger.addFilter(veil)
+    _veil(secrets)
     try:
         yield
     except Exception as error:
@@ -122,9 +124,15 @@ def guarded(secrets: Secrets) -> Iterator[None]:
         if secrets.scrub(told) == told:
             raise
         raise _scrubbed(error, secrets) from None
-    finally:
-        for logger in loggers:
-            logger.removeFilter(veil)
+
+
+def _veil(secrets: Secrets) -> None:
+    """Put a veil over the libraries' loggers, for good: some of their threads outlive a fetch."""
+    known = [name for name in logging.root.manager.loggerDict if name.startswith(LIBRARIES)]
+    for name in {*LOGGERS, *known}:
+        logger = logging.getLogger(name)
+        if not any(isinstance(f, _Veil) and f.secrets == secrets for f in logger.filters):
+            logger.addFilter(_Veil(secrets))
 
 
 def _scrubbed(error: Exception, secrets: Secrets) -> PopcornError:
@@ -152,15 +160,15 @@ class _Veil(logging.Filter):
 
     def __init__(self, secrets: Secrets) -> None:
         super().__init__()
-        self._secrets = secrets
+        self.secrets = secrets
 
     def filter(self, record: logging.LogRecord) -> bool:
         told = record.getMessage()
-        clean = self._secrets.scrub(told)
+        clean = self.secrets.scrub(told)
         if clean != told:
             record.msg, record.args = clean, ()
         if record.exc_info:  # a traceback may tell it too
-            record.exc_text = self._secrets.scrub(
+            record.exc_text = self.secrets.scrub(
                 "".join(traceback.format_exception(*record.exc_info)).rstrip()
             )
             record.exc_info = None

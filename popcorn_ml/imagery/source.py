@@ -125,7 +125,7 @@ class Scene:
             "baseline": self.baseline,
             "offset": self.offset,
             "href": first and unsigned(first),
-            "files": sorted({href for href in self.assets.values() if "://" not in href}),
+            "files": sorted({href for href in self.assets.values() if href.startswith("/")}),
         }
 
 
