@@ -124,6 +124,34 @@ def test_bad_input_says_in_the_run_what_is_wrong_with_it(place, tmp_path, comput
     assert "CensusError" in event.step_failure_data.error.cause.message
 
 
+def test_a_member_that_another_run_trains_is_waited_for(place):
+    from popcorn_ml.training.run import LOCK_FILE
+
+    spec = place.spec("shared", epochs=1)
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from popcorn_ml.compute.locks import held\n"
+        "with held(Path(sys.argv[1]), 'run 1234abcd, step x'):\n"
+        "    print('held', flush=True)\n"
+        "    time.sleep(3)\n"
+    )
+    import popcorn_ml.training.fit  # noqa: F401  imported slowly, while the other would go on
+
+    def body(context):
+        command = [sys.executable, "-c", program, str(Path(spec.work) / LOCK_FILE)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout.readline() == "held\n"
+            result = launch.train_member(context, INLINE, spec)
+            assert other.poll() == 0
+        return result
+
+    done, _, lines = run(body)
+    assert done.success
+    (waited,) = [line for line in lines if "is being trained by" in line]
+    assert "run 1234abcd, step x: waiting for it to end" in waited
+
+
 def ended(context, *command: str):
     with launch._failing_once(context):
         return launch.run_process(context, command, "{}", "the process that tests")
@@ -152,23 +180,23 @@ def test_a_mistake_of_ours_shows_its_traceback(tmp_path):
 
 
 RUN = """
-import sys, dagster as dg
+import os, dagster as dg
 from popcorn_assets import launch
 
 launch.END_SECONDS = 1.0
 
 @dg.op
 def work(context: dg.OpExecutionContext) -> None:
-    launch.run_process(context, sys.argv[2:], "{}", "the process that tests")
+    launch.run_process(context, os.environ["COMMAND"].split(), "{}", "the process that tests")
 
 @dg.job
 def alone():
     work()
 
-with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
-    alone.execute_in_process(instance=instance, run_id=RUN_ID, raise_on_error=False)
+if __name__ == "__main__":
+    with dg.DagsterInstance.get() as instance:
+        dg.execute_job(dg.reconstructable(alone), instance, raise_on_error=False)
 """
-RUN_ID = "3f2f7d52-6b35-4fd7-a63f-5c7c3f0b8f10"
 
 STUBBORN = """
 import os, signal, subprocess, sys, time
@@ -185,14 +213,20 @@ run_command("test", None, work)
 
 
 def launched(tmp_path: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
-    """A run in a process, and the process that it launched with a child, both at work."""
+    """A run by the multiprocess executor, and what its step launched, with a child, at work."""
     program, code = tmp_path / "stubborn.py", tmp_path / "run.py"
     program.write_text(STUBBORN)
-    code.write_text(RUN.replace("RUN_ID", repr(RUN_ID)))
-    (tmp_path / "home").mkdir()
+    code.write_text(RUN)
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     runner = subprocess.Popen(
-        [sys.executable, str(code), str(tmp_path / "home"), sys.executable, str(program)],
-        cwd=ROOT,
+        [sys.executable, str(code)],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "DAGSTER_HOME": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+            "COMMAND": f"{sys.executable} {program}",
+        },
         stderr=subprocess.DEVNULL,
     )
     pids = Path(f"{program}.pids")
@@ -206,22 +240,27 @@ def launched(tmp_path: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
 
 def test_a_cancelled_run_ends_its_process_and_that_ones_children(tmp_path):
     runner, processes = launched(tmp_path)
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
-        instance.report_run_canceling(instance.get_run_by_id(RUN_ID))  # as the UI's button does
-    runner.send_signal(signal.SIGTERM)
-    assert runner.wait(60) is not None
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    assert alive == []
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as instance:
-        assert instance.get_run_by_id(RUN_ID).status == dg.DagsterRunStatus.CANCELED
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        (run,) = instance.get_runs()
+        instance.report_run_canceling(run)  # as the UI's button does
+        runner.send_signal(signal.SIGTERM)
+        assert runner.wait(60) is not None
+        _, alive = psutil.wait_procs(processes, timeout=10)
+        assert alive == []
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.CANCELED
 
 
 def test_a_process_does_not_outlive_a_killed_step(tmp_path):
     runner, processes = launched(tmp_path)
-    runner.kill()
-    runner.wait(10)
+    step = processes[0].parent()
+    assert step.pid != runner.pid
+    step.kill()
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert alive == []
+    assert runner.wait(60) is not None
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.FAILURE
 
 
 def test_a_gpu_goes_to_one_process_and_stays_its_own(tmp_path, monkeypatch):
