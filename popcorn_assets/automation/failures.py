@@ -42,9 +42,9 @@ def describe(run: dg.DagsterRun, steps: list[tuple[str, str]], message: str) -> 
         steps: step keys that failed, each with its error.
         message: of the failure of the run as a whole.
     """
-    errors = {step: error.strip()[:MESSAGE_CHARACTERS] for step, error in steps}
+    errors = {step: without_secrets(error).strip()[:MESSAGE_CHARACTERS] for step, error in steps}
     partition = run.tags.get("dagster/partition", "")
-    failed = ", ".join(errors) or message.strip()[:MESSAGE_CHARACTERS]
+    failed = ", ".join(errors) or without_secrets(message).strip()[:MESSAGE_CHARACTERS]
     first = next(iter(errors.values()), "")
     return {
         "text": f"POPCORN: {run.job_name} {partition} failed in {failed}. "
@@ -56,6 +56,21 @@ def describe(run: dg.DagsterRun, steps: list[tuple[str, str]], message: str) -> 
         "work": run.tags.get(WORK_TAG, ""),
         "errors": errors,
     }
+
+
+def without_secrets(text: str) -> str:
+    """An error's text without credentials and without links' queries: it may leave this machine."""
+    from popcorn_ml.imagery.secrets import Secrets
+
+    key_file = os.environ.get("POPCORN_EARTHENGINE_KEY_FILE")
+    secrets = Secrets(
+        earthengine_project=os.environ.get("POPCORN_EARTHENGINE_PROJECT"),
+        earthengine_key_file=Path(key_file) if key_file else None,
+        planetary_computer_key=os.environ.get("POPCORN_PLANETARY_COMPUTER_KEY"),
+    )
+    if address := os.environ.get(WEBHOOK_VARIABLE, "").strip():
+        text = text.replace(address, "(webhook)")
+    return secrets.scrub(text)
 
 
 def record(failure: dict[str, Any]) -> None:
@@ -81,16 +96,28 @@ def post(
     Returns:
         What went wrong, without the address; None when it was delivered.
     """
+    import requests  # before the clock runs
+
     if urlsplit(address).scheme not in ("http", "https"):
         return "its address does not begin with http:// or https://"
+
+    def attempt(answers: list[int | str]) -> None:
+        try:
+            with requests.post(
+                address, json=content, timeout=seconds, allow_redirects=False, stream=True
+            ) as answer:
+                answers.append(answer.status_code)
+        except requests.Timeout:
+            answers.append(LATE)
+        except Exception as error:  # its kind only: the text names the address
+            answers.append(f"it could not be reached ({type(error).__name__})")
+
     said = LATE
-    for attempt in range(attempts):
-        if attempt:
+    for number in range(attempts):
+        if number:
             time.sleep(PAUSE_SECONDS)
         answers: list[int | str] = []
-        thread = threading.Thread(
-            target=lambda box=answers: box.append(_attempt(address, content, seconds)), daemon=True
-        )
+        thread = threading.Thread(target=attempt, args=(answers,), daemon=True)
         thread.start()
         thread.join(seconds)
         answer = answers[0] if answers else LATE
@@ -100,21 +127,6 @@ def post(
         if isinstance(answer, int) and answer < 500 and answer != 429:
             break  # it will not take this message at another time either
     return said
-
-
-def _attempt(address: str, content: dict[str, Any], seconds: float) -> int | str:
-    """The status that was answered, or what went wrong: only its kind, errors name the address."""
-    import requests
-
-    try:
-        with requests.post(
-            address, json=content, timeout=seconds, allow_redirects=False, stream=True
-        ) as answer:
-            return answer.status_code
-    except requests.Timeout:
-        return LATE
-    except Exception as error:  # whatever it is, it must not reach the tick
-        return f"it could not be reached ({type(error).__name__})"
 
 
 @dg.run_failure_sensor(
