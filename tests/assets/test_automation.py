@@ -191,6 +191,10 @@ def test_only_web_addresses_are_posted_to(address):
     assert "http" in failures.post(address, {})
 
 
+def test_an_address_that_is_none_is_an_answer_too():
+    assert "could not be reached" in failures.post("http://[", {})
+
+
 def test_all_attempts_of_a_ticks_failures_fit_into_the_time_that_dagster_gives_a_tick():
     once = failures.ATTEMPTS * failures.ATTEMPT_SECONDS + failures.PAUSE_SECONDS
     assert 5 * once < 45  # five runs a tick, of the minute that it has
