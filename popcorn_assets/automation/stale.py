@@ -24,6 +24,9 @@ from popcorn_ml.errors import PopcornError, StoreError
 PUBLISHED = "hectare_map"
 """The asset whose versions are looked at: the product."""
 
+GRACE = timedelta(days=31)
+"""How long after it closed a year may be without a map: its refresh starts in the second half."""
+
 STALE_TAG = "popcorn/stale"
 MAX_REFRESHES = 3
 WITHIN = timedelta(days=30)
@@ -81,7 +84,7 @@ def findings(store: Store, country: Country, now: datetime) -> dict[int, list[st
             reasons = [str(error)]
         if reasons:
             found[year] = reasons
-    due = closed_year(now)
+    due = closed_year(now - GRACE)
     if country.automation.refresh and due not in years:
         found[due] = ["this year has closed and has no map yet"]
     return found
