@@ -32,6 +32,7 @@ from popcorn_assets.partitions import country_and_year
 from popcorn_assets.show import PICTURE, as_check_result, as_metadata
 from popcorn_assets.store import MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.errors import StoreError
+from popcorn_ml.files import naming_the_disk
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
@@ -41,6 +42,10 @@ SCHEMA = 2
 
 COMPANIONS = (".dbf", ".shx", ".prj", ".cpg", ".sbn", ".sbx", ".qix", ".shp.xml")
 """Files that belong to a shapefile."""
+
+PACKAGED = "package:"
+"""What the path of a file that comes with the package begins with in a manifest."""
+_PACKAGE = Path(popcorn_ml.__file__).parents[1]
 
 PROGRESS_SECONDS = 5.0
 
@@ -173,9 +178,16 @@ class Making:
         return path
 
     def outside(self, path: Path) -> dict[str, Any]:
-        """Path, size and digest of a file from outside; the path from the store's root if below."""
-        root = self.store.root
-        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        """Path, size and digest of a file from outside.
+
+        The path is from the store's root if below, and from the package if a part of it: both
+        may lie elsewhere another day.
+        """
+        root, name = self.store.root, str(path)
+        if path.is_relative_to(root):
+            name = path.relative_to(root).as_posix()
+        elif path.is_relative_to(_PACKAGE):
+            name = PACKAGED + path.relative_to(_PACKAGE).as_posix()
         return {"path": name, "size": path.stat().st_size, "sha256": sha256(path)}
 
     def parameter(self, **values: Any) -> None:
@@ -282,7 +294,11 @@ class Making:
             self._record_if_missing(found)
             self.context.log.info(f"{self.address} is current: version {found.version} reused")
             return found
-        with self._locks, self.store.draft(self.address) as draft:
+        with (
+            naming_the_disk(self.store.folder(self.address)),
+            self._locks,
+            self.store.draft(self.address) as draft,
+        ):
             outcome = make(draft)
             rows, told = self._prepared(outcome)
             manifest = self._manifest(outcome, told)
@@ -398,6 +414,17 @@ class Making:
         return _finite(manifest)
 
 
+def place_of_source(root: Path, path: str) -> Path:
+    """Where a file from outside lies that a manifest names so.
+
+    Args:
+        root: the store's.
+    """
+    if path.startswith(PACKAGED):
+        return _PACKAGE / path.removeprefix(PACKAGED)
+    return root / path
+
+
 def _name(path: str) -> str:
     """A source's name that does not depend on where the store is."""
     return Path(path).name if Path(path).is_absolute() else path
@@ -447,9 +474,7 @@ def code_digest(*parts: str) -> str:
     return digest
 
 
-def digest_of_code(
-    parts: Iterable[str], names: Iterable[str], read: Callable[[str], bytes]
-) -> str:
+def digest_of_code(parts: Iterable[str], names: Iterable[str], read: Callable[[str], bytes]) -> str:
     """The code version that packages of popcorn_ml make, wherever their files are read from.
 
     Args:

@@ -42,6 +42,11 @@ class Use:
     version: str
     current: bool
 
+    def __str__(self) -> str:
+        partition = f" {self.country}|{self.year}" if self.country else ""
+        state = "current" if self.current else "superseded"
+        return f"{self.asset}{partition} {self.version} {state}"
+
 
 def impact(store: Store, thing: str) -> list[Use]:
     """Everything that was made with a thing, its own version included.

@@ -12,6 +12,7 @@ def main(asset: str, country: str, year: str) -> int:
     """Materialise the asset; 0 when it was published."""
     from popcorn_assets.definitions import defs
     from popcorn_assets.partitions import partition_key
+    from popcorn_assets.resources import StoreResource
 
     assets = [one for one in defs.assets or () if isinstance(one, dg.AssetsDefinition)]
     with dg.DagsterInstance.ephemeral() as instance:
@@ -20,7 +21,7 @@ def main(asset: str, country: str, year: str) -> int:
             selection=[asset],
             partition_key=partition_key(country, int(year)) if country else None,
             instance=instance,
-            resources=defs.resources,
+            resources={**(defs.resources or {}), "store": StoreResource()},
             raise_on_error=False,
         )
     for event in done.all_events:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,12 @@ def _bench(store: Store) -> Iterator[Path]:
         folder: Path | None = beside
     except OSError:
         folder = None  # a store that cannot be written
-    with tempfile.TemporaryDirectory(prefix="remade-", dir=folder) as root:
-        yield Path(root)
+    try:
+        with tempfile.TemporaryDirectory(prefix="remade-", dir=folder) as root:
+            yield Path(root)
+    finally:
+        with suppress(OSError):  # another may be at it
+            beside.rmdir()
 
 
 def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:

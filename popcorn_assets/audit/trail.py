@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.findings import Finding, Verdict
+from popcorn_assets.lineage import place_of_source
 from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import lineage_rows, publication_of
@@ -218,7 +219,7 @@ def _outside(store: Store, manifest: dict[str, Any]) -> list[Outside]:
     return [
         Outside(
             entry["path"],
-            store.root / entry["path"],
+            place_of_source(store.root, entry["path"]),
             entry["size"],
             entry["sha256"],
             entry.get("scene", ""),

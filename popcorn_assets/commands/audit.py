@@ -111,15 +111,10 @@ def impact(file_or_version: str, current: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(use) for use in uses], indent=1, ensure_ascii=False))
     else:
-        told = ""
-        for use in uses:
-            title = f"{use.kind} {use.what}, {use.first}"
-            if title != told:
-                click.echo(title)
-                told = title
-            partition = f" {use.country}|{use.year}" if use.country else ""
-            state = "current" if use.current else "superseded"
-            click.echo(f"  {use.asset}{partition} {use.version} {state}")
+        for kind, what in dict.fromkeys((use.kind, use.what) for use in uses):
+            of_it = [use for use in uses if (use.kind, use.what) == (kind, what)]
+            click.echo(f"{kind} {what}, {' and '.join(sorted({use.first for use in of_it}))}")
+            click.echo("\n".join(dict.fromkeys(f"  {use}" for use in of_it)))
         if not uses:
             click.echo(f"nothing in the warehouse was made with {file_or_version}")
     sys.exit(0 if uses else 1)
