@@ -32,6 +32,7 @@ from popcorn_assets.partitions import country_and_year
 from popcorn_assets.show import PICTURE, as_check_result, as_metadata
 from popcorn_assets.store import MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.errors import StoreError
+from popcorn_ml.files import naming_the_disk
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
@@ -293,7 +294,11 @@ class Making:
             self._record_if_missing(found)
             self.context.log.info(f"{self.address} is current: version {found.version} reused")
             return found
-        with self._locks, self.store.draft(self.address) as draft:
+        with (
+            naming_the_disk(self.store.folder(self.address)),
+            self._locks,
+            self.store.draft(self.address) as draft,
+        ):
             outcome = make(draft)
             rows, told = self._prepared(outcome)
             manifest = self._manifest(outcome, told)

@@ -1,14 +1,75 @@
-"""Files that appear under their name only when they are complete and on disk."""
+"""Files that appear under their name only when they are complete and on disk.
+
+Libraries say in many ways, or not at all, that a disk is full: `naming_the_disk` says it in one.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from popcorn_ml.errors import StoreError
+
+NO_ROOM_BYTES = 1 << 20
+"""With less than this left, a failed write is held to have failed for want of room."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("no space left on device", "disk quota exceeded", "disk full")
+_READ_ONLY_WORDS = ("read-only file system",)
+
+
+@contextmanager
+def naming_the_disk(path: str | Path) -> Iterator[None]:
+    """Turn whatever a full or read-only disk makes of a block into one error that names the path.
+
+    Args:
+        path: what is being written.
+
+    Raises:
+        StoreError: the block failed, and the disk is full or cannot be written. Any other
+            exception goes on as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        wrong = _wrong_with_the_disk(Path(path), error)
+        if wrong is None or (isinstance(error, StoreError) and error.what == wrong):
+            raise
+        lines = str(error).splitlines()
+        raise StoreError(
+            wrong,
+            where=path,
+            found=f"{type(error).__name__}: {lines[0] if lines else ''}",
+            remedy="make room, or make it writable, and run again: what was finished is kept",
+        ) from error
+
+
+def _wrong_with_the_disk(path: Path, error: BaseException) -> str | None:
+    numbers, text = set(), ""
+    cause: BaseException | None = error
+    while cause is not None:
+        numbers.add(getattr(cause, "errno", None))
+        text += f" {cause}".lower()
+        cause = cause.__cause__ or cause.__context__
+    if numbers & set(_FULL) or any(words in text for words in _FULL_WORDS):
+        return "the disk is full"
+    if errno.EROFS in numbers or any(words in text for words in _READ_ONLY_WORDS):
+        return "the disk is read-only"
+    if "the disk is full" in text:
+        return "the disk is full"
+    try:
+        place = next(folder for folder in (path, *path.parents) if folder.exists())
+        left = shutil.disk_usage(place).free
+    except (OSError, StopIteration):
+        return None
+    return "the disk is full" if left < NO_ROOM_BYTES else None
 
 
 @contextmanager
@@ -16,8 +77,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A draft beside `path`, which takes its name when the block ends without an exception.
 
     The draft has the same suffix, so that what writes it can tell the format from its name.
+
+    Raises:
+        StoreError: the disk is full or read-only.
     """
     path = Path(path)
+    with naming_the_disk(path):
+        yield from _replacing(path)
+
+
+def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)

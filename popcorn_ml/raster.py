@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import GridMismatch, RasterError
-from popcorn_ml.files import sync
+from popcorn_ml.files import naming_the_disk, sync
 from popcorn_ml.grid import Grid, Window
 
 if TYPE_CHECKING:
@@ -294,11 +294,12 @@ class CogWriter:
         import rasterio
         from rasterio.transform import Affine
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{self.path.stem}.", suffix=".partial.tif", dir=self.path.parent
-        )
-        os.close(handle)
+        with naming_the_disk(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(
+                prefix=f".{self.path.stem}.", suffix=".partial.tif", dir=self.path.parent
+            )
+            os.close(handle)
         self._draft = Path(name)
         self._cog = self._draft.with_suffix(".cog")
         self._dataset = rasterio.open(
@@ -331,16 +332,19 @@ class CogWriter:
         expected = (len(self.bands), window.height, window.width)
         if values.shape != expected:
             raise ValueError(f"{self.path}: writing {values.shape} into a window of {expected}")
-        self._dataset.write(values.astype(self.dtype, copy=False), window=_rasterio_window(window))
+        stored = values.astype(self.dtype, copy=False)
+        with naming_the_disk(self.path):
+            self._dataset.write(stored, window=_rasterio_window(window))
 
     def __exit__(self, kind, error, trace) -> None:
         import rasterio.shutil
-        from rasterio.errors import RasterioError
 
         try:
-            self._dataset.close()
             if kind is not None:
+                with suppress(Exception):  # what went wrong first is what is told
+                    self._dataset.close()
                 return
+            self._dataset.close()
             predictor = 3 if self.dtype.startswith("float") else 2
             rasterio.shutil.copy(
                 self._draft,
@@ -353,18 +357,39 @@ class CogWriter:
                 BIGTIFF="IF_SAFER",
             )
             sync(self._cog)
+            _read_through(self._cog)
             os.replace(self._cog, self.path)
             sync(self.path.parent)
-        except (RasterioError, OSError) as failure:
-            raise RasterError(
-                "the raster could not be written",
-                where=self.path,
-                found=str(failure),
-                remedy="see whether the disk is full or read-only",
-            ) from failure
+        except Exception as failure:  # GDAL's errors are of many kinds
+            with naming_the_disk(self.path):
+                raise RasterError(
+                    "the raster could not be written",
+                    where=self.path,
+                    found=str(failure),
+                    remedy="see whether the disk is full or read-only",
+                ) from failure
         finally:
             for left in (self._draft, self._cog):
                 left.unlink(missing_ok=True)
+
+
+def _read_through(path: Path) -> None:
+    """Decode every block of a file and of its overviews.
+
+    On a full disk GDAL may close a file that lacks its end without a word.
+
+    Raises:
+        RasterError: a block cannot be decoded.
+    """
+    import rasterio
+
+    check(path, readable=True)
+    with opened(path) as dataset:
+        levels = len(dataset.overviews(1))
+    for level in range(levels):
+        with rasterio.open(path, driver=DRIVER, overview_level=level) as overview:
+            for _, window in overview.block_windows(1):
+                overview.read(window=window)
 
 
 def write(

@@ -17,12 +17,13 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
+from popcorn_ml.files import naming_the_disk
 from popcorn_ml.warehouse_rows import arrow_rows, broken, described, digest, insert, partition_of
 from popcorn_ml.warehouse_schema import (
     LINEAGE_TABLES,
@@ -342,9 +343,15 @@ class Warehouse:
 
     @contextmanager
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection within one transaction, rolled back on an exception."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """A connection within one transaction, rolled back on an exception.
+
+        Raises:
+            StoreError: the disk is full or read-only; nothing is changed then.
+        """
+        import duckdb
+
         with (
+            naming_the_disk(self.path),
             self._instance() as connection,
             self._turn(exclusive=True),
             self._attached(connection, read_only=False),
@@ -354,7 +361,8 @@ class Warehouse:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                with suppress(duckdb.Error):  # what went wrong first is what is told
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
