@@ -591,6 +591,35 @@ class Soak:
         child.kill()
         return child.wait() == -signal.SIGKILL, progress
 
+    def twice(self) -> None:
+        """Two runs of the same partitions at once: each ends well, or says why it does not.
+
+        Raises:
+            Wrong: one of them ended without a reason, or what they left is not whole.
+        """
+        began = time.monotonic()
+        year, step, _, _ = self._span(self.chance.choice(PHASES))
+        gone = {(asset_of(step), year), ("checkpoints", 2020), ("population_map", 2021)}
+        self.forget(gone)
+        first = Child(self.home, pipeline)
+        time.sleep(self.chance.uniform(0, 5))
+        pair, ends = (first, Child(self.home, pipeline)), []
+        for child in pair:
+            printed = [line for _, line in child.lines()]
+            status = child.wait()
+            reason = " ".join(printed).partition("The run failed.")[2].partition("Its log:")[0]
+            if status and not reason.strip():
+                raise Wrong(f"one of two runs ended with {status}:\n" + "\n".join(printed[-60:]))
+            ends.append("ended well" if not status else f"said: {' '.join(reason.split())}")
+        self.run(lambda: look_after_the_kill(self.root))
+        if any(end != "ended well" for end in ends):
+            self.run()
+        self.run(lambda: look_after_the_rerun(self.root, self.wanted))
+        self.say(
+            f"two at once, {len(gone)} versions to make: the first {ends[0]}; the second "
+            f"{ends[1]}; whole, {time.monotonic() - began:.0f} s"
+        )
+
     def go(self, kills: int) -> None:
         """As many kills as asked for, phases in turn."""
         number = 0
@@ -624,6 +653,7 @@ def scratch_folder() -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--twice", type=int, default=3, help="pairs of runs at once, at the end")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--home", type=Path, help="a missing folder; kept. Default: one in memory")
     options = parser.parse_args()
@@ -634,6 +664,8 @@ def main() -> int:
     try:
         soak.begin()
         soak.go(options.kills)
+        for _ in range(options.twice):
+            soak.twice()
     except Wrong as error:
         print(f"WRONG: {error}\nThe store is in {soak.home}; the seed was {options.seed}.")
         return 1
