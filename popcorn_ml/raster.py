@@ -31,6 +31,9 @@ DRIVER = "GTiff"
 """The one format that is read. GDAL goes by contents: left to choose, it would take a virtual
 raster under any name and follow the paths and addresses written in it."""
 
+MAX_SIDE_PX = 1_000_000
+"""10,000 km at 10 m. A file of a few bytes may claim more, and a strip of it fill the memory."""
+
 CACHE_BYTES = 128 << 20
 """GDAL's block cache; its own default, a share of the machine's memory, grows with a country."""
 
@@ -63,6 +66,13 @@ def opened(path: str | Path):
         ) from error
     try:
         with dataset:
+            if max(dataset.width, dataset.height) > MAX_SIDE_PX:
+                raise RasterError(
+                    "the raster is larger than any country",
+                    where=path,
+                    expected=f"at most {MAX_SIDE_PX} pixels a side",
+                    found=f"{dataset.width} x {dataset.height}",
+                )
             yield dataset
     except RasterioIOError as error:
         raise RasterError(

@@ -45,11 +45,12 @@ def census_inbox(
                     others,
                     Warehouse(warehouse.file()),
                 )
-            except PopcornError as error:  # the others' files must not wait for this one
-                context.log.error(f"{path} stays where it is: {error}")
+            except Exception as error:  # the others' files must not wait for this one
+                told = str(error) if isinstance(error, PopcornError) else repr(error)
+                context.log.error(f"{path.parent / _told(path.name)} stays where it is: {told}")
                 continue
             if not received.accepted:
-                context.log.error(f"{path.name} was rejected: see {received.report}")
+                context.log.error(f"{_told(path.name)} was rejected: see {received.report}")
                 continue
             context.log.info(f"{path.name} was accepted. {received.message}")
             requests += [
@@ -64,6 +65,11 @@ def census_inbox(
     yield from requests
     if not seen:
         yield dg.SkipReason(f"nothing waits in {data_root() / 'inbox'}")
+
+
+def _told(name: str) -> str:
+    """A file's name for the log; one that would forge lines or colours there is written out."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _years_to_make(

@@ -25,6 +25,7 @@ from popcorn_ml.census.examine import examine
 from popcorn_ml.census.findings import CheckResult
 from popcorn_ml.census.settings import CensusSettings, FileSettings
 from popcorn_ml.census.tables import sha256
+from popcorn_ml.edges import within
 from popcorn_ml.errors import CensusError, PopcornError
 from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.grid import Grid
@@ -313,7 +314,7 @@ def _place(copy: Path, settings: CensusSettings, staged: Path) -> list[tuple[str
 
 def _store(staged: Path, accepted_dir: Path, relative: str) -> Path:
     """Put one file in its place; the one that was there goes to the history, by its hash."""
-    target = accepted_dir / relative
+    target = within(accepted_dir / relative, [accepted_dir])
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         kept = accepted_dir / HISTORY / sha256(target)[:16] / relative

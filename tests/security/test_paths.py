@@ -581,3 +581,16 @@ def test_within_gives_back_what_it_was_given(tmp_path):
     assert within(tmp_path / "a" / "b", [tmp_path]) == tmp_path / "a" / "b"
     with pytest.raises(ConfigError, match="no path"):
         within("a\0b", [tmp_path])
+
+
+def test_a_raster_that_claims_to_be_endless_is_refused(tmp_path):
+    path = tmp_path / "bomb.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=raster.MAX_SIDE_PX + 1, height=4, count=1, dtype="int32",
+        crs=GRID.crs, transform=rasterio.Affine(*GRID.transform[:6]), tiled=True, SPARSE_OK=True,
+        compress="deflate",
+    ):  # fmt: skip
+        pass
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(PopcornError, match="larger than any country"):
+        raster.grid_of(path)
