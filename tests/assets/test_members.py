@@ -29,7 +29,7 @@ from popcorn_assets.store import Address, Store
 
 from .conftest import Place, _enter
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(1200)]
 
 MEMBERS = [1600, 1601, 1602, 1603]
 KILLED = 1602
@@ -206,6 +206,13 @@ def test_four_members_two_at_once_one_killed(tiny, tmp_path, monkeypatch):
         (taken_up,) = [line for line in told if line.startswith("taken up after epoch")]
         assert 1 <= int(taken_up.rpartition(" ")[2]) < EPOCHS
         assert not [line for line in told if line.startswith("epoch 1 of")]
+        (output,) = [
+            e.step_output_data
+            for e in events(instance, second.run_id, DagsterEventType.STEP_OUTPUT)
+            if e.step_key == step
+        ]
+        assert output.metadata["loss"].value.startswith("![picture](data:image/png;base64,")
+        assert output.metadata["taken up after epoch"].value >= 1
         published = Store(place.data).latest(ADDRESS)
         assert published.version == undisturbed.version
         assert published.manifest()["facts"] == undisturbed.manifest()["facts"]
