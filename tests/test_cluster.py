@@ -21,7 +21,7 @@ import pytest
 from popcorn_assets import launch
 from popcorn_assets.resources import ComputeResource
 from popcorn_ml.compute import cluster
-from popcorn_ml.compute.locks import holder
+from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.errors import ComputeError, ConfigError, LostConnection
 from popcorn_ml.training.fit import STATE_FILE
 from popcorn_ml.training.run import LOCK_FILE, train
@@ -240,6 +240,24 @@ def test_a_worker_of_another_version_or_elsewhere(tmp_path):
         ):
             cluster.examine(client, made.address, "auto")
         assert "popcorn_ml" in raised.value.expected
+
+
+def test_a_training_that_nobody_waits_for_stops_at_its_next_epoch(two, tmp_path):
+    spec = write_place(tmp_path, block_units(80, 120, 2, 4)).spec(epochs=1000, device="auto")
+
+    def epoch(done: int, total: int, metrics: dict[str, float]) -> None:
+        if done == 2:
+            raise KeyboardInterrupt  # as a cancelled run would
+
+    with cluster.connected(two.address) as client:
+        found = cluster.examine(client, two.address, "auto")
+        with pytest.raises(KeyboardInterrupt):
+            cluster.train(client, found, spec, own_threads=True, note="run", say=print, epoch=epoch)
+        until = time.monotonic() + 60
+        while (lock := try_lock(Path(spec.work) / LOCK_FILE)) is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.close(lock)
 
 
 class Killer(threading.Thread):
