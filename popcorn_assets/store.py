@@ -255,6 +255,11 @@ class Store:
             raise StoreError("an asset published no file", where=str(address))
         if any(path.is_symlink() for path in draft.rglob("*")):
             raise StoreError("an asset wrote a link; versions hold files", where=str(address))
+        hidden = [name for name in files if any(p.startswith(".") for p in Path(name).parts)]
+        if hidden:  # such as the draft of a file whose writer was killed
+            raise StoreError(
+                "an asset wrote a hidden file", where=str(address), found=", ".join(hidden)
+            )
         if (draft / HISTORY).exists():
             raise StoreError(f"an asset wrote {HISTORY}, a name of the store's", where=str(address))
         version = version_of(files)

@@ -155,6 +155,11 @@ def train_member(
     )
 
 
+def copy_member(trained: Path, target: Path) -> None:
+    """Copy a trained member's files, without the drafts that a killed step has left beside them."""
+    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
+
+
 @dg.op
 def collect_members(
     context: dg.OpExecutionContext,
@@ -185,7 +190,7 @@ def collect_members(
                     remedy="see the latest checkpoints, or run this partition again",
                 )
             name = f"member_{member['spec']['seed']}"
-            shutil.copytree(out, folder / name)
+            copy_member(out, folder / name)
             rows.append(member["result"])
         first = Path(members[0]["spec"]["out"]) / "loss.png"
         shutil.copyfile(first, folder / PICTURE)

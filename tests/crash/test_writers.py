@@ -152,3 +152,23 @@ def test_a_reader_of_nothing(tmp_path):
     assert read_whole(Store(tmp_path)) is None
     with pytest.raises(StoreError):
         Store(tmp_path).latest(HERE)
+
+
+def test_what_a_killed_writer_left_is_not_published(tmp_path):
+    """A draft beside a member's weights made another version of the same checkpoints."""
+    from popcorn_assets.training import copy_member
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "card.json").write_text("{}")
+    (out / ".card.ka7fu3dq.json").write_text("{")
+    copy_member(out, tmp_path / "copy")
+    assert [p.name for p in (tmp_path / "copy").iterdir()] == ["card.json"]
+    store = Store(tmp_path / "data")
+    with store.draft(HERE) as draft:
+        copy_member(out, draft / "member_1")
+        (draft / "member_1" / ".card.x.json").write_text("{")
+        with pytest.raises(StoreError, match="hidden file"):
+            store.publish(HERE, draft, {})
+        (draft / "member_1" / ".card.x.json").unlink()
+        assert list(digests(store.publish(HERE, draft, {}).path)) == ["member_1/card.json"]
