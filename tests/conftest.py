@@ -10,31 +10,32 @@ from hypothesis import settings
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
-ON_THE_SMALL_COUNTRY = (
-    "test_checks",
-    "test_promotion",
-    "test_agreement",
-    "test_audit",
-    "test_graph",
-    "test_inbox",
-    "test_kill",
-    "test_members",
-    "test_refresh",
-    "test_reproduce",
-    "test_tampering",
-    "test_ui",
-)
-"""Test files that share one run of the small country, and so one worker."""
+ON_THE_SMALL_COUNTRY = {
+    "test_graph": 1,
+    "test_inbox": 1,
+    "test_kill": 1,
+    "test_promotion": 1,
+    "test_ui": 1,
+    "test_agreement": 2,
+    "test_audit": 2,
+    "test_checks": 2,
+    "test_members": 2,
+    "test_refresh": 2,
+    "test_reproduce": 2,
+    "test_tampering": 2,
+}
+"""Test files that need a run of the small country, and which of two workers makes it for them."""
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Tests of a file go to one worker; files on the small country go to the same one."""
+    """Tests of a file go to one worker; files that share a small country go to the same one."""
     from xdist.scheduler import LoadFileScheduling
 
     class BySharedFixture(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "small country" if Path(file).stem in ON_THE_SMALL_COUNTRY else file
+            shared = ON_THE_SMALL_COUNTRY.get(Path(file).stem)
+            return f"small country {shared}" if shared else file
 
     return BySharedFixture(config, log)
 
