@@ -21,7 +21,7 @@ from popcorn_assets.store import Address, Version
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
 from popcorn_ml.pictures import Kind
-from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Season, Sensor, season_period
+from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
 
 GROUP = "imagery"
 CODE = code_digest("imagery")
@@ -74,9 +74,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             period=[period.start.isoformat(), period.end.isoformat()],
         )
 
-        if period.end > datetime.now(UTC):
-            context.log.warning(f"{season} {making.year} is not over: scenes will still come in")
-            making.reuse = False
+        note_unless_over(making, period, datetime.now(UTC))
 
         def make(folder: Path) -> Outcome:
             with again_later(context), source_slot(context, settings.source):
@@ -101,6 +99,20 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         return making.publish(make)
 
     return composite
+
+
+def note_unless_over(making: Making, period: Period, now: datetime) -> None:
+    """Set a composite of part of a season apart from that of the whole season.
+
+    Its recipe names the day, so that neither it nor its half-done work is taken for the season's
+    once that is over, and it is never taken from the store: scenes still come in.
+    """
+    if period.end > now:
+        making.context.log.warning(
+            f"{making.address} ends on {period.end:%Y-%m-%d}: scenes will still come in"
+        )
+        making.parameter(scenes_until=now.date().isoformat())
+        making.reuse = False
 
 
 def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:

@@ -262,7 +262,8 @@ def _scene_lists(
         other = None
         if request.orbit is not None and settings.s1_other_orbit:
             other = source.scenes(request.on_orbit(_opposite(request.orbit)))
-        scratch.keep_json("scenes.json", [_plain(main), other and _plain(other)])
+        if main.scenes or (other and other.scenes):  # an empty answer may be another tomorrow
+            scratch.keep_json("scenes.json", [_plain(main), other and _plain(other)])
         return main, other
     return _unplain(kept[0]), kept[1] and _unplain(kept[1])
 

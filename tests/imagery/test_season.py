@@ -282,6 +282,7 @@ def test_nothing_there(place: Place, tmp_path: Path) -> None:
         build_season(
             "s2", "spring", 1999, place.grid, place.settings(), tmp_path / "o", tmp_path / "s"
         )
+    assert not list(tmp_path.rglob("scenes.json")), "an empty answer is asked for again"
     with pytest.raises(ImageryError, match="item collection is missing"):
         build(replace(place, items=tmp_path / "none.json"), tmp_path, "s2")
     broken = tmp_path / "broken.json"
