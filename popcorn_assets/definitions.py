@@ -18,12 +18,7 @@ from popcorn_assets import (
 from popcorn_assets.checks import checks
 from popcorn_assets.executors import executor
 from popcorn_assets.io import JsonIOManager
-from popcorn_assets.resources import (
-    StoreResource,
-    WarehouseResource,
-    compute_resource,
-    imagery_resource,
-)
+from popcorn_assets.resources import StoreResource, compute_resource, imagery_resource
 
 defs = dg.Definitions(
     assets=automation.automated(
@@ -43,7 +38,6 @@ defs = dg.Definitions(
     sensors=automation.sensors,
     resources={
         "store": StoreResource(),
-        "warehouse": WarehouseResource(),
         "imagery": imagery_resource(),
         "compute": compute_resource(),
         "io_manager": JsonIOManager(),

@@ -24,8 +24,8 @@ class StoreResource(dg.ConfigurableResource):
 
     Attributes:
         root: folder of the store; empty means POPCORN_DATA, or `data`.
-        warehouse: the DuckDB file that publications are recorded in, the same as the warehouse
-            resource's path; empty means `warehouse.duckdb` in the root.
+        warehouse: the DuckDB file that publications and the inbox's receipts are recorded in;
+            empty means `warehouse.duckdb` in the root.
     """
 
     root: str = ""
@@ -34,20 +34,6 @@ class StoreResource(dg.ConfigurableResource):
     def open(self) -> Store:
         """The store."""
         return Store(self.root or data_root(), self.warehouse or None)
-
-
-class WarehouseResource(dg.ConfigurableResource):
-    """The DuckDB file with census tables and evaluation results.
-
-    Attributes:
-        path: the file; empty means `warehouse.duckdb` in the store's root.
-    """
-
-    path: str = ""
-
-    def file(self) -> Path:
-        """Where the DuckDB file is."""
-        return Path(self.path) if self.path else data_root() / "warehouse.duckdb"
 
 
 class ImageryResource(dg.ConfigurableResource):

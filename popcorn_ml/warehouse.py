@@ -204,7 +204,7 @@ class Warehouse:
         self, country: str, file: str, sha256: str, size: int, levels: Sequence[str],
         years: Sequence[int],
     ) -> None:  # fmt: skip
-        """Note a file that the inbox took in; the same file again changes nothing."""
+        """Note a file that the inbox took in; each receipt counts, also of the same file."""
         values = (
             country, file, sha256, size, datetime.now(UTC).isoformat(timespec="seconds"),
             ", ".join(levels), ", ".join(map(str, years)),
@@ -217,7 +217,7 @@ class Warehouse:
             ).fetchone()
             number, chain = (row[0] + 1, row[1]) if row else (1, "")
             connection.execute(
-                "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO received VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (*values, number, chained(chain, (*values, number))),
             )
 

@@ -289,6 +289,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE received ADD COLUMN number INTEGER",
         "ALTER TABLE received ADD COLUMN chain VARCHAR",
     ),
+    (
+        "CREATE TABLE received_before AS SELECT * FROM received",
+        "DROP TABLE received",
+        """
+        CREATE TABLE received (
+            country VARCHAR NOT NULL,
+            file VARCHAR NOT NULL,
+            sha256 VARCHAR NOT NULL,
+            bytes BIGINT NOT NULL,
+            received_at VARCHAR NOT NULL,
+            levels VARCHAR NOT NULL,
+            years VARCHAR NOT NULL,
+            number INTEGER,
+            chain VARCHAR,
+            UNIQUE (country, number)
+        )
+        """,
+        "INSERT INTO received SELECT * FROM received_before",
+        "DROP TABLE received_before",
+    ),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 

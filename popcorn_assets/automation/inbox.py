@@ -1,7 +1,8 @@
 """The census inbox: files that an operator puts there are taken in, or rejected with a report."""
 
-import time
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 
@@ -10,7 +11,7 @@ from popcorn_assets.census import COUNTS, census_folders
 from popcorn_assets.country import country_codes, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.paths import data_root
-from popcorn_assets.resources import WarehouseResource
+from popcorn_assets.resources import StoreResource
 from popcorn_ml.errors import PopcornError
 
 
@@ -22,12 +23,12 @@ from popcorn_ml.errors import PopcornError
     "and its partitions are made again, a bad one moves to rejected/ with a report beside it.",
 )
 def census_inbox(
-    context: dg.SensorEvaluationContext, warehouse: WarehouseResource
+    context: dg.SensorEvaluationContext, store: StoreResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     from popcorn_ml.census.inbox import receive, waiting
     from popcorn_ml.warehouse import Warehouse
 
-    seen, requests = 0, []
+    seen, warehouse = 0, store.open().warehouse
     for code in country_codes():
         inbox = data_root() / "inbox" / code
         for path in waiting(inbox):
@@ -43,7 +44,7 @@ def census_inbox(
                     inbox,
                     accepted_folder,
                     others,
-                    Warehouse(warehouse.file()),
+                    Warehouse(warehouse),
                 )
             except Exception as error:  # the others' files must not wait for this one
                 told = str(error) if isinstance(error, PopcornError) else repr(error)
@@ -53,18 +54,58 @@ def census_inbox(
                 context.log.error(f"{_told(path.name)} was rejected: see {received.report}")
                 continue
             context.log.info(f"{path.name} was accepted. {received.message}")
-            requests += [
-                dg.RunRequest(
-                    # The same file may come again after another one: each receipt counts.
-                    run_key=f"{code}|{year}|{received.sha256}|{time.time_ns()}",
-                    partition_key=partition_key(code, year),
-                    tags={"popcorn/inbox": path.name},
-                )
-                for year in _years_to_make(context.instance, code, received.years)
-            ]
+    requests, cursor = _requests(context.instance, warehouse, context.cursor)
+    context.update_cursor(cursor)
     yield from requests
-    if not seen:
+    if not seen and not requests:
         yield dg.SkipReason(f"nothing waits in {data_root() / 'inbox'}")
+
+
+def _requests(
+    instance: dg.DagsterInstance, warehouse: Path, cursor: str | None
+) -> tuple[list[dg.RunRequest], str]:
+    """Runs for what was received and never asked for, and the cursor that says so.
+
+    They come from the warehouse's receipts, not from this tick's files, because a tick can end
+    between taking a file in and asking. A cursor is country -> number and chain of the last receipt
+    asked for; where the warehouse has no such receipt it is another one, and all of it is asked.
+    """
+    from popcorn_ml.warehouse import Warehouse
+
+    asked = json.loads(cursor or "{}")
+    if not warehouse.exists():
+        return [], json.dumps(asked)
+    receipts: dict[str, list[tuple[int, str, str, str]]] = {}
+    for country, *receipt in Warehouse(warehouse).query(
+        "SELECT country, number, chain, file, years FROM received WHERE number IS NOT NULL "
+        "ORDER BY country, number"
+    ):
+        receipts.setdefault(country, []).append(tuple(receipt))
+    requests = []
+    for country, received in receipts.items():
+        possible = _possible_years(country)
+        if not possible:
+            continue  # asked for once the code location knows the country
+        known = [[number, chain] for number, chain, _, _ in received]
+        last = asked.get(country)
+        new = received[known.index(last) + 1 :] if last in known else received
+        if not new:
+            continue
+        made = _made_years(instance, country)
+        newest: dict[int, tuple[str, str]] = {}
+        for _, chain, file, years in new:
+            counted = {int(year) for year in years.split(", ") if year}
+            newest |= dict.fromkeys(possible & (counted | made), (chain, file))
+        requests += [
+            dg.RunRequest(
+                run_key=f"{country}|{year}|{chain}",  # of one receipt, however often it is tried
+                partition_key=partition_key(country, year),
+                tags={"popcorn/inbox": file},
+            )
+            for year, (chain, file) in sorted(newest.items())
+        ]
+        asked[country] = known[-1]
+    return requests, json.dumps(asked)
 
 
 def _told(name: str) -> str:
@@ -72,21 +113,22 @@ def _told(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _years_to_make(
-    instance: dg.DagsterInstance, country: str, counted: tuple[int, ...]
-) -> list[int]:
-    """Years whose counts a file changes: those it counts, and all that were made before.
-
-    Between two censuses, and before the first, years are projected from the ones around them.
-    """
-    possible = {
+def _possible_years(country: str) -> set[int]:
+    """Years of a country's partitions."""
+    return {
         int(key.keys_by_dimension["year"])
         for key in COUNTRY_YEAR.get_partition_keys()
         if isinstance(key, dg.MultiPartitionKey) and key.keys_by_dimension["country"] == country
     }
-    made = {
+
+
+def _made_years(instance: dg.DagsterInstance, country: str) -> set[int]:
+    """Years whose counts were made before; a file changes them too.
+
+    Between two censuses, and before the first, years are projected from the ones around them.
+    """
+    return {
         int(key.partition("|")[2])
         for key in instance.get_materialized_partitions(dg.AssetKey(COUNTS))
         if key.partition("|")[0] == country
     }
-    return sorted((possible & set(counted)) | made)

@@ -151,14 +151,16 @@ def receive(
                 )
         except (PopcornError, OSError) as error:
             return _reject(file, inbox_dir, out, str(error))
-        if warehouse is not None:
-            warehouse.register_received(
-                country, file.name, out.sha256, out.bytes, out.levels, out.years
-            )
         stored = tuple(
             _store(staged / name, accepted_dir, name)
             for name in sorted({name for name, _ in placed})
         )
+        # Only once it is in its place, and before the inbox forgets it: what is registered can be
+        # read, and a death in between leaves the file to be taken in again.
+        if warehouse is not None:
+            warehouse.register_received(
+                country, file.name, out.sha256, out.bytes, out.levels, out.years
+            )
     _forget(file, before)
     notes = [c.message for c in out.checks if not c.passed] + list(found.missing)
     return replace(out, accepted=True, stored=stored, message="\n".join(notes))

@@ -10,7 +10,9 @@ import dagster as dg
 import pytest
 
 from popcorn_assets.automation import census_inbox
-from popcorn_assets.resources import WarehouseResource
+from popcorn_assets.automation import inbox as module
+from popcorn_assets.resources import StoreResource
+from popcorn_ml.warehouse import Warehouse
 
 from .conftest import tiny_spec, write_demo_file
 
@@ -32,24 +34,38 @@ def put(demo, name: str, text: str) -> None:
     os.utime(path, (long_ago, long_ago))
 
 
-def tick() -> list:
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_sensor_context(
-            instance=instance, resources={"warehouse": WarehouseResource()}
-        )
-        return list(census_inbox(context))
+class Sensor:
+    """The sensor with its cursor, which only a tick that ends moves on."""
+
+    cursor: str | None = None
+
+    def tick(self, **store: str) -> list:
+        with dg.DagsterInstance.ephemeral() as instance:
+            context = dg.build_sensor_context(
+                instance=instance,
+                cursor=self.cursor,
+                resources={"store": StoreResource(**store)},
+            )
+            found = list(census_inbox(context))
+            self.cursor = context.cursor
+        return found
+
+
+@pytest.fixture
+def tick():
+    return Sensor().tick
 
 
 def counts(demo, year: int) -> str:
     return (demo.data / "demo" / "census" / f"counts_coarse_{year}.csv").read_text("utf-8")
 
 
-def test_an_empty_inbox_starts_nothing(demo):
+def test_an_empty_inbox_starts_nothing(demo, tick):
     (skipped,) = tick()
     assert isinstance(skipped, dg.SkipReason)
 
 
-def test_a_good_file_takes_its_place_and_asks_for_its_levels_years_once(demo):
+def test_a_good_file_takes_its_place_and_asks_for_its_levels_years_once(demo, tick):
     put(demo, "counts_coarse_2021.csv", counts(demo, 2021))
     requests = tick()
     assert [r.partition_key for r in requests] == ["demo|2020", "demo|2021"]
@@ -63,10 +79,45 @@ def test_a_good_file_takes_its_place_and_asks_for_its_levels_years_once(demo):
     assert isinstance(tick()[0], dg.SkipReason)
 
 
-def test_a_bad_file_moves_to_rejected_with_a_report(demo):
+def test_a_bad_file_moves_to_rejected_with_a_report(demo, tick):
     put(demo, "counts_coarse_2021.csv", counts(demo, 2021).replace("\n", ";x\n").upper())
     assert tick() == []
     rejected = list((demo.data / "inbox" / "demo" / "rejected").iterdir())
     report = next(path for path in rejected if path.suffix in (".txt", ".md"))
     assert "counts_coarse_2021.csv" in report.read_text("utf-8")
     assert not (demo.data / "census" / "demo").exists()
+
+
+def test_what_a_tick_took_in_and_never_asked_for_is_asked_for_by_the_next(demo, tick, monkeypatch):
+    put(demo, "counts_coarse_2020.csv", counts(demo, 2020))
+    assert tick()
+    put(demo, "counts_coarse_2021.csv", counts(demo, 2021))
+    with monkeypatch.context() as dying:
+
+        def busy(*_):
+            raise RuntimeError("database is locked")
+
+        dying.setattr(module, "_made_years", busy)
+        with pytest.raises(RuntimeError):
+            tick()
+    assert not (demo.data / "inbox" / "demo" / "counts_coarse_2021.csv").exists()
+    requests = tick()
+    assert [r.partition_key for r in requests] == ["demo|2020", "demo|2021"]
+    assert {r.tags["popcorn/inbox"] for r in requests} == {"counts_coarse_2021.csv"}
+    assert isinstance(tick()[0], dg.SkipReason)
+
+
+def test_a_death_before_the_cursor_is_kept_asks_under_the_same_keys(demo, tick):
+    put(demo, "counts_coarse_2021.csv", counts(demo, 2021))
+    first, again = tick(), Sensor().tick()
+    assert [r.run_key for r in first] == [r.run_key for r in again]
+
+
+def test_receipts_are_where_the_store_records_publications(demo, tick, tmp_path):
+    path = tmp_path / "elsewhere" / "other.duckdb"
+    put(demo, "counts_coarse_2021.csv", counts(demo, 2021))
+    assert tick(warehouse=str(path))
+    assert Warehouse(path).query("SELECT count(*) FROM received") == [(1,)]
+    assert not (demo.data / "warehouse.duckdb").exists()
+    put(demo, "counts_coarse_2020.csv", counts(demo, 2020))
+    assert len(tick()) == 2, "the first receipt of another warehouse is no receipt asked for"

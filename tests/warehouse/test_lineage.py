@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from popcorn_ml import warehouse as module
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import Warehouse, chained
 from popcorn_ml.warehouse_rows import digest, prepared
@@ -166,8 +167,20 @@ def test_receipts_are_chained(tmp_path):
         made.register_received("rwa", file, sha(file), 5, ["district"], [2020])
     made.register_received("uga", "a.csv", sha("a.csv"), 5, [], [])
     rows = made.query("SELECT * FROM received ORDER BY country, number")
-    assert [row[-2] for row in rows] == [1, 2, 1], "the same file again is one row"
-    first, second, other = rows
+    assert [row[-2] for row in rows] == [1, 2, 3, 1], "the same file again counts again"
+    first, second, third, other = rows
     assert first[-1] == chained("", first[:-1])
     assert second[-1] == chained(first[-1], second[:-1])
+    assert third[-1] == chained(second[-1], third[:-1])
     assert other[-1] == chained("", other[:-1])
+
+
+def test_receipts_of_an_older_schema_are_kept(tmp_path, monkeypatch):
+    made = Warehouse(tmp_path / "w.duckdb")
+    with monkeypatch.context() as older:
+        older.setattr(module, "MIGRATIONS", module.MIGRATIONS[:3])
+        made.register_received("rwa", "a.csv", sha("a.csv"), 5, ["district"], [2020])
+        before = made.query("SELECT * FROM received")
+    assert made.query("SELECT * FROM received") == before
+    made.register_received("rwa", "a.csv", sha("a.csv"), 5, ["district"], [2020])
+    assert made.query("SELECT number FROM received ORDER BY number") == [(1,), (2,)]
