@@ -16,14 +16,12 @@ import dagster as dg
 import psutil
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
 
-from popcorn_assets.home import home
+from popcorn_assets.home import home, webserver
 from popcorn_assets.instance import POSTGRES_VARIABLE, shown
 from popcorn_assets.runs import lost_its_process, pools, stuck_slots
 from popcorn_ml.errors import PopcornError
 from popcorn_ml.imagery.doctor import Finding
 
-WEBSERVER_VARIABLE = "POPCORN_WEBSERVER"
-WEBSERVER = "http://127.0.0.1:3000"
 DAEMON_SILENCE_S = 120.0
 """How old a heartbeat of the daemon may be; it sends one every 30 seconds."""
 
@@ -114,7 +112,7 @@ def _ago(seconds: float) -> str:
 
 
 def _webserver() -> Finding:
-    address = (os.environ.get(WEBSERVER_VARIABLE) or WEBSERVER).rstrip("/")
+    address = webserver()
     told = _without_login(address)
     try:
         with urllib.request.urlopen(f"{address}/server_info", timeout=5) as answer:

@@ -8,6 +8,8 @@ from pathlib import Path
 from popcorn_ml.errors import ConfigError
 
 HOME_VARIABLE = "DAGSTER_HOME"
+WEBSERVER_VARIABLE = "POPCORN_WEBSERVER"
+"""Where this deployment's web server listens, where that is not 127.0.0.1:3000."""
 
 
 def home() -> Path:
@@ -22,6 +24,11 @@ def home() -> Path:
         where=candidates[0],
         remedy=f"run popcorn in the checkout, or set {HOME_VARIABLE} to the folder that has it",
     )
+
+
+def webserver() -> str:
+    """The web server's address, without a slash at its end."""
+    return (os.environ.get(WEBSERVER_VARIABLE) or "http://127.0.0.1:3000").rstrip("/")
 
 
 def enter_home() -> Path:

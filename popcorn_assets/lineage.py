@@ -43,7 +43,7 @@ SCHEMA = 2
 COMPANIONS = (".dbf", ".shx", ".prj", ".cpg", ".sbn", ".sbx", ".qix", ".shp.xml")
 """Files that belong to a shapefile."""
 
-PACKAGED = "package:"
+PACKAGE_MARK = "package:"
 """What the path of a file that comes with the package begins with in a manifest."""
 _PACKAGE = Path(popcorn_ml.__file__).parents[1]
 
@@ -187,7 +187,7 @@ class Making:
         if path.is_relative_to(root):
             name = path.relative_to(root).as_posix()
         elif path.is_relative_to(_PACKAGE):
-            name = PACKAGED + path.relative_to(_PACKAGE).as_posix()
+            name = PACKAGE_MARK + path.relative_to(_PACKAGE).as_posix()
         return {"path": name, "size": path.stat().st_size, "sha256": sha256(path)}
 
     def parameter(self, **values: Any) -> None:
@@ -420,8 +420,8 @@ def place_of_source(root: Path, path: str) -> Path:
     Args:
         root: the store's.
     """
-    if path.startswith(PACKAGED):
-        return _PACKAGE / path.removeprefix(PACKAGED)
+    if path.startswith(PACKAGE_MARK):
+        return _PACKAGE / path.removeprefix(PACKAGE_MARK)
     return root / path
 
 

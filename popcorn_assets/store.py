@@ -33,8 +33,10 @@ LATEST = "LATEST"
 HISTORY = ".history"
 WORK_WAIT_S = 600.0
 """How long a run waits for another that works on the same thing before it gives up."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
-_VERSION = re.compile(r"[0-9a-f]{16}")
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*")
+"""Of an asset's and a country's folder."""
+VERSION_PATTERN = re.compile(r"[0-9a-f]{16}")
+"""Of a version's folder."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Address:
 
     def __post_init__(self) -> None:
         for name in (self.asset, self.country):
-            if name is not None and not _NAME.fullmatch(name):
+            if name is not None and not NAME_PATTERN.fullmatch(name):
                 raise StoreError(
                     "the name cannot be a folder of the store",
                     found=repr(name),
@@ -291,7 +293,7 @@ class Store:
     def manifests(self, address: Address) -> Iterator[tuple[str, Path]]:
         """Every manifest of an asset's partition, earlier ones too, with its version."""
         for folder in sorted(self.folder(address).glob("*")):
-            if _VERSION.fullmatch(folder.name):
+            if VERSION_PATTERN.fullmatch(folder.name):
                 for path in (folder / MANIFEST, *sorted(folder.glob(f"{HISTORY}/*.json"))):
                     if path.is_file():
                         yield folder.name, path
@@ -350,7 +352,7 @@ def sha256(path: str | Path) -> str:
 
 def _is_version(folder: Path, version: str) -> bool:
     """Whether a text, which may be anything, names a version in a folder that lies there itself."""
-    if not _VERSION.fullmatch(version) or (folder / version).is_symlink():
+    if not VERSION_PATTERN.fullmatch(version) or (folder / version).is_symlink():
         return False
     return _is_own_file(folder / version / MANIFEST, folder / version)
 

@@ -23,7 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store import LATEST, MANIFEST, Address, Store
+from popcorn_assets.store import (
+    LATEST,
+    MANIFEST,
+    NAME_PATTERN,
+    VERSION_PATTERN,
+    Address,
+    Store,
+)
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import sync
 
@@ -33,8 +40,6 @@ HALF_WRITTEN_S = DAY_S
 
 TRASH = ".trash"
 STEPS = "steps"
-_VERSION = re.compile(r"[0-9a-f]{16}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 _YEAR = re.compile(r"\d{4}")
 
 Key = tuple[Address, str]
@@ -201,10 +206,10 @@ def told_size(size: float) -> str:
 
 def _folders(store: Store) -> Iterator[Address]:
     """Addresses that have a folder with versions, drafts or a LATEST."""
-    for asset in _subfolders(store.root, _NAME):
+    for asset in _subfolders(store.root, NAME_PATTERN):
         if _is_place(asset):
             yield Address(asset.name)
-        for country in _subfolders(asset, _NAME):
+        for country in _subfolders(asset, NAME_PATTERN):
             for year in _subfolders(country, _YEAR):
                 if _is_place(year) and 1900 <= int(year.name) <= 2999:
                     yield Address(asset.name, country.name, int(year.name))
@@ -227,7 +232,7 @@ def _is_place(folder: Path) -> bool:
 def _versions_in(store: Store, address: Address) -> list[Kept]:
     folder = store.folder(address)
     current = store.find(address)  # raises where LATEST points nowhere: nothing is safe to judge
-    paths = [path for path in _subfolders(folder, _VERSION) if (path / MANIFEST).is_file()]
+    paths = [path for path in _subfolders(folder, VERSION_PATTERN) if (path / MANIFEST).is_file()]
     made = {path.name: (path / MANIFEST).stat().st_mtime for path in paths}
     switched = (folder / LATEST).stat().st_mtime if current else 0.0
     result = []
@@ -368,19 +373,22 @@ def _work(store: Store, horizon: float) -> Iterator[Removal]:
     root = store.root / ".work"
     places = [
         place
-        for asset in _subfolders(root, _NAME)
+        for asset in _subfolders(root, NAME_PATTERN)
         if asset.name != STEPS
-        for place in (asset, *(y for c in _subfolders(asset, _NAME) for y in _subfolders(c, _YEAR)))
+        for place in (
+            asset,
+            *(y for c in _subfolders(asset, NAME_PATTERN) for y in _subfolders(c, _YEAR)),
+        )
     ]
     for place in places:
-        for folder in _subfolders(place, _VERSION):
+        for folder in _subfolders(place, VERSION_PATTERN):
             used = _last_used(folder)
             if used < horizon and all(map(_is_free, _work_locks(folder))):
                 yield Removal("work", folder, _size(folder), f"unfinished, last used {_date(used)}")
         for path in sorted(place.glob("*.lock")):
             folder = path.with_name(path.name.partition(".")[0])
             old = not folder.exists() and path.stat().st_mtime < horizon
-            if _VERSION.fullmatch(folder.name) and old and _is_free(path):
+            if VERSION_PATTERN.fullmatch(folder.name) and old and _is_free(path):
                 yield Removal("lock", path, 0, "of work that is gone")
 
 

@@ -8,18 +8,14 @@ times at most; where it cannot be asked, the operator is told which button to pr
 
 import hashlib
 import json
-import os
 import threading
 from typing import Any
 
 import dagster as dg
 
 from popcorn_assets.country import broken_countries, country_codes, country_files, load_country
+from popcorn_assets.home import webserver
 from popcorn_ml.errors import PopcornError
-
-WEBSERVER_VARIABLE = "POPCORN_WEBSERVER"
-WEBSERVER = "http://127.0.0.1:3000"
-"""Where this deployment's web server listens, unless the environment variable says otherwise."""
 
 ATTEMPTS = 3
 SECONDS = 2.0
@@ -82,7 +78,7 @@ def ask_for_reload(location: str) -> str | None:
 
     Does not wait for it to be done.
     """
-    address = os.environ.get(WEBSERVER_VARIABLE) or WEBSERVER
+    address = webserver()
     wrong: list[str] = []
 
     def ask() -> None:
@@ -90,7 +86,7 @@ def ask_for_reload(location: str) -> str | None:
 
         try:
             answer = requests.post(
-                f"{address.rstrip('/')}/graphql",
+                f"{address}/graphql",
                 json={"query": RELOAD, "variables": {"location": location}},
                 timeout=120,
             )

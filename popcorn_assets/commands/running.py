@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.home import WEBSERVER_VARIABLE, enter_home
 
 
 @click.command()
@@ -29,7 +29,7 @@ def ui(port: int, host: str) -> None:
     tell_lost_runs()
     dagster = Path(sys.executable).with_name("dagster")
     here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    os.environ.setdefault("POPCORN_WEBSERVER", f"http://{here}:{port}")  # whom sensors may ask
+    os.environ.setdefault(WEBSERVER_VARIABLE, f"http://{here}:{port}")  # whom sensors may ask
     arguments = ["dev", "-w", str(folder / "workspace.yaml"), "-h", host, "-p", str(port)]
     os.execv(dagster, [str(dagster), *arguments])
 
