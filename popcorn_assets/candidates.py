@@ -24,6 +24,7 @@ from popcorn_assets.ledger import (
     read_ledger,
 )
 from popcorn_assets.lineage import failed_checks
+from popcorn_assets.soundness import finite_training
 from popcorn_assets.store import Address, Store
 from popcorn_ml.errors import StoreError
 
@@ -45,7 +46,7 @@ class Metrics:
         held_out: digest of the held-out units' ids.
         occupancy_weight: of the regulariser in the loss.
         chosen_by: how the members' epochs were chosen.
-        broken: a member's loss is no number.
+        broken: a member's loss or weight is no number.
     """
 
     loss: float | None
@@ -122,7 +123,7 @@ def metrics_of(store: Store, model: Model) -> Metrics:
         held_out=hashlib.sha256("\0".join(sorted(held_out)).encode()).hexdigest()[:16],
         occupancy_weight=next(iter(weights)) if len(weights) == 1 else None,
         chosen_by=", ".join(sorted(chosen_by)),
-        broken=any(value is not None and not is_number(value) for value in losses),
+        broken=not finite_training(version.path, [f"member_{seed}" for seed in seeds]).passed,
     )
 
 

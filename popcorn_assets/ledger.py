@@ -26,6 +26,8 @@ from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 
 FOLDER = "deployments"
+REMOVING = ".removing"
+"""Lock file: whoever decides shares it, whoever removes versions has it alone."""
 SCHEMA = 1
 CHECKPOINTS = "checkpoints"
 DEPLOYED = "deployed_model"
@@ -262,13 +264,35 @@ def ledger_versions(store: Store) -> set[tuple[Address, str]]:
 def deciding(store: Store, country: str) -> Iterator[Ledger]:
     """The ledger, held for one decision: nobody else's entry comes between.
 
+    Nor is a version removed meanwhile: one that is there when it is decided on stays.
+
     Raises:
         StoreError: as `read_ledger`, or the folder cannot be written.
     """
     path = ledger_path(store, country)
+    with (
+        _locked(path.with_name(f".{path.stem}.lock"), fcntl.LOCK_EX),
+        _locked(path.with_name(REMOVING), fcntl.LOCK_SH),
+    ):
+        yield read_ledger(store, country)
+
+
+@contextmanager
+def removing(store: Store) -> Iterator[set[tuple[Address, str]]]:
+    """As `ledger_versions`, while nothing is decided for any country: for who removes versions.
+
+    Raises:
+        StoreError: as `deciding`.
+    """
+    with _locked(store.root / FOLDER / REMOVING, fcntl.LOCK_EX):
+        yield ledger_versions(store)
+
+
+@contextmanager
+def _locked(path: Path, operation: int) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path.with_name(f".{path.stem}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         raise StoreError(
             "the ledger of deployed models cannot be written",
@@ -277,8 +301,8 @@ def deciding(store: Store, country: str) -> Iterator[Ledger]:
             remedy="make the folder writable",
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield read_ledger(store, country)
+        fcntl.flock(lock, operation)
+        yield
     finally:
         os.close(lock)
 

@@ -36,6 +36,7 @@ from popcorn_assets.ledger import (
     verify,
 )
 from popcorn_assets.lineage import failed_checks
+from popcorn_assets.soundness import finite_training, member_names
 from popcorn_assets.store import Address, Store
 from popcorn_ml.errors import ConfigError, PopcornError, StoreError
 
@@ -159,17 +160,10 @@ def promote(
             "a forced promotion needs a reason", remedy="say why, with --reason TEXT"
         )
     model = _chosen(store, settings, source)
-    failed = failed_checks(store.version(model.address, model.version))
-    if failed:
-        raise StoreError(
-            f"{model} did not pass its checks, and nothing can be made from it",
-            where=store.folder(model.address),
-            found="; ".join(f"{check['name']}: {check['message']}" for check in failed)[:2000],
-            remedy="put right what they name and train again",
-        )
     stated = transfer or (settings.model.country or country) == model.country
-    metrics = metrics_of(store, model)
     with deciding(store, country) as ledger:
+        _require_sound(store, model)
+        metrics = metrics_of(store, model)
         against = ledger.nearest(year)
         expected = {country, against.model.country} if against else {country}
         if expected != {model.country} and not stated:
@@ -188,9 +182,7 @@ def promote(
             assert against is not None
             said = f"{model} instead of {against.model}: metrics of two countries do not compare"
         elif against is not None:
-            allowed, said = _judge(ledger, model, metrics, against, settings.model.margin)
-        if metrics.broken:
-            allowed, said = False, f"{model}: its held-out loss is not a number"
+            allowed, said = _judge(ledger, model, metrics, against, settings.model.margin, year)
         compared = against is not None and not changes_country
         entry: dict[str, Any] = {
             "year": year,
@@ -232,14 +224,15 @@ def roll_back(
 
     Raises:
         ConfigError: no reason, nothing to go back to, or no such entry.
-        StoreError: the model is no longer in the store, or the ledger cannot be trusted.
+        StoreError: the model is no longer in the store, failed a check, or the ledger cannot be
+            trusted.
     """
     settings, reason, who = load_country(country), _line(reason), _line(who)
     if not reason:
         raise ConfigError("a roll-back needs a reason", remedy="say why, with --reason TEXT")
     with deciding(store, country) as ledger:
         target, years = _earlier(ledger, country, to, year)
-        store.version(target.model.address, target.model.version)  # or it cannot map
+        _require_sound(store, target.model)
         against = ledger.nearest(years)
         if _is_in_use(ledger, target.model, years):
             raise ConfigError(f"{target.model} is in use", where=_for_years(country, years))
@@ -257,6 +250,26 @@ def roll_back(
             explicit=True,
         )
         return ledger.entries[-1]
+
+
+def _require_sound(store: Store, model: Model) -> None:
+    """Refuse what nothing can be made from; no force helps. Only inside `deciding`.
+
+    Raises:
+        StoreError: it is not in the store, failed a check that blocks, or holds what is no number.
+    """
+    version = store.version(model.address, model.version)
+    failed = [f"{check['name']}: {check['message']}" for check in failed_checks(version)]
+    if not failed:  # versions from before the verdict was kept in the manifest are judged here
+        verdict = finite_training(version.path, member_names(version))
+        failed = [] if verdict.passed else [f"{verdict.name}: {verdict.message}"]
+    if failed:
+        raise StoreError(
+            f"{model} did not pass its checks, and nothing can be made from it",
+            where=store.folder(model.address),
+            found="; ".join(failed)[:2000],
+            remedy="put right what they name and train again",
+        )
 
 
 def os_user() -> str:
@@ -350,7 +363,7 @@ def _consider(
         return refuse(f"{model} did not pass its checks ({names})", flags="")
     forcing = " --force --reason TEXT"
     if metrics.broken:
-        return refuse(f"{model} is refused: its held-out loss is not a number", flags=forcing)
+        return refuse(f"{model} is refused: a loss or weight of it is not a number", flags="")
     action: Action = "promote"
     if against is None:
         said = f"{model} is the first"
@@ -372,7 +385,7 @@ def _consider(
         # What somebody chose gives way to what is better only.
         margin = 0.0 if against.entry.explicit else choice.margin
         entry["margin"] = margin
-        allowed, said = _judge(ledger, model, metrics, against, margin)
+        allowed, said = _judge(ledger, model, metrics, against, margin, scope)
         if not allowed:
             return refuse(said, flags=forcing)
     text = f"{model} maps {country}|{year} now: {said}"
@@ -384,12 +397,18 @@ def _consider(
 
 
 def _judge(
-    ledger: Ledger, model: Model, metrics: Metrics, against: InUse, margin: float
+    ledger: Ledger,
+    model: Model,
+    metrics: Metrics,
+    against: InUse,
+    margin: float,
+    year: int | None,
 ) -> tuple[bool, str]:
     """Whether a model is good enough to follow the one in use, and why, in a sentence.
 
     It is compared with the best model in use since the last explicit decision, so that many small
-    losses within the margin do not add up.
+    losses within the margin do not add up. Models of other years than `year` were not in use for
+    it, and do not count.
     """
     differs = incomparable(metrics, against.metrics)
     if differs:
@@ -397,6 +416,8 @@ def _judge(
     assert metrics.loss is not None
     best_model, best = against.model, float(against.metrics["loss"])
     for entry in reversed(ledger.placed()):
+        if entry.year not in (None, year):
+            continue
         same = entry.model.country == model.country and not incomparable(metrics, entry.metrics)
         if same and float(entry.metrics["loss"]) < best:
             best_model, best = entry.model, float(entry.metrics["loss"])

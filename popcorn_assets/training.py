@@ -30,6 +30,7 @@ from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE, markdown_image
+from popcorn_assets.soundness import WEIGHTS, finite_training
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import Season
@@ -38,7 +39,6 @@ from popcorn_ml.training.run import LOCK_FILE
 GROUP = "training"
 CODE = code_digest("model", "training")
 CHECKPOINTS = "checkpoints"
-WEIGHTS = "occupancy.safetensors"
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,10 @@ def collect_members(
             rows.append(member["result"])
         first = Path(members[0]["spec"]["out"]) / "loss.png"
         shutil.copyfile(first, folder / PICTURE)
-        return Outcome({"members": rows}, {"seeds": [m["spec"]["seed"] for m in members]})
+        seeds = [member["spec"]["seed"] for member in members]
+        # In the manifest, so that nothing is made from them and no promotion overlooks it.
+        verdict = finite_training(folder, [f"member_{seed}" for seed in seeds])
+        return Outcome({"members": rows}, {"seeds": seeds}, checks=[verdict])
 
     version = making.publish_version(make)
     _clear(making.work())

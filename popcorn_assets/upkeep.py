@@ -18,11 +18,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets.ledger import CHECKPOINTS, removing
 from popcorn_assets.store import (
     LATEST,
     MANIFEST,
@@ -433,10 +434,16 @@ def _remove_version(store: Store, version: Kept) -> str | None:
             return None
         if (version.path / MANIFEST).stat().st_mtime != version.made:
             return "it was published again"
-        _record_removal(store, version)
-        aside = folder / f".draft-{uuid.uuid4().hex}"  # the store clears such away too
-        os.replace(version.path, aside)
-        sync(folder)
+        # Only checkpoints are promoted; a decision since the planning may name these.
+        promotable = version.address.asset == CHECKPOINTS
+        decided: AbstractContextManager[set[Key]] = nullcontext(set())
+        with removing(store) if promotable else decided as named:
+            if version.key in named:
+                return "a promotion names it by now"
+            _record_removal(store, version)
+            aside = folder / f".draft-{uuid.uuid4().hex}"  # the store clears such away too
+            os.replace(version.path, aside)
+            sync(folder)
     shutil.rmtree(aside, ignore_errors=True)
     return None
 

@@ -118,6 +118,53 @@ def test_what_the_driver_says(tmp_path, monkeypatch):
     assert gpus() == []
 
 
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        ("0", ["GPU-aaa"]),
+        ("2, 0", ["GPU-abc", "GPU-aaa"]),
+        ("GPU-aaa,0", ["GPU-aaa"]),
+        ("GPU-ab", ["GPU-abc"]),
+        ("GPU-a", []),  # two begin so
+        ("1", ["MIG-111"]),  # a process sees a divided GPU's first part
+        ("GPU-bbb", ["MIG-111"]),
+        ("MIG-22,1", ["MIG-222", "MIG-111"]),
+        ("0,7,2", ["GPU-aaa"]),  # what follows a GPU that is not there is hidden
+        ("0,-1,2", ["GPU-aaa"]),
+        ("NoDevFiles", []),
+    ],
+)
+def test_a_gpu_has_one_name_however_it_is_called(tmp_path, monkeypatch, named, expected):
+    tool = tmp_path / "nvidia-smi"
+    listing = f"{LISTING}GPU 2: NVIDIA A100 (UUID: GPU-abc)\n"
+    tool.write_text(f"#!/bin/sh\ncat <<'END'\n{listing}END\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert gpus() == expected
+
+
+def test_a_gpu_called_by_its_number_is_taken_for_those_who_see_its_uuid(tmp_path, monkeypatch):
+    tool, locks = tmp_path / "nvidia-smi", tmp_path / "locks"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA A100 (UUID: GPU-aaa)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    class Taken(Exception):
+        pass
+
+    def waiting(_: str) -> None:
+        raise Taken
+
+    with claimed("auto", locks) as claim:
+        assert claim.name == "GPU-aaa"
+        for named in ("0", "GPU-a", "GPU-aaa"):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+            with pytest.raises(Taken), claimed("cuda:0", locks, waiting=waiting):
+                raise AssertionError
+
+
 def test_a_lock_names_its_holder_and_is_waited_for(tmp_path):
     path = tmp_path / "some" / "where.lock"
     program = (

@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from popcorn_assets import soundness
 from popcorn_assets.builtup import BUILTUP
 from popcorn_assets.checks.verdict import latest, verdict
 from popcorn_assets.country import load_country
@@ -13,11 +14,12 @@ from popcorn_assets.deployment import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.evaluation import METRICS, evaluation
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.soundness import HISTORY
 from popcorn_assets.store import Address, Store, Version
-from popcorn_assets.training import CHECKPOINTS, WEIGHTS
+from popcorn_assets.training import CHECKPOINTS
 from popcorn_ml.errors import StoreError
 
-HISTORY, UNITS, CARD = "history.json", "units.json", "card.json"
+UNITS, CARD = "units.json", "card.json"
 
 SIMPLEST = "builtup"
 """What a map must beat: the census spread by built-up score."""
@@ -28,31 +30,15 @@ def finite_training(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """Every loss of every epoch and every weight of every member is a number."""
-    import numpy as np
-    from safetensors.numpy import load_file
-
     version = latest(context, store, CHECKPOINTS)
-    rows: list[dict[str, Any]] = []
-    epochs = weights = 0
-    for member in _members(version):
-        for epoch in _json(version, member, HISTORY):
-            epochs += 1
-            rows += [
-                {"member": member, "epoch": int(epoch["epoch"]), "what": name, "value": str(value)}
-                for name, value in epoch.items()
-                if not (isinstance(value, int | float) and math.isfinite(value))
-            ]
-        for name, values in load_file(version.file(f"{member}/{WEIGHTS}")).items():
-            weights += values.size
-            if not np.isfinite(values).all():
-                rows.append({"member": member, "epoch": 0, "what": name, "value": "weights"})
+    found = soundness.finite_training(version.path, _members(version))
     return verdict(
-        not rows,
-        f"{len(rows)} of the losses and weights of {epochs} epochs are infinite or no number",
-        remedy="look at the member's loss curve, lower training.learning_rate, and train again",
-        rows=rows,
-        epochs=epochs,
-        weights=weights,
+        found.passed,
+        found.message,
+        remedy=soundness.REMEDY,
+        rows=found.rows,
+        epochs=found.epochs,
+        weights=found.weights,
     )
 
 

@@ -25,6 +25,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 KINDS = "auto, cpu, cuda or cuda:N"
 _NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
 _UUID = re.compile(r"\(UUID: ((?:GPU|MIG)-[^)]+)\)")
+_KIND = re.compile(r"(GPU|MIG)-")
 _POLL_SECONDS = 1.0
 
 
@@ -76,16 +77,45 @@ def cpus() -> int:
 def gpus() -> list[str]:
     """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them.
 
-    Told by the driver, without loading torch: what the variable names, else all there are.
+    Told by the driver, without loading torch: what the variable names, else all there are. A GPU
+    has one name, its UUID where the driver tells it, however the variable calls it: locks between
+    processes go by it. Numbers are those of the driver's own list.
     """
     found = _driver_gpus()
     named = os.environ.get(VISIBLE)
     if named is None or not found:
-        return found
-    return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+        return [name for whole, parts in found for name in parts or [whole]]
+    result: list[str] = []
+    for name in named.split(","):
+        gpu = _gpu_named(name.strip(), found)
+        if gpu is None:
+            break  # CUDA, too, hides whatever follows a name that means nothing
+        if gpu not in result:
+            result.append(gpu)
+    return result
 
 
-def _driver_gpus() -> list[str]:
+def _gpu_named(name: str, found: list[tuple[str, list[str]]]) -> str | None:
+    """The GPU that a number, a UUID or the unique beginning of one means; None: there is none."""
+    if (name.isdecimal() or _KIND.match(name)) and all(whole.isdecimal() for whole, _ in found):
+        return name  # a driver that tells no UUIDs
+    if name.isdecimal():
+        if int(name) >= len(found):
+            return None
+        whole, parts = found[int(name)]
+        return parts[0] if parts else whole  # of a divided GPU a process sees its first part
+    if not _KIND.match(name):
+        return None
+    hits = [(whole, parts) for whole, parts in found if whole.startswith(name)]
+    if len(hits) == 1:
+        whole, parts = hits[0]
+        return parts[0] if parts else whole
+    of_parts = [part for _, parts in found for part in parts if part.startswith(name)]
+    return of_parts[0] if len(of_parts) == 1 else None
+
+
+def _driver_gpus() -> list[tuple[str, list[str]]]:
+    """Every GPU, in the driver's order, each with the parts it is divided into, if any."""
     tool = shutil.which("nvidia-smi")
     if tool is not None:
         try:
@@ -94,23 +124,18 @@ def _driver_gpus() -> list[str]:
             listed = None
         if listed is not None and listed.returncode == 0:
             return _uuids(listed.stdout)
-    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+    numbers = [path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")]
+    return [(number, []) for number in sorted(numbers, key=int)]
 
 
-def _uuids(listing: str) -> list[str]:
-    """UUIDs of whole GPUs; of a divided one, those of its parts."""
-    found: list[str] = []
-    whole: str | None = None
-    for line in listing.splitlines():
-        match = _UUID.search(line)
-        if match is None:
-            continue
-        name = match.group(1)
+def _uuids(listing: str) -> list[tuple[str, list[str]]]:
+    """UUIDs of whole GPUs, each with those of its parts."""
+    found: list[tuple[str, list[str]]] = []
+    for name in _UUID.findall(listing):
         if name.startswith("GPU"):
-            whole = name
-        elif whole in found:
-            found.remove(whole)
-        found.append(name)
+            found.append((name, []))
+        elif found:
+            found[-1][1].append(name)
     return found
 
 

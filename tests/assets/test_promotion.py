@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import dagster as dg
 import pytest
@@ -15,7 +16,8 @@ import yaml
 from click.testing import CliRunner
 
 from popcorn_assets.country import PACKAGED
-from popcorn_assets.ledger import append, deciding, ledger_path
+from popcorn_assets.ledger import append, deciding, ledger_path, removing
+from popcorn_assets.lineage import failed_checks
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.promotion import (
     PromotionRefused,
@@ -88,6 +90,7 @@ def train(
     level="coarse",
     held_out=HELD_OUT,
     chosen_by="held_out_loss",
+    weight=None,
 ) -> str:
     """A version of two members whose held-out losses have this mean at their best epochs."""
     import numpy as np
@@ -97,7 +100,7 @@ def train(
         for seed, own in ((1600, loss * 0.9), (1601, loss * 1.1)):
             member = folder / f"member_{seed}"
             member.mkdir()
-            save_file({"w": np.array([own])}, member / "occupancy.safetensors")
+            save_file({"w": np.array([weight or own])}, member / "occupancy.safetensors")
             worse = {"held_out_loss": own * 2, "held_out_total_ratio": 3.0}
             best = {"held_out_loss": own, "held_out_total_ratio": 1.25}
             history = [worse, best if held_out else {"train_loss": 1.0}, worse]
@@ -393,7 +396,6 @@ def test_by_hand_nothing_comes_into_use_by_itself(home, store):
         ({"held_out": ["0101"]}, "they hold out different census units"),
         ({"held_out": []}, "one of them has no held-out loss"),
         ({"chosen_by": "last epoch"}, "epochs were chosen by last epoch, not by held_out_loss"),
-        ({"loss": float("nan")}, "its held-out loss is not a number"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_until_somebody_forces_it(home, store, changed, why):
@@ -420,6 +422,40 @@ def test_checkpoints_that_failed_a_check_are_not_deployed(home, store):
     assert f"demo|2020@{bad} did not pass its checks (finite)" in left_to_do(store)
     with pytest.raises(StoreError, match="did not pass its checks"):
         promote(store, "demo", "2020", who=WHO, force=True, reason="x")
+
+
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_what_is_no_number_is_refused_and_cannot_be_forced(home, store, what):
+    """Also where the manifest does not say so yet: checkpoints of earlier versions of the code."""
+    import numpy as np
+
+    first = train(home, 10.0)
+    decided(store)
+    changed = {"loss": float("nan")} if what == "loss" else {"weight": np.nan}
+    bad = train(home, **{"loss": 9.0, **changed})
+    assert decided(store) == first
+    assert f"demo|2020@{bad} is refused: a loss or weight of it is not a number" in left_to_do(
+        store
+    )
+    assert "--force" not in left_to_do(store)
+    with pytest.raises(StoreError, match=r"did not pass its checks[^$]*finite_training"):
+        promote(store, "demo", "2020", who=WHO, force=True, reason="x")
+    assert actions(store) == ["promote", "refuse"]
+
+
+def test_a_model_that_turned_out_to_be_no_number_is_not_gone_back_to(home, store):
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    first = train(home, 10.0)
+    decided(store)
+    train(home, 9.0)
+    decided(store)
+    folder = store.folder(Address("checkpoints", "demo", 2020)) / first / "member_1600"
+    save_file({"w": np.array([np.inf])}, folder / "occupancy.safetensors")
+    with pytest.raises(StoreError, match="did not pass its checks"):
+        roll_back(store, "demo", who=WHO, reason="x")
+    assert actions(store) == ["promote", "promote"]
 
 
 def test_a_candidate_that_cannot_be_read_does_not_stop_the_maps(home, store):
@@ -458,6 +494,22 @@ def test_without_a_fixed_year_each_year_has_its_own_model(home, store):
     assert (entry.year, entry.model.version) == (2019, y2019)
     assert decided(store, 2019) == y2019
     assert decided(store, 2020) == good
+
+
+def test_a_year_is_not_judged_by_the_models_of_another(home, store):
+    configure(home)
+    train(home, 12.0, year=2021)
+    decided(store, 2021)
+    train(home, 10.0, year=2019)
+    decided(store, 2019)
+    better = train(home, 11.0, year=2021)
+    assert decided(store, 2021) == better
+    train(home, 11.5, year=2021)  # within the margin of what maps 2021
+    last = train(home, 11.9, year=2021)  # not within that of the best that did
+    assert decided(store, 2021) == better
+    promote(store, "demo", f"2019@{train(home, 9.0, year=2019)}", who=WHO, year=2019)
+    assert promote(store, "demo", f"2021@{train(home, 10.9, year=2021)}", who=WHO, year=2021)
+    assert last not in {entry.model.version for entry in read_ledger(store, "demo").placed()}
 
 
 @pytest.fixture(scope="module")
@@ -613,6 +665,48 @@ def test_every_version_that_a_ledger_names_is_kept(home, store):
     assert ledger_versions(store) == {(Address("checkpoints", "demo", 2020), v) for v in versions}
 
 
+def test_what_is_promoted_while_gc_runs_stays(home, store):
+    from popcorn_assets.upkeep import apply, plan
+
+    old, other = train(home, 10.0), train(home, 11.0)
+    decided_on = train(home, 9.0)
+    assert decided(store) == decided_on
+    planned = plan(store, older_than_days=0, ledger=ledger_versions(store))
+    assert {removal.version.version for removal in planned.removals} == {old, other}
+    promote(store, "demo", f"2020@{old}", who=WHO, force=True, reason="lakes")
+    told = {removal.version.version: problem for removal, problem in apply(store, planned)}
+    assert told == {old: "a promotion names it by now", other: None}
+    assert decided(store) == old
+    assert verify(store, "demo") == []
+
+
+def test_what_gc_removes_while_it_is_being_promoted_is_not_promoted(home, store, monkeypatch):
+    from popcorn_assets import promotion
+
+    old = train(home, 10.0)
+    train(home, 9.0)
+    decided(store)
+    chosen, choose = Event(), promotion._chosen
+
+    def choosing(*arguments):
+        found = choose(*arguments)
+        chosen.set()
+        return found
+
+    monkeypatch.setattr(promotion, "_chosen", choosing)
+    with ThreadPoolExecutor(1) as pool:
+        with removing(store) as named:
+            assert (Address("checkpoints", "demo", 2020), old) not in named
+            asked = pool.submit(
+                promote, store, "demo", f"2020@{old}", who=WHO, force=True, reason="x"
+            )
+            assert chosen.wait(30)
+            shutil.rmtree(store.folder(Address("checkpoints", "demo", 2020)) / old)
+        with pytest.raises(StoreError, match="is not in the store"):
+            asked.result(30)
+    assert actions(store) == ["promote"]
+
+
 @pytest.mark.parametrize("source", ["", "2020@", "demo", "demo|20", "../x|2020", "demo|2020@ffff"])
 def test_checkpoints_that_there_are_none_of_are_refused(home, store, source):
     train(home, 10.0)
@@ -705,6 +799,49 @@ def retrained(place: Place, store: Store, loss: float) -> str:
         return seeds
 
     return publish(place, write, parameters=old.manifest()["parameters"])
+
+
+@pytest.mark.timeout(300)
+def test_trained_weights_that_are_no_number_never_come_into_use(tiny, tmp_path, monkeypatch):
+    """Really trained members, one of whose files was spoilt before they were collected."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    from popcorn_assets import launch
+    from popcorn_assets.definitions import defs
+
+    place = Place(tmp_path / "home")
+    shutil.copytree(tiny.home, place.home)
+    _enter(place, monkeypatch)
+    store, train_member = Store(place.data), launch.train_member
+    good = store.latest(Address("checkpoints", "demo", 2020))
+    (kept,) = good.manifest()["checks"]
+    assert (kept["name"], kept["passed"]) == ("finite_training", True)
+    assert kept["metadata"]["weights"] > 10_000
+
+    def spoilt(context, compute, spec):
+        trained = train_member(context, compute, spec)
+        path = f"{spec.out}/occupancy.safetensors"
+        save_file({n: v * np.float32("nan") for n, v in load_file(path).items()}, path)
+        return trained
+
+    monkeypatch.setattr(launch, "train_member", spoilt)
+    with place.instance() as instance:
+        dg.materialize(
+            [*defs.assets],
+            selection=["checkpoints"],
+            partition_key=partition_key("demo", 2020),
+            instance=instance,
+            resources={**defs.resources, "compute": ComputeResource(launcher="inline")},
+            raise_on_error=False,
+        )
+    bad = store.latest(Address("checkpoints", "demo", 2020))
+    assert bad.version != good.version
+    assert [check["name"] for check in failed_checks(bad)] == ["finite_training"]
+    assert decided(store) == good.version
+    assert f"demo|2020@{bad.version} did not pass its checks (finite_training)" in left_to_do(store)
+    with pytest.raises(StoreError, match="did not pass its checks"):
+        promote(store, "demo", "2020", who=WHO, force=True, reason="x")
 
 
 @pytest.mark.timeout(300)
