@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import naming_the_disk
-from popcorn_ml.warehouse_rows import arrow_rows, broken, described, digest, insert, partition_of
+from popcorn_ml.warehouse_rows import arrow_rows, broken, columns_of, digest, insert, partition_of
 from popcorn_ml.warehouse_schema import (
-    LINEAGE_TABLES,
     MIGRATIONS,
     ROW_TABLES,
     TABLES,
@@ -101,19 +100,6 @@ class Warehouse:
         with self.reading() as connection:
             return connection.execute(sql, parameters or None).df()
 
-    def holds(self, table: str, country: str, year: int) -> bool:
-        """Whether a table has rows of a partition.
-
-        Raises:
-            ValueError: there is no such table.
-        """
-        if table not in ROW_TABLES:
-            raise ValueError(f"no table of rows {table!r}")
-        if not self.path.exists():
-            return False
-        sql = f"SELECT count(*) FROM {identifier(table)} WHERE country = ? AND year = ?"
-        return self.query(sql, [country, year])[0][0] > 0
-
     # Writing ------------------------------------------------------------------------------------
 
     def migrate(self) -> int:
@@ -129,76 +115,6 @@ class Warehouse:
             self._attached(connection, read_only=False),
         ):
             return self._migrated(connection)
-
-    def replace_units(self, country: str, year: int, units: pd.DataFrame) -> int:
-        """Replace a partition's units.
-
-        Args:
-            country, year: the partition.
-            units: `UnitsReport.units`: level, number, id, name, parent, geometry_wkb, crs, vintage,
-                area_ha, pixels, pixel_area_ha, status, merged_into, file.
-
-        Returns:
-            The number of rows.
-
-        Raises:
-            StoreError: a column is missing, a row breaks the table's rules, or no turn in time; the
-                partition is then as it was.
-        """
-        return self._replace("units", country, year, units)
-
-    def replace_counts(self, country: str, year: int, counts: pd.DataFrame) -> int:
-        """Replace a partition's counts.
-
-        Args:
-            country, year: the partition.
-            counts: `CountsReport.counts`: level, id, people, kind, method, base_year, source,
-                source_sha256, retrieved.
-
-        Returns, raises: as `replace_units`.
-        """
-        return self._replace("counts", country, year, counts)
-
-    def replace_sources(self, country: str, year: int, asset: str, sources: Sequence[Any]) -> int:
-        """Replace the list of files that an asset's partition was made from.
-
-        Args:
-            country, year: the partition.
-            asset: such as "census_units".
-            sources: `readers.Source` items, or mappings with their fields.
-
-        Returns, raises: as `replace_units`.
-        """
-        rows = [dict(s) if isinstance(s, Mapping) else vars(s) for s in sources]
-        return self._replace("sources", country, year, rows, asset)
-
-    def replace_map_sums(
-        self, country: str, year: int, rows: pd.DataFrame | Sequence[Mapping[str, object]]
-    ) -> int:
-        """Replace a partition's sums of the maps over census units.
-
-        Args:
-            country, year: the partition.
-            rows: level, unit_id, product ("map", "adjusted", ...), people, people_std.
-
-        Returns, raises: as `replace_units`.
-        """
-        return self._replace("map_sums", country, year, rows)
-
-    def replace_evaluation(
-        self, country: str, year: int, rows: pd.DataFrame | Sequence[Mapping[str, object]]
-    ) -> int:
-        """Replace a partition's evaluation.
-
-        Args:
-            country, year: the partition.
-            rows: product ("uniform", "builtup", "map", "adjusted"), level ("hectare" or a level's
-                name), metric ("r2", "mae", ...), value (None or NaN where undefined), and
-                optionally n (how many were compared) and details (any JSON value).
-
-        Returns, raises: as `replace_units`.
-        """
-        return self._replace("evaluation", country, year, rows)
 
     def register_received(
         self, country: str, file: str, sha256: str, size: int, levels: Sequence[str],
@@ -313,33 +229,7 @@ class Warehouse:
                     [asset, country or "", year or 0, version],
                 )
 
-    def forget(self, country: str, year: int) -> None:
-        """Remove all rows of a partition, and the lineage of its versions."""
-        with self._writing() as connection:
-            for table in (*ROW_TABLES, "versions", *LINEAGE_TABLES):
-                _delete(connection, table, {"country": country, "year": year})
-
     # Within -------------------------------------------------------------------------------------
-
-    def _replace(
-        self,
-        table: str,
-        country: str,
-        year: int,
-        rows: pd.DataFrame | Sequence[Mapping[str, object]],
-        asset: str = "",
-    ) -> int:
-        import duckdb
-
-        owner = partition_of(table, asset, country, year)
-        try:
-            with self._writing() as connection:
-                data = arrow_rows(described(connection, table), table, rows, owner)
-                _delete(connection, table, owner)
-                insert(connection, table, data)
-                return int(data.num_rows)
-        except (duckdb.ConstraintException, duckdb.ConversionException) as error:
-            raise broken(table, f"{self.path}, {country}|{year}", error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -532,11 +422,12 @@ def _note(
     """Write a publication's lineage, in place of what there was of it."""
     about = publication_of(manifest, manifest_sha256)
     for table, entries in lineage_rows(manifest).items():
-        data = arrow_rows(described(connection, table), table, entries, about)
         if table != "versions":
             _delete(connection, table, about)
-            insert(connection, table, data)
+            if entries:
+                insert(connection, table, arrow_rows(columns_of(table), table, entries, about))
             continue
+        data = arrow_rows(columns_of(table), table, entries, about)
         names = ", ".join(map(identifier, data.column_names))
         connection.register("incoming", data)
         connection.execute(

@@ -55,7 +55,7 @@ class UnitsReport:
         country, year: the partition.
         rasters: level -> GeoTIFF of unit numbers.
         tables: level -> GeoParquet of units.
-        units: rows for `Warehouse.replace_units`, all levels.
+        units: rows for the warehouse's table `units`, all levels.
         checks: one result for each of `findings.UNIT_CHECKS`.
         coverage: what `coverage.json` says.
         sources: the files read.
@@ -78,7 +78,7 @@ class CountsReport:
     Attributes:
         country, year: the partition.
         files: level -> JSON of counts by unit number.
-        counts: rows for `Warehouse.replace_counts`, all levels.
+        counts: rows for the warehouse's table `counts`, all levels.
         totals: level -> people of all its units in the year.
         checks: one result for each of `findings.COUNT_CHECKS`.
         coverage: what `coverage.json` says.

@@ -75,7 +75,7 @@ def test_faults_are_named_with_what_to_type(ask, place, monkeypatch):
         instance.event_log_storage.set_concurrency_slots("gpu", 2)
         instance.event_log_storage.claim_concurrency_slot("gpu", "gone-run", "train_member")
         instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() - 7200, "SENSOR", "x", []))
-    Warehouse(place.data / "warehouse.duckdb").forget("demo", 2020)
+    Warehouse(place.data / "warehouse.duckdb").migrate()
     holder, _ = helper(HOLD, str(place.data / "warehouse.duckdb"))
     server, port = helper(LISTEN, "dagster-webserver")
     try:

@@ -809,13 +809,14 @@ def test_there_are_at_least_forty_kinds() -> None:
 
 def test_sql_in_a_name_reaches_the_warehouse_as_a_name(tmp_path: Path) -> None:
     from popcorn_ml.warehouse import Warehouse
+    from tests.warehouse.rows import publish
 
     rows = place.write_place(tmp_path)
     sql_in_a_name(tmp_path, rows)
     built = build(tmp_path)
     warehouse = Warehouse(tmp_path / "w.duckdb")
-    warehouse.replace_units("tst", 2020, built.units.units)
-    warehouse.replace_counts("tst", 2020, built.counts.counts)
+    publish(warehouse, "units", "tst", 2020, built.units.units)
+    publish(warehouse, "counts", "tst", 2020, built.counts.counts)
     found = warehouse.query("SELECT name FROM people_per_unit WHERE unit_id = ?", ["0004"])
     assert found == [("Robert'); DROP TABLE units;--",)]
     assert warehouse.query("SELECT count(*) FROM units") == [(12,)]

@@ -14,6 +14,7 @@ from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.census.units import strips
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
 from popcorn_ml.warehouse import Warehouse
+from tests.warehouse.rows import publish
 
 PEOPLE = 3_285_874
 GRID = Grid.covering(
@@ -69,8 +70,8 @@ def test_puerto_rico(real_dir: Path, tmp_path: Path) -> None:
     assert off.max() < 1e-3
 
     warehouse = Warehouse(tmp_path / "w.duckdb")
-    warehouse.replace_units("pricp2", 2020, units.units)
-    warehouse.replace_counts("pricp2", 2020, counts.counts)
+    publish(warehouse, "units", "pricp2", 2020, units.units)
+    publish(warehouse, "counts", "pricp2", 2020, counts.counts)
     assert warehouse.query("SELECT units, people FROM totals") == [(78, float(PEOPLE))]
     densest = "SELECT name FROM density ORDER BY people_per_ha DESC LIMIT 1"
     assert warehouse.query(densest) == [("San Juan",)]

@@ -27,6 +27,7 @@ from popcorn_ml.simulate.country import write_country
 from popcorn_ml.simulate.spec import CountrySpec
 from popcorn_ml.warehouse import Warehouse
 from tests.crash.soak import versions
+from tests.warehouse.rows import publish as publish_rows
 
 HERE = Address("population_map", "demo", 2020)
 GRID = Grid("EPSG:32736", 312300.0, 9755700.0, 10.0, 300, 300)
@@ -174,15 +175,15 @@ def rows(count: int, text: str) -> list[dict]:
 @pytest.mark.parametrize("left", [0, 4096, 100_000])
 def test_the_warehouse_on_a_full_disk(disk, left):
     warehouse = Warehouse(disk.folder / "warehouse.duckdb", timeout_s=5)
-    warehouse.replace_evaluation("demo", 2020, rows(10, "before"))
+    publish_rows(warehouse, "evaluation", "demo", 2020, rows(10, "before"))
     disk.leave(left)
     with pytest.raises(StoreError, match="the disk is full") as failure:
-        warehouse.replace_evaluation("demo", 2020, rows(20_000, os.urandom(40).hex()))
+        publish_rows(warehouse, "evaluation", "demo", 2020, rows(20_000, os.urandom(40).hex()))
     assert failure.value.where == warehouse.path
     asked = "SELECT count(*), min(metric), max(metric) FROM evaluation"
     assert warehouse.query(asked) == [(10, "before", "before")]  # readable while it is full
     disk.empty()
-    warehouse.replace_evaluation("demo", 2020, rows(5, "after"))
+    publish_rows(warehouse, "evaluation", "demo", 2020, rows(5, "after"))
     assert warehouse.query(asked) == [(5, "after", "after")]
 
 
@@ -217,7 +218,7 @@ def test_a_read_only_store(disk):
     store = Store(disk.folder / "data")
     warehouse = Warehouse(disk.folder / "warehouse.duckdb", timeout_s=2)
     before = publish(store, b"before")
-    warehouse.replace_evaluation("demo", 2020, rows(3, "before"))
+    publish_rows(warehouse, "evaluation", "demo", 2020, rows(3, "before"))
     disk.remount("ro")
     try:
         with pytest.raises(StoreError, match=r"cannot be written|read-only"):
@@ -225,7 +226,7 @@ def test_a_read_only_store(disk):
         with pytest.raises(StoreError, match="the disk is read-only"):
             write_bytes(disk.folder / "x", b"x")
         with pytest.raises(StoreError, match="the disk is read-only") as failure:
-            warehouse.replace_evaluation("demo", 2020, rows(3, "after"))
+            publish_rows(warehouse, "evaluation", "demo", 2020, rows(3, "after"))
         assert failure.value.where == warehouse.path
         with pytest.raises(StoreError, match="the disk is read-only"):
             raster.write(disk.folder / "map.tif", noise(1), GRID, ("a",), 0.0)
@@ -233,4 +234,4 @@ def test_a_read_only_store(disk):
     finally:
         disk.remount("rw")
     assert publish(store, b"after") != before
-    warehouse.replace_evaluation("demo", 2020, rows(3, "after"))
+    publish_rows(warehouse, "evaluation", "demo", 2020, rows(3, "after"))

@@ -91,6 +91,7 @@ WAREHOUSE = """
 import os, signal, sys, time, random
 from popcorn_ml.warehouse import Warehouse
 from popcorn_ml.errors import StoreError
+from tests.warehouse.rows import publish
 
 path, kills = sys.argv[1], int(sys.argv[2])
 
@@ -102,13 +103,17 @@ def work():
     warehouse, n = Warehouse(path), 0
     while True:
         n += 1
-        warehouse.replace_evaluation("demo", 2020, rows(n))
+        publish(warehouse, "evaluation", "demo", 2020, rows(n))
 
 def look():
     found = Warehouse(path, timeout_s=20).query(
         "SELECT count(*), count(DISTINCT metric), count(DISTINCT value) FROM evaluation"
     )
     assert found in ([(200, 1, 1)], [(0, 0, 0)]), found
+
+def written():
+    current = Warehouse(path).query("SELECT row_count FROM rows_of_versions")
+    assert current == [(200,)], current
 
 def child(target):
     pid = os.fork()
@@ -133,6 +138,7 @@ for kill in range(kills):
     os.kill(writer, signal.SIGKILL)
     assert ended(writer) == -signal.SIGKILL
     assert ended(child(look)) == 0, f"after kill {kill}"
+assert ended(child(written)) == 0, "no writer came as far as a first publication"
 print("WHOLE")
 """
 
@@ -141,6 +147,7 @@ print("WHOLE")
 def test_the_warehouse_holds_all_rows_or_none_after_every_kill(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(WAREHOUSE), str(tmp_path / "w.duckdb"), "25"],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

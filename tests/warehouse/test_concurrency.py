@@ -15,6 +15,8 @@ import pytest
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import Warehouse
 
+from .rows import publish
+
 WRITERS, PARTITIONS, READERS, ROWS = 8, 50, 4, 12
 
 
@@ -40,9 +42,9 @@ def _write(path: str, writer: int, barrier, failures) -> None:
         warehouse = Warehouse(path)
         barrier.wait(timeout=60)
         for k in range(PARTITIONS):
-            warehouse.replace_counts(f"own{writer}", 1900 + k, _rows(writer))
+            publish(warehouse, "counts", f"own{writer}", 1900 + k, _rows(writer))
             if k % 10 == 0:  # and all of them at one partition, over and over
-                warehouse.replace_counts("shared", 2000, _rows(writer))
+                publish(warehouse, "counts", "shared", 2000, _rows(writer))
     except BaseException as error:
         failures.put(f"writer {writer}: {error!r}")
 
@@ -102,6 +104,8 @@ def test_eight_writers_and_four_readers(tmp_path: Path) -> None:
         (f"own{w}", 1900 + k): (ROWS, float(w)) for w in range(WRITERS) for k in range(PARTITIONS)
     }
     assert [n for c, _, n, _ in groups if c == "shared"] == [ROWS]
+    current = warehouse.query("SELECT country, year, row_count FROM rows_of_versions")
+    assert sorted(current) == sorted((c, y, ROWS) for c, y, _, _ in groups), "one version each"
     print(f"{WRITERS * PARTITIONS} partitions in {seconds:.1f} s, reads {done}")
     assert seconds < 60
 
@@ -109,7 +113,7 @@ def test_eight_writers_and_four_readers(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_the_partition_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     warehouse = Warehouse(path)
-    warehouse.replace_counts("rwa", 2020, _rows(1))
+    publish(warehouse, "counts", "rwa", 2020, _rows(1))
     script = f"""
 import os, signal
 from popcorn_ml.warehouse import Warehouse
@@ -129,7 +133,7 @@ with w._writing() as connection:
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert "inside" in done.stdout
     assert warehouse.query("SELECT count(*), min(people) FROM counts") == [(ROWS, 1.0)]
-    warehouse.replace_counts("rwa", 2020, _rows(2))
+    publish(warehouse, "counts", "rwa", 2020, _rows(2))
     assert warehouse.query("SELECT count(*), min(people) FROM counts") == [(ROWS, 2.0)]
 
 

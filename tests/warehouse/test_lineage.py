@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import pytest
@@ -12,33 +10,9 @@ from popcorn_ml import warehouse as module
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import Warehouse, chained
 from popcorn_ml.warehouse_rows import digest, prepared
-from popcorn_ml.warehouse_schema import LINEAGE_TABLES
 
+from .rows import manifest, sha
 from .test_warehouse import count_rows
-
-
-def manifest(asset: str, version: str, year: int | None = 2020, **given: Any) -> dict[str, Any]:
-    made = {
-        "asset": asset,
-        "country": "rwa" if year else None,
-        "year": year,
-        "version": version,
-        "recipe": "r" * 64,
-        "run_id": "run",
-        "started": "2024-01-01T00:00:00+00:00",
-        "finished": "2024-01-01T00:01:00+00:00",
-        "code": {"version": "c0de", "commit": None, "modified": None},
-        "inputs": [],
-        "sources": [],
-        "files": {"a.tif": {"size": 3, "sha256": "f" * 64}},
-        "facts": {},
-        "tables": {},
-    }
-    return {**made, **given}
-
-
-def sha(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def used(asset: str, version: str, year: int | None = 2020) -> dict[str, Any]:
@@ -152,13 +126,6 @@ def test_versions_taken_out_on_purpose_keep_their_lineage(warehouse):
     ]  # fmt: skip
     made = warehouse.query("SELECT version FROM descent WHERE origin_asset = 'extractor'")
     assert ("1" * 16,) in made
-
-
-def test_a_partition_is_forgotten_with_its_lineage(warehouse):
-    warehouse.forget("rwa", 2020)
-    for table in ("versions", *LINEAGE_TABLES):
-        assert warehouse.query(f"SELECT count(*) FROM {table} WHERE year = 2020") == [(0,)]
-    assert warehouse.query("SELECT count(*) FROM versions WHERE year = 2021") == [(1,)]
 
 
 def test_receipts_are_chained(tmp_path):

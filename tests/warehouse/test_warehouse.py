@@ -15,6 +15,8 @@ from popcorn_ml import warehouse as module
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import TABLES, VIEWS, Warehouse
 
+from .rows import publish
+
 
 def unit_rows() -> pd.DataFrame:
     return pd.DataFrame(
@@ -58,14 +60,13 @@ def count_rows(*people: float, **fixed: Any) -> pd.DataFrame:
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     made = Warehouse(tmp_path / "deep" / "w.duckdb")
-    made.replace_units("rwa", 2020, unit_rows())
-    made.replace_counts("rwa", 2020, count_rows(1000, 500, 20))
+    publish(made, "units", "rwa", 2020, unit_rows())
+    publish(made, "counts", "rwa", 2020, count_rows(1000, 500, 20))
     return made
 
 
 def test_reading_an_absent_warehouse_makes_an_empty_one(tmp_path: Path) -> None:
     made = Warehouse(tmp_path / "new" / "w.duckdb")
-    assert not made.holds("units", "rwa", 2020)
     assert made.query("SELECT count(*) FROM units") == [(0,)]
     tables = {r[0] for r in made.query("SELECT table_name FROM information_schema.tables")}
     assert tables == {*TABLES, *VIEWS, "schema_versions"}
@@ -74,24 +75,24 @@ def test_reading_an_absent_warehouse_makes_an_empty_one(tmp_path: Path) -> None:
 def test_what_was_written_leaves_nothing_behind_for_the_next_reader(
     warehouse: Warehouse, tmp_path: Path
 ) -> None:
-    warehouse.replace_counts("rwa", 2021, count_rows(1100, 600, 30))
+    publish(warehouse, "counts", "rwa", 2021, count_rows(1100, 600, 30))
     other = Warehouse(tmp_path / "other.duckdb")
     tables = {r[0] for r in other.query("SELECT table_name FROM information_schema.tables")}
     assert tables == {*TABLES, *VIEWS, "schema_versions"}
 
 
 def test_a_partition_is_replaced_whole_and_others_stay(warehouse: Warehouse) -> None:
-    warehouse.replace_counts("rwa", 2021, count_rows(1100, 600, 30))
-    warehouse.replace_counts("uga", 2020, count_rows(7))
-    assert warehouse.replace_counts("rwa", 2020, count_rows(1001)) == 1
+    publish(warehouse, "counts", "rwa", 2021, count_rows(1100, 600, 30))
+    publish(warehouse, "counts", "uga", 2020, count_rows(7))
+    assert publish(warehouse, "counts", "rwa", 2020, count_rows(1001)) == 1
     assert warehouse.query(
         "SELECT country, year, count(*), sum(people) FROM counts GROUP BY ALL ORDER BY ALL"
     ) == [("rwa", 2020, 1, 1001.0), ("rwa", 2021, 3, 1730.0), ("uga", 2020, 1, 7.0)]
-    assert warehouse.holds("counts", "rwa", 2020)
-    warehouse.forget("rwa", 2020)
-    assert not warehouse.holds("counts", "rwa", 2020)
-    assert not warehouse.holds("units", "rwa", 2020)
-    assert warehouse.holds("counts", "rwa", 2021)
+    assert publish(warehouse, "counts", "rwa", 2020, []) == 0
+    assert warehouse.query("SELECT country, year FROM counts GROUP BY ALL ORDER BY ALL") == [
+        ("rwa", 2021), ("uga", 2020),
+    ]  # fmt: skip
+    assert warehouse.query("SELECT count(*) FROM units") == [(3,)]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_partition_is_replaced_whole_and_others_stay(warehouse: Warehouse) -> 
 def test_a_failed_write_changes_nothing(warehouse: Warehouse, bad: pd.DataFrame, message) -> None:
     before = warehouse.query("SELECT * FROM counts ORDER BY ALL")
     with pytest.raises(StoreError, match=message):
-        warehouse.replace_counts("rwa", 2020, bad)
+        publish(warehouse, "counts", "rwa", 2020, bad)
     assert warehouse.query("SELECT * FROM counts ORDER BY ALL") == before
 
 
@@ -120,8 +121,8 @@ def test_geometry_and_names_come_back_as_they_went(warehouse: Warehouse) -> None
 
 
 def test_views(warehouse: Warehouse) -> None:
-    warehouse.replace_units("rwa", 2022, unit_rows())
-    warehouse.replace_counts("rwa", 2022, count_rows(1210, 500, 0, kind="projection"))
+    publish(warehouse, "units", "rwa", 2022, unit_rows())
+    publish(warehouse, "counts", "rwa", 2022, count_rows(1210, 500, 0, kind="projection"))
     people = warehouse.query(
         "SELECT year, name, people, kind FROM people_per_unit WHERE unit_id = '0001' ORDER BY year"
     )
@@ -145,8 +146,7 @@ def test_the_map_against_the_census_counts_merged_units_with_their_host(
     warehouse: Warehouse,
 ) -> None:
     of_map = {"level": "coarse", "product": "map"}
-    warehouse.replace_map_sums(
-        "rwa", 2020,
+    publish(warehouse, "map_sums", "rwa", 2020,
         [
             {**of_map, "unit_id": "0001", "people": 900.0, "people_std": 30.0},
             {**of_map, "unit_id": "0002", "people": 520.0},
@@ -168,14 +168,14 @@ def test_evaluation_and_sources(warehouse: Warehouse) -> None:
         {**r2, "product": "map", "value": 0.6, "n": 9, "details": {"b": 1, "a": 2}},
         {**r2, "product": "uniform", "value": math.nan},
     ]
-    warehouse.replace_evaluation("rwa", 2020, rows)
-    assert warehouse.replace_evaluation("rwa", 2020, rows) == 2
+    publish(warehouse, "evaluation", "rwa", 2020, rows)
+    assert publish(warehouse, "evaluation", "rwa", 2020, rows) == 2
     found = warehouse.query("SELECT product, value, n, details FROM evaluation ORDER BY product")
     assert found == [("map", 0.6, 9, '{"a": 2, "b": 1}'), ("uniform", None, None, None)]
     source = {"file": "c.csv", "sha256": "00", "bytes": 3, "licence": "CC-BY"}
-    warehouse.replace_sources("rwa", 2020, "census_counts", [source])
-    warehouse.replace_sources("rwa", 2020, "census_units", [source])
-    warehouse.replace_sources("rwa", 2020, "census_counts", [])
+    publish(warehouse, "sources", "rwa", 2020, [source], asset="census_counts")
+    publish(warehouse, "sources", "rwa", 2020, [source], asset="census_units")
+    publish(warehouse, "sources", "rwa", 2020, [], asset="census_counts")
     assert warehouse.query("SELECT asset, file, licence FROM sources") == [
         ("census_units", "c.csv", "CC-BY")
     ]
@@ -183,7 +183,7 @@ def test_evaluation_and_sources(warehouse: Warehouse) -> None:
 
 def test_a_path_with_quotes(tmp_path: Path) -> None:
     made = Warehouse(tmp_path / "it's; 'quoted'" / "w.duckdb")
-    made.replace_counts("rwa", 2020, count_rows(5))
+    publish(made, "counts", "rwa", 2020, count_rows(5))
     assert made.query("SELECT people FROM counts") == [(5.0,)]
 
 
@@ -198,7 +198,7 @@ def test_the_file_is_plain_duckdb_for_others(warehouse: Warehouse) -> None:
 def test_readers_cannot_write(warehouse: Warehouse) -> None:
     with pytest.raises(duckdb.Error, match="read-only"):
         warehouse.query("DELETE FROM counts")
-    assert warehouse.holds("counts", "rwa", 2020)
+    assert warehouse.query("SELECT count(*) FROM counts") == [(3,)]
 
 
 def test_an_older_schema_is_migrated_with_its_rows(warehouse: Warehouse, monkeypatch) -> None:
@@ -225,7 +225,7 @@ def test_a_newer_schema_is_refused(warehouse: Warehouse, monkeypatch) -> None:
     with pytest.raises(StoreError, match="newer version"):
         warehouse.query("SELECT 1")
     with pytest.raises(StoreError, match="newer version"):
-        warehouse.replace_counts("rwa", 2020, count_rows(5))
+        publish(warehouse, "counts", "rwa", 2020, count_rows(5))
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_an_error_in_a_query_does_not_spoil_the_next(warehouse: Warehouse) -> No
 
 def test_values_never_become_statements(warehouse: Warehouse) -> None:
     evil = "rwa'; DROP TABLE counts; --"
-    warehouse.replace_counts(evil, 2020, count_rows(5))
+    publish(warehouse, "counts", evil, 2020, count_rows(5))
     assert warehouse.query("SELECT count(*) FROM counts WHERE country = ?", [evil]) == [(1,)]
-    warehouse.forget(evil, 2020)
+    publish(warehouse, "counts", evil, 2020, [])
     assert warehouse.query("SELECT count(*) FROM counts") == [(3,)]
 
 
