@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from popcorn_ml.mapping.dasymetric import Adjustment, adjust, apply, plan
+from popcorn_ml.mapping.dasymetric import Adjustment, apply, plan
 from popcorn_ml.zones import ZoneSums
 
 
@@ -36,19 +36,3 @@ def disaggregation(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adju
 def disaggregated(plan_: Adjustment, units: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """People per pixel of some pixels, by `disaggregation`; NaN outside all units."""
     return apply(plan_, units, weight, weight)[0]
-
-
-def disaggregate(
-    weight: np.ndarray, units: np.ndarray, people: np.ndarray | Sequence[float]
-) -> np.ndarray:
-    """Spread counts over an array in memory in proportion to a weight.
-
-    Args:
-        weight: (rows, columns), NaN where no one may be placed.
-        units: unit numbers 0..n of that shape.
-        people: counted in units 1..n.
-
-    Returns:
-        People per pixel, float64; NaN outside all units.
-    """
-    return adjust(weight, units, people, weight)[0]

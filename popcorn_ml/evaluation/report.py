@@ -258,12 +258,3 @@ def scatter_png(evaluation: Evaluation) -> bytes:
     if mesh is not None:
         figure.colorbar(mesh, ax=axes, label="hectares", shrink=0.6, format="%g")
     return figure_png(figure)
-
-
-def write_report(evaluation: Evaluation, out: Path) -> None:
-    """Write `evaluation.json`, and `scatter.png` where there was a true raster."""
-    from popcorn_ml.files import write_bytes, write_json
-
-    if evaluation.histograms:
-        write_bytes(out / "scatter.png", scatter_png(evaluation))
-    write_json(out / "evaluation.json", evaluation.as_dict())
