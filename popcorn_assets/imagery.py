@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from popcorn_assets.catalogue import CATALOGUES, items_used
 from popcorn_assets.country import load_country
 from popcorn_assets.lineage import Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR
@@ -94,6 +95,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
             facts = report.as_dict()
             facts["scene_files"] = scene_files(making, facts)
+            facts[CATALOGUES] = items_used(making, imagery.catalogue_files(settings), facts)
             return Outcome(_shown(facts), facts, season_checks(folder, facts, grid, settings))
 
         return making.publish(make)

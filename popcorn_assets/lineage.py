@@ -425,6 +425,23 @@ def place_of_source(root: Path, path: str) -> Path:
     return root / path
 
 
+def kept_source(root: Path, path: str, digest: str) -> Path | None:
+    """Where the inbox keeps a census file that a later one has taken the place of.
+
+    Args:
+        root: the store's.
+        path: as the manifest has it.
+        digest: sha256 of the file meant; the one kept there still has to be compared with it.
+    """
+    from popcorn_ml.census.inbox import HISTORY
+
+    parts = PurePosixPath(path).parts
+    if len(parts) < 3 or parts[0] != "census" or ".." in parts:
+        return None
+    kept = root.joinpath("census", parts[1], HISTORY, str(digest)[:16], *parts[2:])
+    return kept if kept.is_file() else None
+
+
 def _name(path: str) -> str:
     """A source's name that does not depend on where the store is."""
     return Path(path).name if Path(path).is_absolute() else path

@@ -159,6 +159,7 @@ def plan(
         *_drafts(store),
         *_half_written(store, now - HALF_WRITTEN_S),
         *_work(store, horizon),
+        *_killed(store, now - HALF_WRITTEN_S),
         *_steps(store, horizon, set(unfinished_runs)),
     ]
     return Plan([*removals, *left], stays)
@@ -391,6 +392,20 @@ def _work(store: Store, horizon: float) -> Iterator[Removal]:
             old = not folder.exists() and path.stat().st_mtime < horizon
             if VERSION_PATTERN.fullmatch(folder.name) and old and _is_free(path):
                 yield Removal("lock", path, 0, "of work that is gone")
+
+
+def _killed(store: Store, before: float) -> Iterator[Removal]:
+    """What a killed `popcorn reproduce` and a killed look at a cluster's folder leave behind."""
+    root = store.root / ".work"
+    for folder in sorted(root.glob("reproduce/remade-*")):
+        if folder.is_dir() and _is_free(_work_locks(folder)[0]) and _last_used(folder) < before:
+            yield Removal("work", folder, _size(folder), "of a reproduction that was killed")
+    for path in sorted(root.glob("reproduce/remade-*.lock")):
+        if not path.with_suffix("").exists() and path.stat().st_mtime < before and _is_free(path):
+            yield Removal("lock", path, 0, "of a reproduction that was killed")
+    for path in sorted(root.glob("cluster/.seen-*")):
+        if path.is_file() and path.stat().st_mtime < before:
+            yield Removal("half-written", path, _size(path), "its writer is gone")
 
 
 def _work_locks(folder: Path) -> list[Path]:

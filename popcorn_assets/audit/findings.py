@@ -27,7 +27,7 @@ _ORDER = list(Verdict)
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it was recorded.
+    """One thing that is not as it was recorded, or a remark (`OK`) on one that is.
 
     Attributes:
         about: the file, table or record.
@@ -48,6 +48,6 @@ class Finding:
 
 def verdict_of(findings: list[Finding]) -> Verdict:
     """The one word for several findings: what is wrong comes before what is only doubtful."""
-    found = [finding.verdict for finding in findings]
+    found = [finding.verdict for finding in findings if finding.verdict is not Verdict.OK]
     wrong = [verdict for verdict in found if verdict.wrong]
     return min(wrong or found, key=_ORDER.index, default=Verdict.OK)

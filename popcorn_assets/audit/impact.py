@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from popcorn_assets.audit.recorded import altered
 from popcorn_assets.store import Store, sha256
 from popcorn_ml.errors import StoreError
 
@@ -57,7 +58,7 @@ def impact(store: Store, thing: str) -> list[Use]:
             for by its contents too.
 
     Raises:
-        StoreError: there is no warehouse.
+        StoreError: there is no warehouse, or its tables or views were altered.
     """
     from popcorn_ml.warehouse import Warehouse
 
@@ -75,6 +76,15 @@ def impact(store: Store, thing: str) -> list[Use]:
         name = path.relative_to(store.root).as_posix() if inside else str(path)
     found: list[Use] = []
     with Warehouse(store.warehouse).reading() as connection:
+        wrong = altered(connection)
+        if wrong:
+            raise StoreError(
+                "the warehouse's definitions were altered: its answers cannot be trusted",
+                where=store.warehouse,
+                expected="tables and views as the project's migrations make them",
+                found="; ".join(f"{name}: {how}" for name, how in sorted(wrong.items())),
+                remedy="restore the warehouse from a backup; popcorn audit compares the store",
+            )
         for kind, question in QUESTIONS.items():
             wanted = {"name": name, "digest": digest}
             values = {key: value for key, value in wanted.items() if f"${key}" in question}

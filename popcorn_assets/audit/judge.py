@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets import catalogue
 from popcorn_assets.audit.code import CHECKOUT, judge_code
 from popcorn_assets.audit.findings import Finding, Verdict, verdict_of
 from popcorn_assets.audit.recorded import (
@@ -28,6 +29,7 @@ from popcorn_assets.ledger import (
     read_ledger,
     verify,
 )
+from popcorn_assets.lineage import kept_source
 from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store, sha256, version_of
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import chained, lineage_rows, publication_of
@@ -70,7 +72,8 @@ class Report:
 
     def passed(self, strict: bool = False) -> bool:
         """Whether nothing is wrong; with `strict`, whether nothing is doubtful either."""
-        return not any(strict or finding.verdict.wrong for _, finding in self.findings())
+        doubts = [one.verdict for _, one in self.findings() if one.verdict is not Verdict.OK]
+        return not any(strict or verdict.wrong for verdict in doubts)
 
 
 def audit(
@@ -129,7 +132,7 @@ def audit(
             node.findings += judge_code(node.manifest["code"], repository)
             _judge_age(store, trail, node, ledgers)
     if not records.problem:
-        _judge_records(trail, records, country, year, whole=asset is None)
+        _judge_records(store, trail, records, country, year, whole=asset is None)
     for address in dict.fromkeys(node.address for node in nodes.values()):
         _judge_folder(store, trail, address, records)
     if dagster is not None:
@@ -218,9 +221,21 @@ def _judge_files(store: Store, nodes: Iterable[Node], hasher: Hasher) -> int:
         for outside in node.outside:
             expected = (outside.size, outside.sha256)
             about = f"{outside.path} (from outside)"
-            if found[outside.place] is None:
+            if found[outside.place] == expected:
+                continue
+            later = Verdict.OLDER if node.current else Verdict.OK
+            kept = kept_source(store.root, outside.path, outside.sha256)
+            if kept is not None and read(kept) == expected:
+                there = kept.relative_to(store.root)
+                node.find(later, about, f"superseded by a later file; it is kept at {there}")
+            elif found[outside.place] is None:
                 node.find(Verdict.MISSING, about, "it is no longer there, or cannot be read")
-            elif found[outside.place] != expected:
+            elif catalogue.holds(node.manifest, outside.path, outside.place):
+                message = (
+                    "the catalogue changed; the items that this was made from are as they were"
+                )
+                node.find(later, about, message)
+            else:
                 node.find(Verdict.CHANGED, about, _differs(expected, found[outside.place]))
     return sum(1 for digest in found.values() if digest is not None)
 
@@ -369,8 +384,12 @@ def _judge_rows(node: Node, records: Records) -> None:
             node.find(Verdict.CHANGED, about, "its rows are not those that were written")
 
 
-def _judge_records(trail: Trail, records: Records, country: str, year: int, *, whole: bool) -> None:
-    """Rows of the warehouse that belong to nothing."""
+def _judge_records(
+    store: Store, trail: Trail, records: Records, country: str, year: int, *, whole: bool
+) -> None:
+    """Tables and views that are not as they were made, and rows that belong to nothing."""
+    for name, message in records.altered.items():
+        trail.findings.append(Finding(Verdict.CHANGED, f"warehouse {name}", message))
     if records.schema != list(range(1, len(records.schema) + 1)) or not records.schema:
         message = f"it lists {records.schema}"
         trail.findings.append(Finding(Verdict.CHANGED, "warehouse table schema_versions", message))
@@ -393,8 +412,10 @@ def _judge_records(trail: Trail, records: Records, country: str, year: int, *, w
             versions = records.lineage["versions"].get(place, [])
             known = {(row["version"], row["manifest_sha256"]) for row in versions}
             stray = [row for row in rows if (row["version"], row["manifest_sha256"]) not in known]
-            if stray or (table == "versions" and place not in visited):
-                message = f"{len(stray) or len(rows)} rows of {_told(place)} belong to no version"
+            if table == "versions" and place not in visited:
+                stray = [row for row in rows if not _elsewhere(store, place, row)]
+            if stray:
+                message = f"{len(stray)} rows of {_told(place)} belong to no version"
                 about = f"warehouse table {table}"
                 trail.findings.append(Finding(Verdict.UNRECORDED, about, message))
     wrote: dict[tuple[str, int], dict[str, set[str]]] = {}
@@ -410,6 +431,17 @@ def _judge_records(trail: Trail, records: Records, country: str, year: int, *, w
                 message = f"rows of {country}|{year} {owner and f'of {owner} '}that nothing wrote"
                 about = f"warehouse table {table}"
                 trail.findings.append(Finding(Verdict.UNRECORDED, about, message))
+
+
+def _elsewhere(store: Store, place: Place, row: Mapping[str, Any]) -> bool:
+    """Whether a row is of an asset without partitions that this partition does not need (yet)."""
+    if place[1]:
+        return False
+    try:
+        path = store.folder(address_of(place)) / str(row["version"]) / MANIFEST
+    except StoreError:
+        return False
+    return bool(row["removed"]) or path.is_file()
 
 
 def _told(place: Place) -> str:

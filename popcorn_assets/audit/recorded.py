@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -45,6 +47,7 @@ class Records:
         rows: asset's partition -> table -> number and digest of the rows it has now.
         owners: country and year -> table -> whose rows lie there ("" where nobody is named).
         schema: the versions that `schema_versions` lists.
+        altered: table or view -> how it is not what the migrations make.
     """
 
     problem: str = ""
@@ -53,6 +56,7 @@ class Records:
     owners: dict[tuple[str, int], dict[str, set[str]]] = field(default_factory=dict)
     received: list[dict[str, Any]] = field(default_factory=list)
     schema: list[int] = field(default_factory=list)
+    altered: dict[str, str] = field(default_factory=dict)
 
     def places(self, country: str, year: int) -> set[Place]:
         """Every asset that any lineage table has a row of, in a partition."""
@@ -124,9 +128,60 @@ def read_warehouse(
             records.received = rows(connection, sql, [[country for country, _ in wanted]])
             sql = "SELECT version FROM schema_versions ORDER BY version"
             records.schema = [version for (version,) in connection.execute(sql).fetchall()]
-    except (StoreError, duckdb.Error) as error:
+            records.altered = altered(connection)
+    except (StoreError, duckdb.Error, OSError) as error:
         return Records(problem=str(error).splitlines()[0])
     return records
+
+
+_DEFINITIONS = """
+    SELECT 'table ' || table_name, sql FROM duckdb_tables()
+    WHERE database_name = current_database() AND schema_name = current_schema()
+    UNION ALL
+    SELECT 'view ' || view_name, sql FROM duckdb_views()
+    WHERE database_name = current_database() AND schema_name = current_schema() AND NOT internal
+    UNION ALL
+    SELECT 'macro ' || function_name, macro_definition FROM duckdb_functions()
+    WHERE database_name = current_database() AND NOT internal
+"""
+_EXCLUDED = re.compile(r"EXCLUDE \(([^)]*)\)")
+
+
+def altered(connection: Any) -> dict[str, str]:
+    """Tables and views of a warehouse that are not what the migrations make, and how.
+
+    Tables and views of other names are their owner's; a macro can take the place of any function
+    that a view or a question calls, so every one is told.
+    """
+    made, there = _made(), _definitions(connection)
+    found = {
+        name: "it is not defined as the project defines it" if name in there else "it is gone"
+        for name in made
+        if there.get(name) != made[name]
+    }
+    macros = [name for name in there if name.startswith("macro ")]
+    return {**found, **dict.fromkeys(macros, "the project defines no macros")}
+
+
+@cache
+def _made() -> dict[str, str]:
+    """The definitions in a warehouse that was migrated just now."""
+    import duckdb
+
+    from popcorn_ml.warehouse_schema import MIGRATIONS
+
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        for statement in (one for step in MIGRATIONS for one in step):
+            connection.execute(statement)
+        return _definitions(connection)
+
+
+def _definitions(connection: Any) -> dict[str, str]:
+    def ordered(match: re.Match[str]) -> str:  # DuckDB writes these in any order
+        return f"EXCLUDE ({', '.join(sorted(match[1].split(', ')))})"
+
+    rows = connection.execute(_DEFINITIONS).fetchall()
+    return {name: _EXCLUDED.sub(ordered, sql or "") for name, sql in rows}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ what the manifest names; the real store is only read.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 
 from popcorn_assets.audit.trail import Node, walk
 from popcorn_assets.ledger import DEPLOYED
+from popcorn_assets.lineage import kept_source
 from popcorn_assets.store import LATEST, Address, Store, Version, sha256
 from popcorn_ml.errors import StoreError
 
@@ -85,11 +87,23 @@ def _bench(store: Store) -> Iterator[Path]:
     except OSError:
         folder = None  # a store that cannot be written
     try:
-        with tempfile.TemporaryDirectory(prefix="remade-", dir=folder) as root:
+        with tempfile.TemporaryDirectory(prefix="remade-", dir=folder) as root, _busy(Path(root)):
             yield Path(root)
     finally:
         with suppress(OSError):  # another may be at it
             beside.rmdir()
+
+
+@contextmanager
+def _busy(root: Path) -> Iterator[None]:
+    """Hold the lock by which `popcorn gc` knows that a bench is in use."""
+    lock = root.with_name(f"{root.name}.lock")
+    with open(lock, "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:
@@ -110,7 +124,10 @@ def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:
             )
         (bench.folder(address) / LATEST).write_text(f"{version}\n")
     for one in node.outside:
-        if not one.place.is_file() or sha256(one.place) != one.sha256:
+        found = one.place
+        if not found.is_file() or sha256(found) != one.sha256:
+            found = kept_source(store.root, one.path, one.sha256) or found
+        if not found.is_file() or sha256(found) != one.sha256:
             raise StoreError(
                 f"{node.address} was made from a file that is no longer the same",
                 where=one.place,
@@ -122,7 +139,7 @@ def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:
             target = root / one.place.relative_to(store.root)
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
-                _have(one.place, target)
+                _have(found, target)
 
 
 def _have(source: str | Path, target: str | Path) -> None:

@@ -255,6 +255,29 @@ def test_left_overs_go_and_work_under_way_stays(store):
     writing.__exit__(None, None, None)
 
 
+def test_what_a_killed_reproduction_left_goes_after_a_day(store):
+    work = store.root / ".work"
+    old, young, busy = (work / "reproduce" / f"remade-{name}" for name in ("old", "young", "busy"))
+    seen = work / "cluster" / ".seen-1f"
+    for path in (old / "maps" / "a.tif", young / "a.tif", busy / "a.tif", seen):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    locks = [folder.with_name(f"{folder.name}.lock") for folder in (old, busy)]
+    for lock in locks:
+        lock.touch()
+    for path in (seen, *work.glob("reproduce/**/*"), *locks):
+        days = 0.5 if path.is_relative_to(young) else 1.5
+        os.utime(path, (NOW - days * DAY_S,) * 2)
+    with open(locks[1]) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = remove(store)
+    assert sorted(removal.kind for removal, _ in done) == ["half-written", "work"]
+    assert all(problem is None for _, problem in done)
+    left = {path.name for path in (work / "reproduce").iterdir()}
+    assert left == {"remade-young", "remade-busy", "remade-busy.lock"}
+    assert not seen.exists()
+
+
 def test_gc_killed_while_it_deletes_leaves_whole_versions(tmp_path):
     """Killed at the first deletion, second, ...; then run to its end."""
     for kills in range(1, 4):

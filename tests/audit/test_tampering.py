@@ -16,12 +16,16 @@ import duckdb
 import pytest
 
 from popcorn_assets.audit.findings import Verdict
+from popcorn_assets.audit.impact import impact
 from popcorn_assets.audit.judge import Report, audit, size_and_digest
 from popcorn_assets.audit.recorded import DagsterRecords, Materialised
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.show import MANIFEST_SHA256
 from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store
-from popcorn_ml.warehouse_schema import TABLES
+from popcorn_ml.errors import StoreError
+from popcorn_ml.sentinel import SEASONS
+from popcorn_ml.simulate.country import ITEMS
+from popcorn_ml.warehouse_schema import TABLES, VIEWS
 from tests.assets.conftest import _enter
 
 COUNTRY, YEARS = "demo", (2020, 2021)
@@ -150,7 +154,22 @@ def byte_in_a_file(scene: Scene, rng: random.Random, year: int) -> Tampering:
 
 def byte_outside(scene: Scene, rng: random.Random, year: int) -> Tampering:
     path = rng.choice(outside_of(scene.store, year))
+    if path.name == ITEMS:
+        return item_outside(scene, rng, year)
     return f"a bit of {path}", lambda: written(path, flipped(path, rng))
+
+
+def item_outside(scene: Scene, rng: random.Random, year: int) -> Tampering:
+    """An item of the catalogue that the year was made from; others may change, with a warning."""
+    path = scene.store.root / "demo" / ITEMS
+    season = Address(rng.choice(["s1_", "s2_"]) + rng.choice(SEASONS), COUNTRY, year)
+    used = rng.choice(scene.store.latest(season).manifest()["facts"]["scenes"])["id"]
+    catalogue = json.loads(path.read_bytes())
+    (item,) = [one for one in catalogue["features"] if one["id"] == used]
+    key = rng.choice(sorted(item["properties"]))
+    del item["properties"][key]
+    content = json.dumps(catalogue).encode()
+    return f"{key} of {used}", lambda: written(path, content)
 
 
 def file_removed(scene: Scene, rng: random.Random, year: int) -> Tampering:
@@ -336,6 +355,22 @@ def row_altered(scene: Scene, rng: random.Random, year: int) -> Tampering:
     return f"{what} {table}.{name} of row {row}", lambda: sql(warehouse, (statement, [row]))
 
 
+def view_altered(scene: Scene, rng: random.Random, year: int) -> Tampering:
+    """A view that leaves rows out, or is gone; or a macro in the place of a function."""
+    warehouse, view = scene.store.warehouse, rng.choice(VIEWS)
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        (said,) = connection.execute(
+            "SELECT sql FROM duckdb_views() WHERE view_name = ?", [view]
+        ).fetchone()
+    body = said.partition(" AS ")[2].rstrip("; \n")
+    statement = rng.choice([
+        f"CREATE OR REPLACE VIEW {view} AS SELECT * FROM ({body}) WHERE country <> 'demo'",
+        f"DROP VIEW {view}",
+        "CREATE MACRO length(x) AS 0",
+    ])  # fmt: skip
+    return statement, lambda: sql(warehouse, (statement, []))
+
+
 def ledger_edited(scene: Scene, rng: random.Random, year: int) -> Tampering:
     path = scene.store.root / "deployments" / f"{COUNTRY}.json"
     said = json.loads(path.read_text())
@@ -387,8 +422,20 @@ WAYS: dict[Callable, int] = {
     byte_in_a_file: 40, byte_outside: 15, file_removed: 15, file_added: 10, file_truncated: 10,
     manifest_edited: 40, versions_exchanged: 10, version_renamed: 10, version_copied: 5,
     latest_elsewhere: 20, earlier_manifest: 5, row_altered: 40, ledger_edited: 5,
-    dagster_says_otherwise: 5,
+    dagster_says_otherwise: 5, item_outside: 5, view_altered: 5,
 }  # fmt: skip
+
+
+def test_impact_does_not_answer_from_altered_views(scene):
+    scenes = scene.store.latest(Address("s2_summer", COUNTRY, 2021)).manifest()["facts"]["scenes"]
+    thing = scenes[0]["id"]
+    assert impact(scene.store, thing)
+    statement = "CREATE OR REPLACE VIEW made_with_scene AS SELECT * FROM versions WHERE false"
+    with (
+        sql(scene.store.warehouse, (statement, [])),
+        pytest.raises(StoreError, match="definitions were altered"),
+    ):
+        impact(scene.store, thing)
 
 
 def test_every_tampering_is_found(scene):
