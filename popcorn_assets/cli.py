@@ -12,6 +12,7 @@ from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
 from popcorn_assets.commands.models import models, promote, rollback
+from popcorn_assets.commands.record import record
 from popcorn_assets.commands.running import demo, ui
 from popcorn_assets.commands.weights import weights
 from popcorn_ml.errors import PopcornError
@@ -35,6 +36,7 @@ for command in (
     imagery,
     models,
     promote,
+    record,
     rollback,
     weights,
 ):

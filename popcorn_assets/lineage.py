@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,12 @@ COMPANIONS = (".dbf", ".shx", ".prj", ".cpg", ".sbn", ".sbx", ".qix", ".shp.xml"
 PACKAGE_MARK = "package:"
 """What the path of a file that comes with the package begins with in a manifest."""
 _PACKAGE = Path(popcorn_ml.__file__).parents[1]
+
+COMMIT_VARIABLE = "POPCORN_COMMIT"
+"""Environment variable with the commit that an installation without `.git` was made from, as
+`git describe --always --dirty --abbrev=40 --exclude '*'` writes it: `-dirty` where files differed.
+"""
+_COMMIT = re.compile("([0-9a-f]{40}|[0-9a-f]{64})(-dirty)?")
 
 PROGRESS_SECONDS = 5.0
 
@@ -524,26 +531,37 @@ def library_versions() -> dict[str, str]:
 
 @cache
 def code_state() -> dict[str, Any]:
-    """Version of the package and, in a checkout, the commit and whether files differ from it."""
+    """Version of the package, the commit it is of, and whether files differ from that.
+
+    The checkout says so; outside of one, what COMMIT_VARIABLE says, where it names a commit.
+    """
     state: dict[str, Any] = {"package": metadata.version("popcorn-assets"), "commit": None}
     root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return state
-    try:
-        state["commit"] = _git(root, "rev-parse", "HEAD").strip()
-        state["modified"] = bool(
-            _git(root, "status", "--porcelain", "--untracked-files=no").strip()
-        )
-    except (OSError, subprocess.SubprocessError):
-        pass  # no git on this machine: the package's version has to do
+    told = os.environ.get(COMMIT_VARIABLE, "").strip()
+    if (root / ".git").exists():
+        commit = git(root, "rev-parse", "HEAD")
+        status = git(root, "status", "--porcelain", "--untracked-files=no")
+        if commit is not None:  # without git, the package's version has to do
+            state["commit"] = commit.decode().strip()
+        if status is not None:
+            state["modified"] = bool(status.strip())
+    elif named := _COMMIT.fullmatch(told):
+        state["commit"], state["modified"] = named[1], named[2] is not None
     return state
 
 
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", os.fspath(root), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=20,
-    ).stdout
+def git(root: Path, *arguments: str, given: bytes | None = None) -> bytes | None:
+    """What git says of a checkout, whoever owns it; None where it fails or is not there.
+
+    Args:
+        root: the checkout, which has `.git`.
+        given: what git reads.
+    """
+    # Named outright, the repository is not searched for, and so may be another user's: the one who
+    # installed the code is not the one who runs it. `safe.directory` is not heeded by every git.
+    command = ["git", "-C", os.fspath(root), "--git-dir=.git", "--work-tree=.", *arguments]
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None

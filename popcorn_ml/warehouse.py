@@ -17,10 +17,10 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import naming_the_disk
@@ -362,9 +362,15 @@ class Warehouse:
         stream of readers cannot starve it.
         """
         deadline = time.monotonic() + self.timeout_s
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._beside(".gate"), "a") as gate, open(self._beside(".lock"), "a") as room:
-            self._take(gate, fcntl.LOCK_EX, deadline)
+        with (
+            self._lock_file(".gate", exclusive) as gate,
+            self._lock_file(".lock", exclusive) as room,
+        ):
+            if gate is None or room is None:  # DuckDB's own lock still keeps a writer out
+                yield
+                return
+            # A file that is open for reading only cannot be locked exclusively everywhere (NFS).
+            self._take(gate, fcntl.LOCK_EX if gate.writable() else fcntl.LOCK_SH, deadline)
             try:
                 self._take(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, deadline)
             finally:
@@ -373,6 +379,31 @@ class Warehouse:
                 yield
             finally:
                 fcntl.flock(room, fcntl.LOCK_UN)
+
+    def _lock_file(self, suffix: str, exclusive: bool) -> AbstractContextManager[IO[str] | None]:
+        """A lock file, opened; made where it is missing.
+
+        Who may not write opens it for reading, or has None where that cannot be either.
+
+        Raises:
+            StoreError: it cannot be written, and `exclusive` says that somebody wants to.
+        """
+        path = self._beside(suffix)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return open(path, "a")
+        except OSError as error:
+            if exclusive:
+                raise StoreError(
+                    "the warehouse cannot be written",
+                    where=self.path,
+                    found=str(error),
+                    remedy="work as the user whom the store belongs to, or make it writable",
+                ) from error
+        try:
+            return open(path)
+        except OSError:
+            return nullcontext()
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)

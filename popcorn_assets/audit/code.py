@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.findings import Finding, Verdict
-from popcorn_assets.lineage import digest_of_code
+from popcorn_assets.lineage import digest_of_code, git
 
 SCIENCE = "popcorn_ml"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,8 @@ def judge_code(code: dict[str, Any], repository: Path | None) -> list[Finding]:
         return [_doubt("it was not made in a checkout: no commit is recorded")]
     if repository is None or not (repository / ".git").exists():
         return [_doubt(f"there is no repository here to look for commit {short} in")]
+    if shutil.which("git") is None:
+        return [_doubt(f"git, which finds commit {short}, is not on this machine")]
     if not _known(repository, commit):
         return [_doubt(f"commit {short} is not in {repository}")]
     parts = code.get("parts")
@@ -44,7 +46,7 @@ def _doubt(message: str) -> Finding:
 
 @cache
 def _known(repository: Path, commit: str) -> bool:
-    return _git(repository, "cat-file", "-e", f"{commit}^{{commit}}") is not None
+    return git(repository, "cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 @cache
@@ -56,14 +58,14 @@ def _digest(repository: Path, commit: str, parts: tuple[str, ...]) -> str | None
 @cache
 def _science(repository: Path, commit: str) -> dict[str, bytes]:
     """Every Python file of the science in a commit, by its name below the package."""
-    listed = _git(repository, "ls-tree", "-r", "-z", commit, "--", f"{SCIENCE}/") or b""
+    listed = git(repository, "ls-tree", "-r", "-z", commit, "--", f"{SCIENCE}/") or b""
     names: dict[str, str] = {}
     for line in filter(None, listed.decode().split("\0")):
         about, name = line.split("\t", 1)
         if name.endswith(".py"):
             names[name.removeprefix(f"{SCIENCE}/")] = about.split()[2]
     asked = "".join(f"{blob}\n" for blob in names.values()).encode()
-    answer = _git(repository, "cat-file", "--batch", given=asked) or b""
+    answer = git(repository, "cat-file", "--batch", given=asked) or b""
     contents, place = {}, 0
     for name in names:
         end = answer.index(b"\n", place)
@@ -71,13 +73,3 @@ def _science(repository: Path, commit: str) -> dict[str, bytes]:
         contents[name] = answer[end + 1 : end + 1 + size]
         place = end + 2 + size
     return contents
-
-
-def _git(repository: Path, *arguments: str, given: bytes | None = None) -> bytes | None:
-    """What git says; None where it fails or is not there."""
-    command = ["git", "-C", str(repository), *arguments]
-    try:
-        done = subprocess.run(command, input=given, capture_output=True, check=False, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import dagster as dg
 
+from popcorn_assets.home import HOME_VARIABLE
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.show import MANIFEST_SHA256
 from popcorn_assets.store import Address, Store
@@ -204,7 +207,8 @@ class DagsterRecords:
         country, year = address.country, address.year
         partitions = [partition_key(country, year)] if country and year else None
         wanted = dg.AssetRecordsFilter(dg.AssetKey(address.asset), asset_partitions=partitions)
-        records = self.instance.fetch_materializations(wanted, limit=1).records
+        with reading_dagster():
+            records = self.instance.fetch_materializations(wanted, limit=1).records
         event = records[0].asset_materialization if records else None
         if event is None:
             return None
@@ -218,8 +222,31 @@ class DagsterRecords:
     def there(self, country: str, year: int) -> list[Address]:
         """The assets that have a materialisation in a partition."""
         key = partition_key(country, year)
-        return [
-            Address(asset.path[-1], country, year)
-            for asset in self.instance.all_asset_keys()
-            if key in self.instance.get_materialized_partitions(asset)
-        ]
+        with reading_dagster():
+            return [
+                Address(asset.path[-1], country, year)
+                for asset in self.instance.all_asset_keys()
+                if key in self.instance.get_materialized_partitions(asset)
+            ]
+
+
+@contextmanager
+def reading_dagster() -> Iterator[None]:
+    """Turn what hinders from reading Dagster's records into an error that says what else to do.
+
+    SQLite writes where others would only read: who may not write there cannot read them.
+
+    Raises:
+        StoreError: the files or the database of the records cannot be opened.
+    """
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OSError, SQLAlchemyError) as error:
+        raise StoreError(
+            "Dagster's records cannot be read by this user",
+            where=os.environ.get(HOME_VARIABLE),
+            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            remedy="leave them out with --without-dagster, or audit as the user who runs Dagster",
+        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -22,6 +23,11 @@ FORMATS = ("text", "json", "prov", "openlineage", "html")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @click.option("--strict", is_flag=True, help="Fail on what is only doubtful, too.")
 @click.option("--without-dagster", is_flag=True, help="Leave Dagster's records out.")
+@click.option(
+    "--repository",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Clone to look for the code in, instead of the checkout this is run from.",
+)
 def audit(
     country: str,
     year: int,
@@ -30,6 +36,7 @@ def audit(
     out: Path | None,
     strict: bool,
     without_dagster: bool,
+    repository: Path | None,
 ) -> None:
     """Trace COUNTRY's YEAR back to scenes, census files and weights; say what is not as recorded.
 
@@ -38,20 +45,25 @@ def audit(
     input, are told and fail only with --strict.
     """
     out = out.absolute() if out else None
+    repository = repository.absolute() if repository else None
     enter_home()
     import dagster as dg
 
+    from popcorn_assets.audit.code import CHECKOUT
     from popcorn_assets.audit.judge import audit as run_audit
-    from popcorn_assets.audit.recorded import DagsterRecords
+    from popcorn_assets.audit.recorded import DagsterRecords, reading_dagster
     from popcorn_assets.audit.tree import summary
     from popcorn_assets.resources import StoreResource
 
     store = StoreResource().open()
+    asked = partial(run_audit, store, country, year, asset=asset, repository=repository or CHECKOUT)
     if without_dagster:
-        report = run_audit(store, country, year, asset=asset)
+        report = asked()
     else:
-        with dg.DagsterInstance.get() as instance:
-            report = run_audit(store, country, year, asset=asset, dagster=DagsterRecords(instance))
+        with reading_dagster():
+            instance = dg.DagsterInstance.get()
+        with instance:
+            report = asked(dagster=DagsterRecords(instance))
     if out is None:
         _write(report, form, strict, sys.stdout)
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -127,6 +129,7 @@ def test_each_gpu_step_gets_a_pod_on_a_gpu_node_with_one_gpu():
 
 def test_definitions_load_with_the_executor_of_kubernetes():
     code = """
+import fnmatch
 import json
 from popcorn_assets.definitions import defs
 jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
@@ -303,3 +306,36 @@ def test_the_image_is_built_from_files_that_are_there():
     for source in sources:
         assert (REPOSITORY / source).exists()
         assert f"!{source}" in allowed
+    assert allowed[0] == "*", "what is not named is left out: the environment, the store"
+    assert not [line for line in allowed if line.startswith(("!.venv", "!data", "!*", "!."))]
+
+
+def test_the_commit_reaches_the_image_from_compose():
+    (compose,) = documents(DEPLOY / "compose" / "compose.yaml")
+    assert "POPCORN_COMMIT" in compose["services"]["code"]["build"]["args"]
+    lines = (DEPLOY / "Dockerfile").read_text("utf-8").splitlines()
+    assert lines.index("ARG POPCORN_COMMIT=") < lines.index("ENV POPCORN_COMMIT=$POPCORN_COMMIT")
+
+
+def test_the_recipe_for_systemd_copies_only_what_a_clone_has(tmp_path):
+    """Neither the environment nor the store of the checkout; every file it names is there."""
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("this is no checkout to clone")
+    text = (REPOSITORY / "docs" / "operate.md").read_text("utf-8")
+    section = text.partition("## One machine with systemd")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", "").splitlines()
+    recipe = [shlex.split(line, comments=True) for line in lines]
+    assert ["git", "clone", ".", "/opt/popcorn"] in recipe
+    clone = tmp_path / "clone"
+    command = ["git", "clone", "--quiet", "--no-checkout", "--shared", REPOSITORY, clone]
+    subprocess.run(command, check=True)
+    listed = ["git", "-C", clone, "ls-tree", "-r", "--name-only", "HEAD"]
+    cloned = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert not [name for name in cloned if name.startswith((".venv/", "data/"))]
+    copied = [words for words in recipe if words and words[0] == "cp"]
+    copied += [words[2:] for words in recipe if words[:2] == ["install", "-m"]]
+    assert len(copied) == 3
+    for words in copied:
+        for source in words[1:-1]:
+            assert fnmatch.filter(cloned, source), source
