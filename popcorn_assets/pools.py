@@ -19,6 +19,8 @@ SOURCES = {"earthengine": "earth-engine", "stac": "stac"}
 """Imagery source -> pool; files on disk have none."""
 
 _POLL_SECONDS = 1.0
+_SETTLED_SECONDS = 0.3
+"""After which a slot that two runs took at the same moment belongs to one of them."""
 
 
 @contextmanager
@@ -39,7 +41,11 @@ def slot(context: dg.AssetExecutionContext | dg.OpExecutionContext, pool: str) -
     name = f"{context.get_step_execution_context().step.key} ({pool})"
     with InstanceConcurrencyContext(context.instance, context.run) as slots:
         told = False
-        while not slots.claim(pool, name):
+        while True:
+            if slots.claim(pool, name):
+                if _kept(context, pool, name):
+                    break
+                slots.free_step(name)
             if not told:
                 context.log.info(f"waiting for a slot of the pool {pool}")
                 told = True
@@ -48,3 +54,13 @@ def slot(context: dg.AssetExecutionContext | dg.OpExecutionContext, pool: str) -
             yield
         finally:
             slots.free_step(name)
+
+
+def _kept(context: dg.AssetExecutionContext | dg.OpExecutionContext, pool: str, name: str) -> bool:
+    """Whether a slot just claimed is still ours: SQLite lets two runs claim one at once.
+
+    The later writer has it then; the other finds out here, and waits like everybody else.
+    """
+    time.sleep(_SETTLED_SECONDS)
+    claimed = context.instance.event_log_storage.get_concurrency_info(pool).claimed_slots
+    return any((one.run_id, one.step_key) == (context.run_id, name) for one in claimed)

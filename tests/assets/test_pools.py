@@ -59,6 +59,12 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
 
 def test_two_runs_take_turns_at_a_source(tmp_path, monkeypatch):
     shutil.copyfile(ROOT / "dagster.yaml", tmp_path / "dagster.yaml")
+    monkeypatch.chdir(tmp_path)
+    # Dagster's tables are not made for two processes that make them at once.
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        a_job(lambda context: slot(context, "stac").__enter__()).execute_in_process(
+            instance=instance
+        )
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", RUN, str(tmp_path)],
