@@ -13,7 +13,6 @@ settings.load_profile("untimed")
 ON_THE_SMALL_COUNTRY = {
     "test_graph": 1,
     "test_inbox": 1,
-    "test_kill": 1,
     "test_promotion": 1,
     "test_ui": 1,
     "test_agreement": 2,

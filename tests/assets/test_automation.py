@@ -10,8 +10,10 @@ import time
 from contextlib import contextmanager
 
 import dagster as dg
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from popcorn_assets.automation import country_files, failures, stale
 from popcorn_assets.automation.schedules import COUNTRY_TAG, WORK_TAG, YEAR_TAG
@@ -411,7 +413,7 @@ def usable_model(store: Store) -> None:
     with store.draft(address) as draft:
         member = draft / "member_1600"
         member.mkdir()
-        (member / "occupancy.safetensors").write_bytes(b"weights")
+        save_file({"bias": np.zeros(1, np.float32)}, member / "occupancy.safetensors")
         (member / "history.json").write_text(json.dumps([{"held_out_loss": 10.0}]))
         (member / "card.json").write_text(json.dumps({"best_epoch": 1}))
         (member / "units.json").write_text(json.dumps({"held_out": ["7"]}))

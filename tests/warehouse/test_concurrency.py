@@ -107,7 +107,6 @@ def test_eight_writers_and_four_readers(tmp_path: Path) -> None:
     current = warehouse.query("SELECT country, year, row_count FROM rows_of_versions")
     assert sorted(current) == sorted((c, y, ROWS) for c, y, _, _ in groups), "one version each"
     print(f"{WRITERS * PARTITIONS} partitions in {seconds:.1f} s, reads {done}")
-    assert seconds < 60
 
 
 def test_a_killed_writer_leaves_the_partition_as_it_was(tmp_path: Path) -> None:
