@@ -18,12 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dagster as dg
+import numpy as np
 import pytest
 import yaml
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
+from safetensors.numpy import save_file
 
 from popcorn_assets.automation.schedules import WORK_TAG, closed_season, closed_year
 from popcorn_assets.lineage import REUSE_TAG
@@ -54,7 +56,7 @@ def publish_model(store: Store, country: str, year: int):
     with store.draft(address) as draft:
         member = draft / "member_1600"
         member.mkdir()
-        (member / "occupancy.safetensors").write_bytes(b"weights")
+        save_file({"bias": np.zeros(1, np.float32)}, member / "occupancy.safetensors")
         (member / "history.json").write_text(json.dumps([{"held_out_loss": 10.0}]))
         (member / "card.json").write_text(json.dumps({"best_epoch": 1}))
         (member / "units.json").write_text(json.dumps({"held_out": ["7"]}))
