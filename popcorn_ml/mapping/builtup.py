@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ from popcorn_ml.model.canvas import extractor_canvas
 from popcorn_ml.model.popcorn import BuiltupExtractor, Sensors
 from popcorn_ml.parallel import Pool
 from popcorn_ml.sentinel import SEASONS, Season
+
+Spec = TypeVar("Spec")
 
 Composites = tuple[Path | None, Path | None]
 """Sentinel-1 and Sentinel-2 composite of a season; None where that sensor is not used."""
@@ -82,29 +84,50 @@ class BuiltupSpec:
         Raises:
             ConfigError: not JSON, or a field missing, unknown or of another form.
         """
-        try:
-            given = json.loads(text)
-            given.pop("task", None)
-            unknown = sorted(set(given) - {item.name for item in fields(cls)})
-            if unknown:
-                raise ValueError(f"unknown: {', '.join(unknown)}")
-            return cls(
-                composites=composites_of_dict(given.pop("composites")),
-                extractor=Path(given.pop("extractor")),
-                grid=Grid(**given.pop("grid")),
-                out=Path(given.pop("out")),
-                **given,
-            )
-        except KeyError as error:
-            found = f"no {error}"
-        except (ValueError, TypeError, AttributeError) as error:
-            found = str(error)
-        raise ConfigError(
+        return read_spec(
+            cls,
+            text,
             "the specification of a built-up score cannot be used",
-            where=where,
-            expected=f"a JSON object with {', '.join(item.name for item in fields(cls))}",
-            found=found,
+            where,
+            composites=composites_of_dict,
+            extractor=Path,
+            grid=lambda given: Grid(**given),
+            out=Path,
         )
+
+
+def read_spec(
+    cls: type[Spec],
+    text: str,
+    what: str,
+    where: str | Path | None,
+    **readers: Callable[[Any], Any],
+) -> Spec:
+    """A specification from a JSON object.
+
+    Args:
+        cls: a dataclass; the object has its fields, and perhaps the task it is for.
+        what: the error, should it be one.
+        readers: field -> what makes its value of a plain one; such fields have no default.
+
+    Raises:
+        ConfigError: `what`: not JSON, a field unknown, missing, or of a value that cannot be.
+    """
+    names = [item.name for item in fields(cls)]  # type: ignore[arg-type]
+    try:
+        given = json.loads(text)
+        given.pop("task", None)
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}")
+        return cls(**{**given, **{name: read(given[name]) for name, read in readers.items()}})
+    except KeyError as error:
+        found = f"no {error}"
+    except (ValueError, TypeError, AttributeError) as error:
+        found = str(error)
+    raise ConfigError(
+        what, where=where, expected=f"a JSON object with {', '.join(names)}", found=found
+    )
 
 
 def composites_as_dict(composites: Mapping[Season, Composites]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from popcorn_ml.mapping.builtup import (
     composites_as_dict,
     composites_of_dict,
     in_season_order,
+    read_spec,
 )
 from popcorn_ml.mapping.engine import (
     arithmetic,
@@ -118,28 +119,16 @@ class MappingSpec:
         Raises:
             ConfigError: not JSON, or a field missing, unknown or of another form.
         """
-        try:
-            given = json.loads(text)
-            unknown = sorted(set(given) - {item.name for item in fields(cls)})
-            if unknown:
-                raise ValueError(f"unknown: {', '.join(unknown)}")
-            return cls(
-                composites=composites_of_dict(given.pop("composites")),
-                builtup=Path(given.pop("builtup")),
-                members=tuple(Path(path) for path in given.pop("members")),
-                grid=Grid(**given.pop("grid")),
-                out=Path(given.pop("out")),
-                **given,
-            )
-        except KeyError as error:
-            found = f"no {error}"
-        except (ValueError, TypeError, AttributeError) as error:
-            found = str(error)
-        raise ConfigError(
+        return read_spec(
+            cls,
+            text,
             "the mapping specification cannot be used",
-            where=where,
-            expected=f"a JSON object with {', '.join(item.name for item in fields(cls))}",
-            found=found,
+            where,
+            composites=composites_of_dict,
+            builtup=Path,
+            members=lambda given: tuple(Path(path) for path in given),
+            grid=lambda given: Grid(**given),
+            out=Path,
         )
 
 
