@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
+
+from popcorn_assets.store import Address, Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -77,3 +82,17 @@ def _enter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(place.home)
     assert os.environ["DAGSTER_HOME"] == str(place.home)
+
+
+def publish_model(store: Store, country: str, year: int):
+    """Checkpoints of one member, with what a decision to use them reads."""
+    address = Address("checkpoints", country, year)
+    with store.draft(address) as draft:
+        member = draft / "member_1600"
+        member.mkdir()
+        save_file({"bias": np.zeros(1, np.float32)}, member / "occupancy.safetensors")
+        (member / "history.json").write_text(json.dumps([{"held_out_loss": 10.0}]))
+        (member / "card.json").write_text(json.dumps({"best_epoch": 1}))
+        (member / "units.json").write_text(json.dumps({"held_out": ["7"]}))
+        manifest = {"inputs": [], "checks": [], "facts": {"seeds": [1600]}, "parameters": {}}
+        return store.publish(address, draft, manifest)

@@ -10,10 +10,8 @@ import time
 from contextlib import contextmanager
 
 import dagster as dg
-import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import save_file
 
 from popcorn_assets.automation import country_files, failures, stale
 from popcorn_assets.automation.schedules import COUNTRY_TAG, WORK_TAG, YEAR_TAG
@@ -22,7 +20,7 @@ from popcorn_assets.resources import StoreResource
 from popcorn_assets.store import Address, Store
 from popcorn_ml.errors import ConfigError
 
-from .conftest import REPOSITORY
+from .conftest import REPOSITORY, publish_model
 
 SECRET = "T0K3N-that-nobody-may-see"
 
@@ -407,25 +405,11 @@ def test_a_stale_map_is_reported_and_refreshed_only_where_the_file_says_so(chain
         assert "abc|2020: s1_winter abc|2020 is now" in found.skip_reason.skip_message
 
 
-def usable_model(store: Store) -> None:
-    """Checkpoints with what a decision to use them reads."""
-    address = Address("checkpoints", "abc", 2020)
-    with store.draft(address) as draft:
-        member = draft / "member_1600"
-        member.mkdir()
-        save_file({"bias": np.zeros(1, np.float32)}, member / "occupancy.safetensors")
-        (member / "history.json").write_text(json.dumps([{"held_out_loss": 10.0}]))
-        (member / "card.json").write_text(json.dumps({"best_epoch": 1}))
-        (member / "units.json").write_text(json.dumps({"held_out": ["7"]}))
-        manifest = {"inputs": [], "checks": [], "facts": {"seeds": [1600]}, "parameters": {}}
-        store.publish(address, draft, manifest)
-
-
 def test_a_refresh_that_fails_or_never_settles_is_requested_a_few_times_at_most(
     chain, place, capsys
 ):
     make_chain(chain)
-    usable_model(chain)
+    publish_model(chain, "abc", 2020)
     write_country(
         place, "abc", model={"country": "abc", "year": 2020}, automation={"stale": "refresh"}
     )
@@ -446,7 +430,7 @@ def test_a_refresh_that_fails_or_never_settles_is_requested_a_few_times_at_most(
 
 def test_the_same_newer_inputs_are_one_piece_of_work_and_a_run_at_work_is_waited_for(chain, place):
     make_chain(chain)
-    usable_model(chain)
+    publish_model(chain, "abc", 2020)
     write_country(
         place, "abc", model={"country": "abc", "year": 2020}, automation={"stale": "refresh"}
     )

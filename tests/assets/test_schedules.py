@@ -7,7 +7,6 @@ instance.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
@@ -18,20 +17,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import dagster as dg
-import numpy as np
 import pytest
 import yaml
 from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
-from safetensors.numpy import save_file
 
 from popcorn_assets.automation.schedules import WORK_TAG, closed_season, closed_year
 from popcorn_assets.lineage import REUSE_TAG
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store import Store
 
-from .conftest import REPOSITORY, make_place
+from .conftest import REPOSITORY, make_place, publish_model
 
 pytestmark = [pytest.mark.timeout(600)]
 
@@ -48,20 +45,6 @@ def write_country(place, code: str, **sections) -> None:
     packaged = REPOSITORY / "popcorn_assets" / "countries" / "demo.yaml"
     country = {**yaml.safe_load(packaged.read_text("utf-8")), **sections}
     (place.home / "countries" / f"{code}.yaml").write_text(yaml.safe_dump(country), "utf-8")
-
-
-def publish_model(store: Store, country: str, year: int):
-    """Checkpoints of one member, with what a decision to use them reads."""
-    address = Address("checkpoints", country, year)
-    with store.draft(address) as draft:
-        member = draft / "member_1600"
-        member.mkdir()
-        save_file({"bias": np.zeros(1, np.float32)}, member / "occupancy.safetensors")
-        (member / "history.json").write_text(json.dumps([{"held_out_loss": 10.0}]))
-        (member / "card.json").write_text(json.dumps({"best_epoch": 1}))
-        (member / "units.json").write_text(json.dumps({"held_out": ["7"]}))
-        manifest = {"inputs": [], "checks": [], "facts": {"seeds": [1600]}, "parameters": {}}
-        return store.publish(address, draft, manifest)
 
 
 def days() -> Iterator[date]:
