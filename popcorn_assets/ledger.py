@@ -7,10 +7,8 @@ are made is `promotion`'s business.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from popcorn_assets.store import Address, Store
+from popcorn_ml.compute.locks import held
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 
@@ -271,8 +270,8 @@ def deciding(store: Store, country: str) -> Iterator[Ledger]:
     """
     path = ledger_path(store, country)
     with (
-        _locked(path.with_name(f".{path.stem}.lock"), fcntl.LOCK_EX),
-        _locked(path.with_name(REMOVING), fcntl.LOCK_SH),
+        _locked(path.with_name(f".{path.stem}.lock")),
+        _locked(path.with_name(REMOVING), shared=True),
     ):
         yield read_ledger(store, country)
 
@@ -284,15 +283,15 @@ def removing(store: Store) -> Iterator[set[tuple[Address, str]]]:
     Raises:
         StoreError: as `deciding`.
     """
-    with _locked(store.root / FOLDER / REMOVING, fcntl.LOCK_EX):
+    with _locked(store.root / FOLDER / REMOVING):
         yield ledger_versions(store)
 
 
 @contextmanager
-def _locked(path: Path, operation: int) -> Iterator[None]:
+def _locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        path.touch()
     except OSError as error:
         raise StoreError(
             "the ledger of deployed models cannot be written",
@@ -300,11 +299,8 @@ def _locked(path: Path, operation: int) -> Iterator[None]:
             found=str(error),
             remedy="make the folder writable",
         ) from error
-    try:
-        fcntl.flock(lock, operation)
+    with held(path, shared=shared):
         yield
-    finally:
-        os.close(lock)
 
 
 def append(

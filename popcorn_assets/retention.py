@@ -20,7 +20,8 @@ from dagster import AssetRecordsFilter, DagsterEventType
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, DagsterRun, RunsFilter
 
 from popcorn_assets.store import MANIFEST
-from popcorn_assets.upkeep import DAY_S, Kept
+from popcorn_assets.upkeep.inventory import Kept
+from popcorn_assets.upkeep.plan import DAY_S
 
 BATCH = 500
 

@@ -10,7 +10,6 @@ the next draft of the same place clears away. Earlier manifests of the same cont
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_ml.compute.locks import holder, try_lock
+from popcorn_ml.compute.locks import held, holder, try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import sync, write_bytes, write_json
 
@@ -227,7 +226,7 @@ class Store:
         _make_writable(folder)
         _clear_abandoned_drafts(folder)
         draft = folder / f".draft-{uuid.uuid4().hex}"
-        with _locked(_lock_path(draft)):  # before the draft, so that no draft is ever unlocked
+        with held(_lock_path(draft)):  # before the draft, so that no draft is ever unlocked
             draft.mkdir()
             try:
                 yield draft
@@ -272,7 +271,7 @@ class Store:
         for path in sorted(draft.rglob("*")):
             sync(path)
         sync(draft)
-        with _locked(folder / ".publishing.lock"):  # two runs of one partition take turns
+        with held(folder / ".publishing.lock"):  # two runs of one partition take turns
             if (target / MANIFEST).is_file() and digests(target) == files:
                 _keep_manifests(target, target, draft)
                 os.replace(draft / MANIFEST, target / MANIFEST)
@@ -383,37 +382,13 @@ def _make_writable(folder: Path) -> None:
         ) from error
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it ends with the process at the latest."""
-    while True:
-        lock = os.open(path, os.O_CREAT | os.O_RDWR)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            if os.path.samestat(os.fstat(lock), path.stat()):
-                break
-        except FileNotFoundError:  # somebody removed it while we waited
-            pass
-        os.close(lock)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
 def _clear_abandoned_drafts(folder: Path) -> None:
     """Remove drafts whose writer is gone: its lock went with it."""
     for draft in [p for p in folder.glob(".draft-*") if p.is_dir()]:
-        try:
-            lock = os.open(_lock_path(draft), os.O_RDWR)
-        except FileNotFoundError:
-            shutil.rmtree(draft, ignore_errors=True)
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        lock = try_lock(_lock_path(draft))
+        if lock is None:
             continue  # its writer lives
-        else:
+        try:
             shutil.rmtree(draft, ignore_errors=True)
             _lock_path(draft).unlink(missing_ok=True)
         finally:

@@ -6,7 +6,6 @@ what the manifest names; the real store is only read.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ from popcorn_assets.audit.trail import Node, walk
 from popcorn_assets.ledger import DEPLOYED
 from popcorn_assets.lineage import kept_source
 from popcorn_assets.store import LATEST, Address, Store, Version, sha256
+from popcorn_ml.compute.locks import held
 from popcorn_ml.errors import StoreError
 
 MAPS = ("population_map", "adjusted_map", "hectare_map")
@@ -98,8 +98,7 @@ def _bench(store: Store) -> Iterator[Path]:
 def _busy(root: Path) -> Iterator[None]:
     """Hold the lock by which `popcorn gc` knows that a bench is in use."""
     lock = root.with_name(f"{root.name}.lock")
-    with open(lock, "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with held(lock):
         try:
             yield
         finally:

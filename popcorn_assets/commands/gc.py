@@ -45,7 +45,9 @@ def gc(really: bool, keep: int, older_than: float, runs_older_than: float) -> No
     from popcorn_assets.ledger import ledger_versions
     from popcorn_assets.resources import StoreResource
     from popcorn_assets.retention import delete_run, old_runs, unfinished
-    from popcorn_assets.upkeep import apply, plan, told_size, versions
+    from popcorn_assets.upkeep.inventory import versions
+    from popcorn_assets.upkeep.plan import plan
+    from popcorn_assets.upkeep.removal import apply, told_size
 
     store = StoreResource().open()
     with dg.DagsterInstance.get() as instance:
@@ -75,7 +77,7 @@ def gc(really: bool, keep: int, older_than: float, runs_older_than: float) -> No
             )
             return
         failed, freed = 0, 0
-        for removal, problem in apply(store, planned):
+        for removal, problem in apply(store, planned.removals):
             if problem:
                 failed += 1
                 click.echo(f"kept after all: {removal}; {problem}", err=True)

@@ -26,6 +26,21 @@ def try_lock(path: Path, note: str = "") -> int | None:
     return _take(path, note, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock; makes no file."""
+    try:
+        lock = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+
+
 def holder(path: Path) -> str:
     """What the present or last holder said of itself; empty where nobody ever did."""
     try:
@@ -36,18 +51,24 @@ def holder(path: Path) -> str:
 
 @contextmanager
 def held(
-    path: Path, note: str = "", waiting: Callable[[str], None] | None = None
+    path: Path,
+    note: str = "",
+    waiting: Callable[[str], None] | None = None,
+    *,
+    shared: bool = False,
 ) -> Iterator[None]:
     """Hold the lock for the block, after waiting for whoever has it.
 
     Args:
         waiting: called once with the holder's note if there is somebody to wait for.
+        shared: others who share may hold it too; who wants it alone waits for all of them.
     """
-    lock = try_lock(path, note)
+    operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    lock = _take(path, note, operation | fcntl.LOCK_NB)
     if lock is None and waiting is not None:
         waiting(holder(path))
     while lock is None:
-        lock = _take(path, note, fcntl.LOCK_EX)
+        lock = _take(path, note, operation)
     try:
         yield
     finally:

@@ -666,7 +666,8 @@ def test_every_version_that_a_ledger_names_is_kept(home, store):
 
 
 def test_what_is_promoted_while_gc_runs_stays(home, store):
-    from popcorn_assets.upkeep import apply, plan
+    from popcorn_assets.upkeep.plan import plan
+    from popcorn_assets.upkeep.removal import apply
 
     old, other = train(home, 10.0), train(home, 11.0)
     decided_on = train(home, 9.0)
@@ -674,7 +675,7 @@ def test_what_is_promoted_while_gc_runs_stays(home, store):
     planned = plan(store, older_than_days=0, ledger=ledger_versions(store))
     assert {removal.version.version for removal in planned.removals} == {old, other}
     promote(store, "demo", f"2020@{old}", who=WHO, force=True, reason="lakes")
-    told = {removal.version.version: problem for removal, problem in apply(store, planned)}
+    told = {removal.version.version: problem for removal, problem in apply(store, planned.removals)}
     assert told == {old: "a promotion names it by now", other: None}
     assert decided(store) == old
     assert verify(store, "demo") == []

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.retention import old_runs, unfinished
 from popcorn_assets.store import LATEST, MANIFEST, Address, Store, digests
-from popcorn_assets.upkeep import DAY_S, apply, plan, versions
+from popcorn_assets.upkeep.inventory import versions
+from popcorn_assets.upkeep.plan import DAY_S, plan
+from popcorn_assets.upkeep.removal import apply
 from popcorn_ml.errors import StoreError
 
 NOW = 1_800_000_000.0
@@ -63,7 +65,7 @@ def name(number: int) -> str:
 def remove(store: Store, until: int | None = None, **options) -> list:
     """Plan and apply; `until` many removals only, as if killed then."""
     done = []
-    for removal, problem in apply(store, plan(store, now=NOW, **options)):
+    for removal, problem in apply(store, plan(store, now=NOW, **options).removals):
         done.append((removal, problem))
         if len(done) == until:
             break
@@ -179,7 +181,7 @@ def test_a_version_published_again_meanwhile_stays_with_all_it_was_made_from(sto
     planned = plan(store, now=NOW)
     assert [r.version.version for r in planned.removals] == [name(2), name(1)]
     (store.folder(PLACES[1]) / LATEST).write_text(f"{name(2)}\n")
-    told = [problem for _, problem in apply(store, planned)]
+    told = [problem for _, problem in apply(store, planned.removals)]
     assert told == ["it has become the current version", "a version that stayed needs it"]
     assert {v.key for v in versions(store)} == {source, old, new, (PLACES[0], name(4))}
 
@@ -215,7 +217,7 @@ def test_what_the_store_itself_publishes_is_understood(store):
     assert plan(store).removals == []
     (removal,) = plan(store, now=soon).removals
     kept = store.latest(PLACES[1])
-    list(apply(store, plan(store, now=soon)))
+    list(apply(store, plan(store, now=soon).removals))
     assert not removal.path.exists()
     assert digests(kept.path) == kept.manifest()["files"]
 
@@ -287,7 +289,8 @@ def test_gc_killed_while_it_deletes_leaves_whole_versions(tmp_path):
         code = f"""
             import os, shutil, signal
             from popcorn_assets.store import Store
-            from popcorn_assets.upkeep import apply, plan
+            from popcorn_assets.upkeep.plan import plan
+            from popcorn_assets.upkeep.removal import apply
             real, left = shutil.rmtree, [{kills}]
             def killed(path, *args, **kwargs):
                 if ".draft-" in str(path):
@@ -298,7 +301,7 @@ def test_gc_killed_while_it_deletes_leaves_whole_versions(tmp_path):
                 real(path, *args, **kwargs)
             shutil.rmtree = killed
             store = Store({str(store.root)!r})
-            list(apply(store, plan(store, now={NOW})))
+            list(apply(store, plan(store, now={NOW}).removals))
         """
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
         assert done.returncode == -9

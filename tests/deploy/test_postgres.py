@@ -12,7 +12,7 @@ import pytest
 from popcorn_assets.instance import POSTGRES_VARIABLE
 from popcorn_assets.retention import delete_run, old_runs
 from popcorn_assets.runs import pools
-from popcorn_assets.upkeep import DAY_S
+from popcorn_assets.upkeep.plan import DAY_S
 from popcorn_ml.errors import ConfigError
 from tests.assets.conftest import tiny_spec, write_demo_file
 

@@ -1,0 +1,172 @@
+"""One thing that may go, and taking it away so that a kill at any moment leaves a sound store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from popcorn_assets.ledger import CHECKPOINTS, removing
+from popcorn_assets.store import MANIFEST, Store
+from popcorn_assets.upkeep.inventory import Kept, Key, reachable
+from popcorn_ml.compute.locks import try_lock
+from popcorn_ml.files import sync
+
+TRASH = ".trash"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing that may go.
+
+    Attributes:
+        kind: "version", "draft", "work", "steps", "half-written" or "lock".
+        why: half a sentence.
+        version: the version it is, if it is one.
+    """
+
+    kind: str
+    path: Path
+    size: int
+    why: str
+    version: Kept | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.version.address} {self.version.version}" if self.version else str(self.path)
+        return f"{self.kind} {name}, {told_size(self.size)}: {self.why}"
+
+
+def apply(store: Store, removals: Sequence[Removal]) -> Iterator[tuple[Removal, str | None]]:
+    """Remove what was planned, one thing at a time; each with None, or why it stayed after all.
+
+    A thing is renamed aside first and deleted then, so that a kill leaves it whole or leaves
+    something that nothing reads and the next time clears away. A version goes before those it was
+    made from, so that no version is ever left without an input that it had.
+    """
+    _empty_trash(store)
+    needed: set[Key] = set()
+    found = {removal.version.key: removal.version for removal in removals if removal.version}
+    for removal in removals:
+        version = removal.version
+        if version is not None:
+            problem = "a version that stayed needs it" if version.key in needed else None
+            problem = problem or _remove_version(store, version)
+            if problem:
+                needed |= reachable(found, {version.key})
+        else:
+            problem = _remove_other(store, removal)
+        yield removal, problem
+
+
+def _remove_version(store: Store, version: Kept) -> str | None:
+    """Remove a version, or say why not; no run of its partition publishes meanwhile."""
+    folder = store.folder(version.address)
+    with _held(folder / ".publishing.lock") as held:
+        if not held:
+            return "a run is publishing there"
+        current = store.find(version.address)
+        if current is None or current.version == version.version:
+            return "it has become the current version"
+        if not version.path.is_dir():
+            return None
+        if (version.path / MANIFEST).stat().st_mtime != version.made:
+            return "it was published again"
+        # Only checkpoints are promoted; a decision since the planning may name these.
+        promotable = version.address.asset == CHECKPOINTS
+        decided: AbstractContextManager[set[Key]] = nullcontext(set())
+        with removing(store) if promotable else decided as named:
+            if version.key in named:
+                return "a promotion names it by now"
+            _record_removal(store, version)
+            aside = folder / f".draft-{uuid.uuid4().hex}"  # the store clears such away too
+            os.replace(version.path, aside)
+            sync(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    return None
+
+
+def _record_removal(store: Store, version: Kept) -> None:
+    """Tell the warehouse before the folder goes, so that the audit does not miss it."""
+    from popcorn_ml.warehouse import Warehouse
+
+    if store.warehouse.exists():
+        address = version.address
+        Warehouse(store.warehouse).mark_removed(
+            [(address.asset, address.country, address.year, version.version)]
+        )
+
+
+def _remove_other(store: Store, removal: Removal) -> str | None:
+    path = removal.path
+    if removal.kind == "half-written":
+        path.unlink(missing_ok=True)
+        return None
+    if removal.kind == "lock":
+        return None if _with_all([path], lambda: path.unlink(missing_ok=True)) else "it is in use"
+    if removal.kind == "draft":
+        with _held(path.with_name(f"{path.name}.lock")) as held:
+            if not held:
+                return "its writer is back"
+            shutil.rmtree(path, ignore_errors=True)
+            path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+        return None
+    aside = store.root / ".work" / TRASH / uuid.uuid4().hex
+    aside.parent.mkdir(exist_ok=True)
+    if removal.kind == "steps":
+        _move(path, aside)
+    elif not _with_all(locks := work_locks(path), lambda: _move(path, aside, locks)):
+        return "a run works on it"
+    shutil.rmtree(aside, ignore_errors=True)
+    return None
+
+
+def _move(path: Path, aside: Path, locks: Iterable[Path] = ()) -> None:
+    """Move a folder aside, and remove its locks, which we hold: who waits for one makes it anew."""
+    if path.exists():
+        os.replace(path, aside)
+        sync(path.parent)
+    for lock in locks:
+        lock.unlink(missing_ok=True)
+
+
+def _with_all(locks: list[Path], act: Callable[[], None]) -> bool:
+    """Act while holding every lock; False where one is another's."""
+    if not locks:
+        act()
+        return True
+    with _held(locks[0]) as held:
+        return held and _with_all(locks[1:], act)
+
+
+def _empty_trash(store: Store) -> None:
+    shutil.rmtree(store.root / ".work" / TRASH, ignore_errors=True)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Hold a lock if nobody else does; whether it is held."""
+    lock = try_lock(path)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def work_locks(folder: Path) -> list[Path]:
+    """The lock of a work folder, which need not exist, and those of its parts."""
+    parts = folder.parent.glob(f"{folder.name}.*.lock")
+    return [folder.with_name(f"{folder.name}.lock"), *sorted(parts)]
+
+
+def told_size(size: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit in ("bytes", "kB") else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
