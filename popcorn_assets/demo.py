@@ -25,7 +25,7 @@ from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.runs import end_lost_runs, owner_tag
+from popcorn_assets.runs import end_lost_runs, owner_tags
 from popcorn_assets.store import Address
 from popcorn_ml.files import write_json
 from popcorn_ml.simulate.spec import CountrySpec
@@ -108,7 +108,7 @@ def execute(
             run_config={**QUIET, **INLINE},
             instance=instance,
             partition_key=partition_key(COUNTRY, year),
-            tags={REUSE_TAG: "true", **owner_tag()},
+            tags={REUSE_TAG: "true", **owner_tags(run_id)},
             run_id=run_id,
             raise_on_error=False,
         )

@@ -20,7 +20,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from popcorn_assets.runs import LAUNCHED_TAG, LOST, lost_its_process
+from popcorn_assets.runs import LAUNCHED_TAG, LOST, begun_tag, lost_its_process
 from popcorn_ml.errors import ConfigError
 
 POSTGRES_VARIABLE = "POPCORN_POSTGRES_URL"
@@ -165,13 +165,13 @@ class LocalLauncher(DefaultRunLauncher):
         return cls(inst_data=inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start a run, and note the machine that its code server, and so its process, is on."""
+        """Start a run, and note when, and the machine that its code server and process are on."""
         super().launch_run(context)
         run_id = context.dagster_run.run_id
         client = self._get_grpc_client_for_termination(run_id)
         if client is not None:
             host = socket.gethostname() if client.host in LOCAL_HOSTS else client.host
-            self._instance.add_run_tags(run_id, {LAUNCHED_TAG: host})
+            self._instance.add_run_tags(run_id, {LAUNCHED_TAG: host, **begun_tag(run_id)})
 
     @property
     def supports_check_run_worker_health(self) -> bool:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 import psutil
@@ -24,15 +26,39 @@ OWNER_TAG = "popcorn/process"
 LAUNCHED_TAG = "popcorn/launched_on"
 """Host of a run that a code server started in a process of its own."""
 
+BEGUN_TAG = "popcorn/process_begun"
+"""`boot:seconds:run` of when a run's process was there already: the machine's boot, the seconds
+since then, and the run, since tags are copied to runs that repeat it."""
+
 LOST = "the process of this run ended before the run did"
 
 _PID = re.compile(r"^Started process for run \(pid: (\d+)\)")
 _CLOCK_SECONDS = 5.0
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def owner_tag() -> dict[str, str]:
-    """The tag of a run that works in this very process."""
-    return {OWNER_TAG: f"{socket.gethostname()}:{os.getpid()}"}
+def owner_tags(run_id: str) -> dict[str, str]:
+    """The tags of a run that works in this very process."""
+    return {OWNER_TAG: f"{socket.gethostname()}:{os.getpid()}", **begun_tag(run_id)}
+
+
+def begun_tag(run_id: str) -> dict[str, str]:
+    """The tag of a run whose process has just been started; none where the kernel is not Linux.
+
+    It goes by the seconds since boot, which stay when the clock is set; containers share them.
+    """
+    boot = _boot()
+    if boot is None:
+        return {}
+    return {BEGUN_TAG: f"{boot}:{time.clock_gettime(time.CLOCK_BOOTTIME):.2f}:{run_id}"}
+
+
+def _boot() -> str | None:
+    """Which boot of the machine this is."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return None
 
 
 def lost_its_process(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
@@ -42,48 +68,67 @@ def lost_its_process(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
     """
     if run.status in FINISHED_STATUSES:
         return False
-    pid = _pid(instance, run)
-    return pid is not None and not _lives(pid, _began(instance, run))
+    process = _process(instance, run)
+    return process is not None and not _lives(*process, _begun(run))
 
 
-def _pid(instance: dg.DagsterInstance, run: DagsterRun) -> int | None:
+def _process(instance: dg.DagsterInstance, run: DagsterRun) -> tuple[int, float] | None:
+    """Number of the run's process, and a time (seconds since 1970) when it was there already."""
     here = socket.gethostname()
     if LAUNCHED_TAG in run.tags:  # the other tag may have been copied from the run it repeats
-        return _launched_pid(instance, run) if run.tags[LAUNCHED_TAG] == here else None
+        return _launched(instance, run) if run.tags[LAUNCHED_TAG] == here else None
     host, _, pid = run.tags.get(OWNER_TAG, "").partition(":")
-    copied = "dagster/parent_run_id" in run.tags
-    return int(pid) if host == here and pid.isdigit() and not copied else None
+    record = instance.get_run_record_by_id(run.run_id)
+    if host != here or not pid.isdigit() or "dagster/parent_run_id" in run.tags or record is None:
+        return None
+    return int(pid), record.create_timestamp.timestamp()
 
 
-def _launched_pid(instance: dg.DagsterInstance, run: DagsterRun) -> int | None:
-    """The process that a code server says it started for the run."""
+def _launched(instance: dg.DagsterInstance, run: DagsterRun) -> tuple[int, float] | None:
+    """The process that a code server says it started for the run, and when it said so.
+
+    Not when the run's record was made: that may have waited in the queue for hours.
+    """
     for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
         found = _PID.match(entry.get_dagster_event().message or "")
         if found:
-            return int(found[1])
+            return int(found[1]), entry.timestamp
     return None
 
 
-def _began(instance: dg.DagsterInstance, run: DagsterRun) -> float:
-    """When the run was started, or its record made, as seconds since 1970."""
-    record = instance.get_run_record_by_id(run.run_id)
-    if record is None:
-        return float("inf")
-    return record.start_time or record.create_timestamp.timestamp()
+def _begun(run: DagsterRun) -> float | None:
+    """Seconds after this very boot when the run's process was there already; None if unknown."""
+    boot, _, rest = run.tags.get(BEGUN_TAG, "").partition(":")
+    seconds, _, run_id = rest.partition(":")
+    return float(seconds) if boot and boot == _boot() and run_id == run.run_id else None
 
 
-def _lives(pid: int, began: float) -> bool:
-    """Whether the process is there, and is the one that was there when the run began."""
+def _lives(pid: int, told: float, begun: float | None) -> bool:
+    """Whether the process is there, and is the one that was there when the run began.
+
+    Args:
+        told: seconds since 1970 when it was there; held against only where `begun` is unknown,
+            since a process is dated anew when the clock is set.
+        begun: seconds since boot when it was there.
+    """
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         # A number that was given away again belongs to a younger process.
-        return process.create_time() <= began + _CLOCK_SECONDS
-    except psutil.NoSuchProcess:
+        if begun is not None:
+            return _seconds_after_boot(pid) <= begun
+        return process.create_time() <= told + _CLOCK_SECONDS
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return False
     except psutil.AccessDenied:  # somebody else's: it lives
         return True
+
+
+def _seconds_after_boot(pid: int) -> float:
+    """When a process was started, as the kernel keeps it."""
+    after_the_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(after_the_name[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[DagsterRun]:

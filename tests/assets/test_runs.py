@@ -10,22 +10,28 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from types import SimpleNamespace
 
 import dagster as dg
 import psutil
 import pytest
 from dagster import DagsterRunStatus
 from dagster._core.events import EngineEventData
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from rich.console import Console
 
 from popcorn_assets.console import QUIET, printing
 from popcorn_assets.instance import LocalLauncher
 from popcorn_assets.runs import (
+    BEGUN_TAG,
     LAUNCHED_TAG,
     OWNER_TAG,
+    begun_tag,
     end_lost_runs,
     lost_its_process,
-    owner_tag,
+    owner_tags,
     pools,
     stuck_slots,
 )
@@ -74,7 +80,7 @@ def test_only_runs_whose_process_is_known_to_be_gone_are_judged(instance, gone):
         return instance.create_run_for_job(training, status=DagsterRunStatus.STARTED, tags=tags)
 
     lost = [run(**{OWNER_TAG: f"{HERE}:{gone}"}), launched(instance, gone)]
-    living = [run(**owner_tag()), launched(instance, os.getpid())]
+    living = [run(**owner_tags("this")), launched(instance, os.getpid())]
     unknown = [
         run(),
         run(**{OWNER_TAG: f"elsewhere:{gone}"}),
@@ -95,10 +101,70 @@ def test_only_runs_whose_process_is_known_to_be_gone_are_judged(instance, gone):
 
 def test_a_number_that_another_process_got_is_not_taken_for_the_runs(instance, monkeypatch):
     run = launched(instance, os.getpid())
-    record = instance.get_run_record_by_id(run.run_id)
-    began = record.create_timestamp.timestamp()
-    monkeypatch.setattr(psutil.Process, "create_time", lambda _: began + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3600)
     assert lost_its_process(instance, run)
+
+
+def tagged(instance, run: dg.DagsterRun, tags: dict[str, str]) -> dg.DagsterRun:
+    instance.add_run_tags(run.run_id, tags)
+    return instance.get_run_by_id(run.run_id)
+
+
+@pytest.fixture
+def later() -> Iterator[subprocess.Popen]:
+    """A process that is started when the test asks for it, and is at work until its end."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_setting_the_clock_forward_loses_no_run(instance, monkeypatch):
+    run_id = str(uuid.uuid4())
+    own = instance.create_run_for_job(
+        training, run_id=run_id, status=DagsterRunStatus.STARTED, tags=owner_tags(run_id)
+    )
+    run = launched(instance, os.getpid())
+    run = tagged(instance, run, begun_tag(run.run_id))
+    # Processes are dated by the time of the boot, which moves with the clock.
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3600)
+    for living in (own, run):
+        assert not lost_its_process(instance, living)
+    assert instance.run_launcher.check_run_worker_health(run).status.value == "RUNNING"
+    assert end_lost_runs(instance) == []
+
+
+def test_a_younger_process_is_known_whatever_the_clock_says(instance, monkeypatch, later):
+    run = launched(instance, later.pid)
+    boot, seconds, run_id = begun_tag(run.run_id)[BEGUN_TAG].split(":")
+    earlier = {BEGUN_TAG: f"{boot}:{float(seconds) - 60:.2f}:{run_id}"}
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 0.0)
+    assert lost_its_process(instance, tagged(instance, run, earlier))
+    for unknown in (f"{boot}:{float(seconds) - 60}:another-run", f"another-boot:1.00:{run_id}"):
+        assert not lost_its_process(instance, tagged(instance, run, {BEGUN_TAG: unknown}))
+
+
+def test_a_run_that_waited_in_the_queue_is_not_lost_while_it_starts(instance, monkeypatch):
+    run = launched(instance, os.getpid())
+    made = instance.get_run_record_by_id(run.run_id)
+    queued = made._replace(
+        create_timestamp=made.create_timestamp - timedelta(hours=2), start_time=None
+    )
+    monkeypatch.setattr(type(instance), "get_run_record_by_id", lambda *_: queued)
+    told = [e for e in instance.all_logs(run.run_id) if "Started process" in e.message]
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: told[0].timestamp - 1)
+    assert not lost_its_process(instance, run)
+
+
+def test_the_launcher_notes_the_machine_and_when(instance, monkeypatch):
+    run = instance.create_run_for_job(training, status=DagsterRunStatus.STARTING)
+    server = SimpleNamespace(host="localhost")
+    monkeypatch.setattr(DefaultRunLauncher, "launch_run", lambda *_: None)
+    monkeypatch.setattr(LocalLauncher, "_get_grpc_client_for_termination", lambda *_: server)
+    instance.run_launcher.launch_run(SimpleNamespace(dagster_run=run))
+    tags = instance.get_run_by_id(run.run_id).tags
+    assert tags[LAUNCHED_TAG] == HERE
+    assert tags[BEGUN_TAG].endswith(f":{run.run_id}")
 
 
 def test_slots_of_lost_and_finished_runs_are_given_back_and_others_stay(instance, gone):
