@@ -65,7 +65,8 @@ def thumbnail(
             scale), occupancy, builtup, rgb (2 to 98 % stretch), sar (VV, VH and their difference),
             units (neighbouring numbers in different colours), factor, count.
         max_px: longest side of the map in the picture; a small array is enlarged to about it.
-        pixels_per_hectare: for population; None takes a raster's own step, and 100 for an array.
+        pixels_per_hectare: for population; None takes the true area of a raster's own pixels, row
+            by row, and 100 for an array.
         title: above the map.
 
     Returns:
@@ -77,10 +78,10 @@ def thumbnail(
     """
     if isinstance(source, np.ndarray):
         values = source
-        density = pixels_per_hectare or PIXELS_PER_HECTARE
+        density: float | np.ndarray = pixels_per_hectare or PIXELS_PER_HECTARE
     else:
-        values, step_density = _read_small(Path(source), kind, max_px)
-        density = pixels_per_hectare or step_density
+        values, own_density = _read_small(Path(source), kind, max_px)
+        density = pixels_per_hectare or own_density
     dimensions = {"rgb": (3, 4), "sar": (3, 2)}.get(kind, (2, None))
     if values.ndim != dimensions[0] or (dimensions[1] and values.shape[0] != dimensions[1]):
         raise ValueError(f"a picture of kind {kind!r} of an array of shape {values.shape}")
@@ -104,16 +105,18 @@ def figure_png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-def _read_small(path: Path, kind: Kind, max_px: int) -> tuple[np.ndarray, float]:
-    """Decoded values at no more than `max_px` a side, and pixels per hectare at full resolution."""
+def _read_small(path: Path, kind: Kind, max_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Decoded values at no more than `max_px` a side, and pixels per hectare at full resolution.
+
+    The latter of the rows that were read, float32 of shape (rows, 1): on a geographic grid pixels
+    shrink towards the poles.
+    """
     from rasterio.enums import Resampling
 
     from popcorn_ml import raster, sentinel
-    from popcorn_ml.grid import METRES_PER_DEGREE
 
     wanted: tuple[str, ...] = {"rgb": sentinel.S2_BANDS, "sar": sentinel.S1_BANDS}.get(kind, ())
     grid = raster.grid_of(path)
-    step_m = grid.step * (METRES_PER_DEGREE if grid.is_geographic else 1.0)
     with raster.opened(path) as dataset:
         names = list(dataset.descriptions)
         bands = [names.index(name) + 1 if name in names else i for i, name in enumerate(wanted, 1)]
@@ -126,12 +129,14 @@ def _read_small(path: Path, kind: Kind, max_px: int) -> tuple[np.ndarray, float]
             resampling=Resampling.nearest if kind == "units" else Resampling.average,
             masked=kind != "units",
         )
+        centres = (np.arange(shape[0]) + 0.5) * dataset.height / shape[0]
+        density = (10_000.0 / grid.row_area_m2()[centres.astype(int)])[:, None].astype(np.float32)
         if kind == "units":
-            return raw[0], 1.0
+            return raw[0], density
         values = raw.astype(np.float32).filled(np.nan)
         for i, band in enumerate(bands):
             values[i] = values[i] * dataset.scales[band - 1] + dataset.offsets[band - 1]
-    return (values if wanted else values[0]), (100.0 / step_m) ** 2
+    return (values if wanted else values[0]), density
 
 
 def _shrunk(values: np.ndarray, max_px: int, *, nearest: bool) -> np.ndarray:

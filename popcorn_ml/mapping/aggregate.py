@@ -79,7 +79,8 @@ def aggregate_map(
         members: `population_members.tif` of the map, one band a member.
         grid: on which they lie.
         out: folder for `population.tif` and `population_std.tif`, people per hectare, on
-            `grid.hectares()`.
+            `grid.hectares()`. On a geographic grid they are people per cell of 10 x 10 pixels, and
+            the tags `smallest_cell_ha` and `largest_cell_ha` say how large those are.
         factor: `factor.tif` of the adjusted map where `population` is that; None where it is the
             map itself.
         tags: what the rasters say about themselves.
@@ -96,14 +97,21 @@ def aggregate_map(
         raster.check(path, grid)
     hectares = grid.hectares()
     windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
+    quantity = "people per hectare"
+    if grid.is_geographic:
+        side = PIXELS_PER_HECTARE_SIDE
+        quantity = f"people per {side} x {side} pixel cell"
+        area = hectares.row_area_m2() / 10_000
+        cells_ha = {"smallest_cell_ha": area.min(), "largest_cell_ha": area.max()}
+        tags = {**(tags or {}), **{name: f"{ha:.4f}" for name, ha in cells_ha.items()}}
 
     def writer(name: str, band: str) -> raster.CogWriter:
         return raster.CogWriter(out / f"{name}.tif", hectares, [band], "float32", np.nan, tags=tags)
 
     with (
         bounded_cache(),
-        writer("population", "people per hectare") as sums,
-        writer("population_std", "standard deviation across members, people per hectare") as stds,
+        writer("population", quantity) as sums,
+        writer("population_std", f"standard deviation across members, {quantity}") as stds,
     ):
         for done, window in enumerate(windows, start=1):
             people = raster.read_float(population, window, 1)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from popcorn_ml import pictures, raster
-from popcorn_ml.grid import Grid
+from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
 from popcorn_ml.pictures import thumbnail
 
 
@@ -50,6 +50,26 @@ def test_a_raster_knows_its_own_hectares(tmp_path):
             pixels(thumbnail(tmp_path / "p.tif", "population")),
             pixels(thumbnail(people, "population", pixels_per_hectare=(100 / step) ** 2)),
         )
+
+
+@pytest.mark.parametrize("step", [EARTH_ENGINE_10M_DEG, 10 * EARTH_ENGINE_10M_DEG])
+def test_a_hectare_is_one_in_degrees_too(tmp_path, step):
+    """One person a hectare looks so at 47 degrees north, from pixels and from cells."""
+    grid = Grid("EPSG:4326", 6.0, 47.8, step, 40, 60)
+    people = (grid.row_area_m2() / 10_000)[:, None].repeat(40, 1)
+    raster.write(tmp_path / "p.tif", people.astype(np.float32), grid, ["people"], np.nan)
+    shown = pixels(thumbnail(tmp_path / "p.tif", "population"))
+    one = pixels(thumbnail(np.ones(grid.shape), "population", pixels_per_hectare=1))
+    assert np.abs(shown - one).max() <= 1
+
+
+def test_pixels_of_a_shrunken_picture_have_the_area_of_their_place(tmp_path):
+    grid = Grid("EPSG:4326", 6.0, 80.0, 0.02, 40, 1000)  # 60 to 80 degrees north
+    people = np.ones(grid.shape, np.float32)
+    raster.write(tmp_path / "p.tif", people, grid, ["people"], np.nan)
+    _, density = pictures._read_small(tmp_path / "p.tif", "population", 50)
+    area = grid.row_area_m2().reshape(50, 20).mean(axis=1)
+    np.testing.assert_allclose(density[:, 0], 10_000 / area, rtol=3e-3)
 
 
 def test_composites_by_their_bands(tmp_path):

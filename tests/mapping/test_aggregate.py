@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from popcorn_ml import raster
-from popcorn_ml.grid import Grid
+from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
 from popcorn_ml.mapping import aggregate
 from popcorn_ml.mapping.aggregate import aggregate_map, cell_sums, hectare_spread
 from popcorn_ml.mapping.dasymetric import adjust_map
@@ -106,6 +106,31 @@ def test_rasters_block_by_block(place, tmp_path, monkeypatch):
         found["population_std"], sums.std(axis=0, ddof=1), rtol=1e-5, atol=1e-6
     )
     assert np.isnan(found["population"][11, 3])
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32736", "EPSG:4326"])
+def test_cells_in_degrees_are_not_called_hectares(tmp_path, crs):
+    step = EARTH_ENGINE_10M_DEG if crs == "EPSG:4326" else 10.0
+    grid = Grid(crs, 6.0, 47.8, step, 40, 30)
+    ones = np.ones((2, *grid.shape), np.float32)
+    raster.write(tmp_path / "members.tif", ones, grid, ["1", "2"], np.nan)
+    raster.write(tmp_path / "population.tif", ones[0], grid, ["p"], np.nan)
+    aggregate_map(
+        tmp_path / "population.tif", tmp_path / "members.tif", grid, tmp_path, tags={"a": 1}
+    )
+    with raster.opened(tmp_path / "population.tif") as made:
+        (said,) = made.descriptions
+    tags = raster.tags(tmp_path / "population.tif")
+    assert tags["a"] == "1"
+    if crs == "EPSG:32736":
+        assert said == "people per hectare"
+        assert "largest_cell_ha" not in tags
+    else:
+        assert said == "people per 10 x 10 pixel cell"
+        area = grid.row_area_m2().reshape(3, 10).sum(axis=1) * 10 / 10_000
+        assert float(tags["smallest_cell_ha"]) == pytest.approx(area.min(), abs=1e-4)
+        assert float(tags["largest_cell_ha"]) == pytest.approx(area.max(), abs=1e-4)
+        assert area.max() < 0.7
 
 
 def test_adjusted_hectares_hold_the_census_and_the_adjusted_members_spread(place, tmp_path):
