@@ -162,6 +162,20 @@ def test_the_map_against_the_census_counts_merged_units_with_their_host(
     ]
 
 
+def test_units_counted_together_with_one_that_is_not_are_not_compared(
+    warehouse: Warehouse,
+) -> None:
+    """The rest of their people are known to nobody."""
+    rows = [{**row, "valid_share": 0.5} for row in [
+        {"level": "coarse", "product": "map", "unit_id": unit, "people": 500.0}
+        for unit in ("0001", "0002")
+    ]]  # fmt: skip
+    publish(warehouse, "map_sums", "rwa", 2020, rows)
+    publish(warehouse, "counts", "rwa", 2020, count_rows(1000, 500))
+    found = warehouse.query("SELECT unit_id, valid_share FROM map_against_census")
+    assert found == [("0001", 0.5)]
+
+
 def test_evaluation_and_sources(warehouse: Warehouse) -> None:
     r2 = {"level": "hectare", "metric": "r2"}
     rows = [
