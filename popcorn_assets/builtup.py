@@ -111,15 +111,19 @@ def builtup_area(
                 tile_px=country.mapping.tile_px,
                 device=compute.device,
                 threads=compute.thread_count(),
+                tags=place_tags(making),
             ),
             making.progress("tiles"),
         )
         save_picture(folder, folder / BUILTUP, "builtup")
-        return Outcome(
-            {"extractor": country.extractor, **raster_summary(folder / BUILTUP, total=False)}
-        )
+        return Outcome({"extractor": country.extractor, **raster_summary(folder / BUILTUP, None)})
 
     return making.publish(make)
+
+
+def place_tags(making: Making) -> dict[str, str]:
+    """What a raster says of where and when it is, whatever its model was trained on."""
+    return {"country": making.country, "year": str(making.year)}
 
 
 def builtup_of_composites(making: Making) -> Version:

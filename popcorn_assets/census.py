@@ -16,7 +16,7 @@ from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
-from popcorn_ml.errors import CensusError, StoreError
+from popcorn_ml.errors import StoreError
 
 GROUP = "census"
 CODE = code_digest("census")
@@ -156,41 +156,29 @@ def counts_file(making: Making, level: str) -> Path:
     return counts.file(f"counts_{level}.json")
 
 
-def counts_by_number(
-    making: Making, level: str, *, complete: bool = True
-) -> tuple[Path, list[float]]:
+def counts_by_number(making: Making, level: str) -> tuple[Path, list[float]]:
     """The raster of a level's units, and the people of units 1..n; both noted as inputs.
 
-    Args:
-        complete: refuse a unit with pixels and no count; otherwise its people are NaN.
-
-    Raises:
-        CensusError: a unit on the grid has no count.
+    NaN where a unit has no count of its own: none is known, or its people are counted with the
+    neighbour that it was merged into. A unit off the grid has its count, though no pixel.
     """
     import pyarrow.parquet as pq
 
     raster, counts = units_raster(making, level), counts_file(making, level)
-    known = {entry["number"]: entry["people"] for entry in json.loads(counts.read_text("utf-8"))}
-    table = pq.read_table(raster.with_suffix(".parquet"), columns=["number", "id", "pixels"])
-    people: list[float] = []
-    absent: list[str] = []
-    for unit in sorted(table.to_pylist(), key=lambda row: row["number"]):
-        if unit["number"] in known:
-            people.append(float(known[unit["number"]]))
-        elif unit["pixels"] == 0:  # merged with a neighbour, or off the grid
-            people.append(0.0)
-        else:
-            people.append(math.nan)
-            absent.append(unit["id"])
-    if absent and complete:
-        raise CensusError(
-            f"{len(absent)} units of level {level} have pixels and no count",
-            where=counts,
-            expected="a count for every unit",
-            found="none for " + ", ".join(absent[:10]),
-            remedy="see the checks of census_counts: they name the rows",
-        )
-    return raster, people
+    coverage = json.loads((counts.parent / "coverage.json").read_text("utf-8"))
+    entries = json.loads(counts.read_text("utf-8"))
+    off_grid = coverage.get("off_grid", {}).get(level, [])
+    known = {entry["number"]: float(entry["people"]) for entry in (*entries, *off_grid)}
+    units = pq.read_metadata(raster.with_suffix(".parquet")).num_rows
+    return raster, [known.get(number, math.nan) for number in range(1, units + 1)]
+
+
+def unit_ids(raster: Path) -> dict[int, str]:
+    """The identifiers of the units of a raster, by number."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(raster.with_suffix(".parquet"), columns=["number", "id"])
+    return {unit["number"]: unit["id"] for unit in table.to_pylist()}
 
 
 assets: list[dg.AssetsDefinition] = [census_units, census_counts]

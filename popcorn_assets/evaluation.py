@@ -54,7 +54,7 @@ def evaluation(
     finest, fine_units, fine_people = country.census.train_level, None, None
     if country.census.evaluation_levels:
         finest = country.census.evaluation_levels[-1]
-        fine_units, fine_people = counts_by_number(making, finest, complete=False)
+        fine_units, fine_people = counts_by_number(making, finest)
         making.parameter(unit_level=finest)
     truth = None
     if country.evaluation.truth:
@@ -92,7 +92,11 @@ def evaluation(
             for row in _unit_sums(raster, level, predicted, adjusted, country.pixel_grid())
         ]
         return Outcome(
-            {"metrics": rows, "totals": found.totals},
+            {
+                "metrics": rows,
+                "people on the grid": found.totals,
+                "people in census units": found.totals_in_units,
+            },
             tables={"evaluation": _metric_rows(rows, finest), "map_sums": sums},
         )
 
@@ -118,7 +122,11 @@ def _metric_rows(rows: list[dict[str, Any]], unit_level: str) -> list[dict[str, 
 def _unit_sums(
     units: Path, level: str, predicted: Version, adjusted: Version, grid: Grid
 ) -> list[dict[str, Any]]:
-    """People of both maps in each unit of a level; the spread across members of the map's."""
+    """People of both maps in each unit of a level; the spread across members of the map's.
+
+    A unit where a map has no value at all has no row of it: nothing is known there, which is not
+    nobody. `valid_share` says of how many of the unit's pixels the sum is.
+    """
     import numpy as np
     import pyarrow.parquet as pq
 
@@ -126,25 +134,29 @@ def _unit_sums(
     from popcorn_ml.mapping.ensemble import spread_of
     from popcorn_ml.zones import raster_zone_sums
 
-    table = pq.read_table(units.with_suffix(".parquet"), columns=["number", "id", "pixels"])
+    table = pq.read_table(units.with_suffix(".parquet"), columns=["number", "id"])
     with raster.opened(predicted.file(MEMBERS)) as members:
         bands = [(predicted.file(MEMBERS), band) for band in members.indexes]
     maps = [predicted.file(POPULATION), adjusted.file(POPULATION)]
-    sums = raster_zone_sums(units, [*maps, *bands], grid, table.num_rows).sums
-    spread = spread_of(np.asarray(sums[2:]))
-    rows = []
+    sums = raster_zone_sums(units, [*maps, *bands], grid, table.num_rows)
+    spread = spread_of(np.asarray(sums.sums[2:]))
+    rows: list[dict[str, Any]] = []
     for unit in table.to_pylist():
         number = unit["number"]
-        if unit["pixels"] == 0:
-            continue
-        common = {"level": level, "unit_id": unit["id"]}
-        rows.append(
-            {**common, "product": "map", "people": float(sums[0, number]),
-             "people_std": float(spread[number])}
-        )  # fmt: skip
-        rows.append(
-            {**common, "product": "adjusted", "people": float(sums[1, number]), "people_std": None}
-        )
+        for k, product in enumerate(("map", "adjusted")):
+            valid = int(sums.valid[k, number])
+            if valid == 0:
+                continue
+            rows.append(
+                {
+                    "level": level,
+                    "unit_id": unit["id"],
+                    "product": product,
+                    "people": float(sums.sums[k, number]),
+                    "people_std": float(spread[number]) if product == "map" else None,
+                    "valid_share": valid / int(sums.pixels[number]),
+                }
+            )
     return rows
 
 

@@ -10,8 +10,14 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets import launch
-from popcorn_assets.builtup import BUILTUP, GPU_POOL, builtup_area, builtup_of_composites
-from popcorn_assets.census import counts_by_number
+from popcorn_assets.builtup import (
+    BUILTUP,
+    GPU_POOL,
+    builtup_area,
+    builtup_of_composites,
+    place_tags,
+)
+from popcorn_assets.census import counts_by_number, unit_ids
 from popcorn_assets.country import load_country
 from popcorn_assets.deployment import DEPLOYED, deployed_members, model_names, model_tags
 from popcorn_assets.imagery import SENSOR_NAMES, composites_by_season, provenance
@@ -28,6 +34,9 @@ POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
 MEMBERS = "population_members.tif"
 FACTOR = "factor.tif"
+
+IN_UNITS = "people in census units"
+"""Title of the total of a map that has no one outside the units."""
 
 SAME_AREA = 0.02
 """Relative difference in pixel area below which nothing is said of it."""
@@ -90,7 +99,7 @@ def population_map(
                 precision=compute.precision,
                 threads=compute.thread_count(),
                 pixel_area_ratio=area_ratio,
-                tags=model_tags(deployed.names()),
+                tags={**place_tags(making), **model_tags(deployed.names())},
             ),
             progress=making.progress("tiles"),
         )
@@ -121,7 +130,12 @@ def population_map(
 def adjusted_map(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> dg.MaterializeResult:
-    """People per pixel, scaled so that every census unit's sum is its count."""
+    """People per pixel, scaled so that every census unit's sum is its count.
+
+    A unit that nobody counted keeps what the model says of it.
+    """
+    import numpy as np
+
     from popcorn_ml.mapping.dasymetric import adjust_map
 
     making = Making(context, store.open(), "adjusted_map", code_version=CODE)
@@ -130,6 +144,7 @@ def adjusted_map(
     predicted = making.input("population_map")
     units, people = counts_by_number(making, level)
     making.parameter(level=level)
+    tags = {**place_tags(making), **model_tags(model_names(predicted))}
 
     def make(folder: Path) -> Outcome:
         adjustment = adjust_map(
@@ -141,15 +156,16 @@ def adjusted_map(
             country.pixel_grid(),
             folder,
             threads=compute.thread_count(),
-            tags={"census_level": level, **model_tags(model_names(predicted))},
+            tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
         )
         save_picture(folder, folder / POPULATION, "population")
+        ids = unit_ids(units) if adjustment.uncounted else {}
         return Outcome(
             {
-                **raster_summary(folder / POPULATION),
+                **raster_summary(folder / POPULATION, IN_UNITS),
                 **model_names(predicted),
-                "census people": float(sum(people)),
+                "census people": float(np.nansum(people)),
                 "predicted before adjustment": float(adjustment.predicted[1:].sum()),
                 "predicted outside all units": float(adjustment.predicted[0]),
                 "units that fell back": [
@@ -157,7 +173,15 @@ def adjusted_map(
                     for unit, count, method in adjustment.fallbacks
                 ],
                 "people without a place": float(sum(p for _, p in adjustment.unplaced)),
-            }
+                "units without a count": len(adjustment.uncounted),
+                "people estimated in them": float(sum(p for _, p in adjustment.uncounted)),
+            },
+            facts={
+                "units without a count": [
+                    {"unit": unit, "id": ids[unit], "people estimated": estimated}
+                    for unit, estimated in adjustment.uncounted
+                ]
+            },
         )
 
     return making.publish(make)
@@ -180,6 +204,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
     members = predicted.file(MEMBERS)
+    tags = {**place_tags(making), **model_tags(model_names(predicted))}
 
     def make(folder: Path) -> Outcome:
         aggregate_map(
@@ -188,7 +213,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             grid,
             folder,
             factor=adjusted.file(FACTOR),
-            tags={"adjusted_to_census": "yes", **model_tags(model_names(predicted))},
+            tags={"adjusted_to_census": "yes", **tags},
             progress=making.progress("blocks"),
         )
         aggregate_map(
@@ -196,12 +221,14 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
             members,
             grid,
             folder / "unadjusted",
-            tags={"adjusted_to_census": "no", **model_tags(model_names(predicted))},
+            tags={"adjusted_to_census": "no", **tags},
         )
         save_picture(folder, folder / POPULATION, "population")
+        unadjusted = raster_summary(folder / "unadjusted" / POPULATION, "unadjusted")
         return Outcome(
             {
-                **raster_summary(folder / POPULATION),
+                **raster_summary(folder / POPULATION, IN_UNITS),
+                "people on the grid, unadjusted": unadjusted["unadjusted"],
                 **model_names(predicted),
                 **_hectare_area(grid),
             }

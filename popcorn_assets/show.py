@@ -33,8 +33,14 @@ def save_picture(folder: Path, source: Path, kind: Kind) -> None:
     (folder / PICTURE).write_bytes(thumbnail(source, kind, max_px=PICTURE_PX))
 
 
-def raster_summary(path: Path, *, total: bool = True) -> dict[str, Any]:
-    """Total (or mean) and nodata share of a raster's first band, block by block."""
+def raster_summary(path: Path, total: str | None = "people on the grid") -> dict[str, Any]:
+    """Total (or mean) and nodata share of a raster's first band, block by block.
+
+    Args:
+        path: the raster.
+        total: what all of its pixels add up to, as the total's title; a grid holds more than the
+            country. None for values that do not add up: their mean.
+    """
     import numpy as np
 
     from popcorn_ml import raster
@@ -47,8 +53,8 @@ def raster_summary(path: Path, *, total: bool = True) -> dict[str, Any]:
         missing += int(np.isnan(values).sum())
     pixels = grid.width * grid.height
     share = missing / pixels
-    if total:
-        return {"people": round(people, 1), "nodata share": share}
+    if total is not None:
+        return {total: round(people, 1), "nodata share": share}
     return {"mean": people / max(pixels - missing, 1), "nodata share": share}
 
 

@@ -356,7 +356,8 @@ def prepare_counts(
 
     Writes into `out_dir`: `counts_<level>.json`, a list of {number, id, name, people, kind, method}
     for each unit with pixels and a count (`members` lists the units counted with it, their people
-    added), `coverage.json` and `sources.json`.
+    added), `coverage.json` (whose `off_grid` lists, for each level, number, id and people of the
+    counted units that lie off the grid) and `sources.json`.
 
     Args:
         country: its code.
@@ -384,7 +385,7 @@ def prepare_counts(
     findings: list[Finding] = []
     sources: list[Source] = []
     frames, paths, totals, sums, tables = [], {}, {}, {}, {}
-    coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
+    coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}, "off_grid": {}}
     with Files(base_dir) as files:
         for name, level in settings.levels.items():
             joined, found, own = joined_counts(name, level, files, units[name], year, names)
@@ -411,6 +412,7 @@ def prepare_counts(
             coverage["levels"][name] = {
                 **_count_coverage(joined, units[name], projected, year), **covered
             }  # fmt: skip
+            coverage["off_grid"][name] = _off_grid(projected, units[name])
             projected = projected.assign(level=name, year=year)
             projected["source"] = projected["file"]
             projected["source_sha256"] = [
@@ -646,6 +648,16 @@ def _entries(
         "units_in_training_list": len(entries),
     }
     return entries, findings, covered
+
+
+def _off_grid(projected: pd.DataFrame, units: gpd.GeoDataFrame) -> list[dict[str, Any]]:
+    """Counted units that lie off the grid: no pixel, own or a neighbour's, has their people."""
+    outside = projected[projected["id"].isin(units["id"][units["status"] == "outside"])]
+    columns = (outside[name] for name in ("number", "id", "people"))
+    return [
+        {"number": int(number), "id": unit, "people": float(people)}
+        for number, unit, people in zip(*columns, strict=True)
+    ]
 
 
 def _count_coverage(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from popcorn_ml.mapping.dasymetric import Adjustment, apply, plan
+from popcorn_ml.mapping.dasymetric import METHODS, Adjustment, apply, plan
 from popcorn_ml.zones import ZoneSums
 
 
@@ -25,14 +26,17 @@ def disaggregation(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adju
 
     Args:
         sums: over the units, of the weight alone.
-        people: counted in units 1..n.
+        people: counted in units 1..n; NaN for a unit without a count of its own.
 
-    Units whose weights sum to nothing fall back to area, as in the dasymetric adjustment.
+    Units whose weights sum to nothing fall back to area, as in the dasymetric adjustment. Of a unit
+    without a count these approaches know nothing: it has no value.
     """
     twice = ZoneSums(sums.pixels, np.repeat(sums.sums, 2, 0), np.repeat(sums.missing, 2, 0))
-    return plan(twice, people)
+    found = plan(twice, people)
+    uncounted = found.method == METHODS.index("uncounted")
+    return replace(found, factor=np.where(uncounted, np.nan, found.factor))
 
 
 def disaggregated(plan_: Adjustment, units: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """People per pixel of some pixels, by `disaggregation`; NaN outside all units."""
+    """People per pixel of some pixels, by `disaggregation`; NaN outside the counted units."""
     return apply(plan_, units, weight, weight)[0]

@@ -2,7 +2,8 @@
 
 All approaches are scored on the same cells: a hectare counts where every approach has a value on
 each of its pixels whose true people are known; a unit where they have one on nearly all of its
-pixels. Everything else is counted as left out. Rasters are read block by block.
+pixels. Everything else is counted as left out. Units without a count are not scored. Rasters are
+read block by block.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Evaluation:
         metrics: approach -> "hectare" (absent without a true raster) and "unit" ->
             `Scores.as_dict`.
         unit_level: which units "unit" means, "fine" or "coarse".
-        totals: people in the whole of each approach's map, and "true" where known.
+        totals: people in the whole of each approach's map, and "true" where known. A grid holds
+            more than the country: the map has people outside all units, the others have none.
+        totals_in_units: people in the coarse units of each approach's map, and "true".
         histograms: approach -> counts of hectares by true (rows) and predicted (columns) people,
             cells as in `BINS`; empty without a true raster.
     """
@@ -57,11 +60,17 @@ class Evaluation:
     metrics: dict[str, dict[str, dict[str, float | int | None]]]
     unit_level: str
     totals: dict[str, float]
+    totals_in_units: dict[str, float]
     histograms: dict[str, np.ndarray]
 
     def as_dict(self) -> dict[str, object]:
         """Everything but the histograms."""
-        return {"metrics": self.metrics, "unit_level": self.unit_level, "totals": self.totals}
+        return {
+            "metrics": self.metrics,
+            "unit_level": self.unit_level,
+            "totals": self.totals,
+            "totals_in_units": self.totals_in_units,
+        }
 
 
 def evaluate(
@@ -85,18 +94,19 @@ def evaluate(
         population, adjusted, builtup: people per pixel of the map and of the adjusted map, and the
             built-up score.
         units, people: the coarse units (uint32 numbers 0..n) and their counts, which the adjusted
-            map and the baselines are made to agree with.
+            map and the baselines are made to agree with; NaN for a unit without a count of its
+            own, of which the baselines know nothing.
         truth: true people per pixel (float32, NaN where unknown); None where there is none.
-        fine_units, fine_people: units of a finer level with their counts, used for nothing but
-            this; without them the coarse units are scored, which the adjusted map and the
-            baselines match by construction.
+        fine_units, fine_people: units of a finer level with their counts (NaN as above), used for
+            nothing but this; without them the coarse units are scored, which the adjusted map and
+            the baselines match by construction.
         threads: of the first pass.
         progress: called with (blocks done, blocks), both passes together.
 
     Raises:
         GridMismatch: a raster lies elsewhere.
         RasterError: a raster is unreadable.
-        CensusError: counts missing, negative or not one a unit.
+        CensusError: counts infinite, negative or not one a unit.
     """
     from popcorn_ml import raster
     from popcorn_ml.raster import bounded_cache
@@ -149,7 +159,8 @@ def evaluate(
                 )
             )
             scored = numbers if fine_units is None else raster.read(scored_units, window, 1)
-            tally.add(scored, maps, None if truth is None else raster.read_float(truth, window, 1))
+            known = None if truth is None else raster.read_float(truth, window, 1)
+            tally.add(scored, maps, known, numbers > 0)
             report(done)
     return tally.result(scored_people, "coarse" if fine_units is None else "fine")
 
@@ -164,20 +175,26 @@ class _Tally:
         bins = len(BINS) - 1
         self.histograms = {name: np.zeros((bins, bins), np.int64) for name in APPROACHES}
         self.totals = dict.fromkeys(APPROACHES, 0.0)
-        self.true_total: float | None = None
+        self.inside = dict.fromkeys(APPROACHES, 0.0)
+        self.has_truth = False
 
     def add(
-        self, units: np.ndarray, maps: Mapping[str, np.ndarray], truth: np.ndarray | None
+        self,
+        units: np.ndarray,
+        maps: Mapping[str, np.ndarray],
+        truth: np.ndarray | None,
+        inside: np.ndarray,
     ) -> None:
         holes = np.isnan(np.stack(list(maps.values()))).any(axis=0)
         self.zones += zone_table(
             units, [np.where(holes, np.nan, values) for values in maps.values()], self.units
         )
-        for name, values in maps.items():
-            self.totals[name] += float(np.nansum(values, dtype=np.float64))
+        for name, values in (maps if truth is None else {**maps, "true": truth}).items():
+            for sums, chosen in ((self.totals, values), (self.inside, values[inside])):
+                sums[name] = sums.get(name, 0.0) + float(np.nansum(chosen, dtype=np.float64))
         if truth is None:
             return
-        self.true_total = (self.true_total or 0.0) + float(np.nansum(truth, dtype=np.float64))
+        self.has_truth = True
         known = ~np.isnan(truth)
         true_cells = cell_sums(truth)
         gap = np.nan_to_num(cell_sums((known & holes).astype(np.float32))) > 0
@@ -192,18 +209,15 @@ class _Tally:
             self.histograms[name] += counts.astype(np.int64)
 
     def result(self, people: np.ndarray, level: str) -> Evaluation:
-        has_truth = self.true_total is not None
         share = self.zones.valid[0, 1:] / np.maximum(self.zones.pixels[1:], 1)
         metrics: dict[str, dict[str, dict[str, float | int | None]]] = {}
         for k, name in enumerate(APPROACHES):
             predicted = np.where(share >= MIN_UNIT_SHARE, self.zones.sums[k, 1:], np.nan)
             metrics[name] = {"unit": Scores.of(people, predicted).as_dict()}
-            if has_truth:
+            if self.has_truth:
                 metrics[name]["hectare"] = self.hectares[name].as_dict()
-        totals = dict(self.totals)
-        if self.true_total is not None:
-            totals["true"] = self.true_total
-        return Evaluation(metrics, level, totals, self.histograms if has_truth else {})
+        histograms = self.histograms if self.has_truth else {}
+        return Evaluation(metrics, level, self.totals, self.inside, histograms)
 
 
 def _bin_values(people: np.ndarray) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 Every person counted ends up on a pixel of their unit. Where the model sees a unit as empty, its
 people are spread by built-up score, and failing that by area; a unit without any pixel is named
-with its people as unplaced. Whatever lies outside all units becomes NaN. The uncertainty is scaled
-by the same factor; it is NaN where a fallback placed the people, for there the members say nothing
-about how sure that is. Inputs are never changed.
+with its people as unplaced. A unit that nobody counted keeps what the model predicts, the best that
+is known of it. Whatever lies outside all units becomes NaN. The uncertainty is scaled by the same
+factor; it is NaN where a fallback placed the people, for there the members say nothing about how
+sure that is. Inputs are never changed.
 
 Factors are kept in float64; a raster stored as float32 keeps a unit's sum to about 1e-7 of it.
 """
@@ -28,17 +29,20 @@ from popcorn_ml.zones import (
     zone_table,
 )
 
-Method = Literal["model", "builtup", "area", "all_pixels", "unplaced"]
+Method = Literal["model", "builtup", "area", "all_pixels", "unplaced", "uncounted"]
 
-METHODS: tuple[Method, ...] = ("model", "builtup", "area", "all_pixels", "unplaced")
+METHODS: tuple[Method, ...] = (
+    "model", "builtup", "area", "all_pixels", "unplaced", "uncounted",
+)  # fmt: skip
 """How a unit's people are placed, in order of preference.
 
 model: in proportion to the predicted population. builtup: to the built-up score. area: evenly over
 the pixels that have a prediction. all_pixels: evenly over all pixels, none having a prediction.
-unplaced: nowhere, the unit has no pixel.
+unplaced: nowhere, the unit has no pixel. uncounted: the unit has pixels and no count, and keeps the
+prediction as it is.
 """
 
-_MODEL, _BUILTUP, _AREA, _ALL_PIXELS, _UNPLACED = range(len(METHODS))
+_MODEL, _BUILTUP, _AREA, _ALL_PIXELS, _UNPLACED, _UNCOUNTED = range(len(METHODS))
 
 MAX_FACTOR = 1e4
 """A unit predicted below 1 / MAX_FACTOR of its people counts as seen empty: that small, the pattern
@@ -53,13 +57,14 @@ class Adjustment:
     """How each unit's people are placed. Arrays have an item per unit 0..n; item 0 is "no unit".
 
     Attributes:
-        people: counted, float64.
+        people: counted, float64; NaN for a unit without a count of its own.
         predicted: sum of the predicted population, float64; item 0 is what lies outside all units
             and is left out of the adjusted map.
         pixels, valid: pixels of the unit, and those with a prediction.
         method: number of each unit's method in `METHODS`, int8; item 0 is 0 and means nothing.
         factor: what the method's weight is multiplied with to give people, float64; 0 for a unit
-            without people, NaN for one without pixels and for item 0.
+            without people, 1 for one that keeps its prediction, NaN for one without pixels and for
+            item 0.
     """
 
     people: np.ndarray
@@ -71,10 +76,18 @@ class Adjustment:
 
     @property
     def unplaced(self) -> list[tuple[int, float]]:
-        """Units without any pixel: number and people. Their people are not in the map."""
+        """Counted units without any pixel: number and people. Their people are not in the map."""
         return [
             (int(unit), float(self.people[unit]))
-            for unit in np.flatnonzero(self.method == _UNPLACED)
+            for unit in np.flatnonzero((self.method == _UNPLACED) & ~np.isnan(self.people))
+        ]
+
+    @property
+    def uncounted(self) -> list[tuple[int, float]]:
+        """Units with pixels and without a count: number, and the people predicted there."""
+        return [
+            (int(unit), float(self.predicted[unit]))
+            for unit in np.flatnonzero(self.method == _UNCOUNTED)
         ]
 
     @property
@@ -88,17 +101,17 @@ class Adjustment:
 
     @property
     def placed_people(self) -> float:
-        """People that the adjusted map holds."""
-        return float(self.people[self.method != _UNPLACED].sum())
+        """Counted people that the adjusted map holds."""
+        return float(np.nansum(self.people[self.method != _UNPLACED]))
 
     def as_dict(self) -> dict[str, object]:
         """For a report: totals, the units that fell back, and every unit's factor.
 
-        `units` has one entry a unit, in order of their numbers: number, people, predicted, pixels,
-        valid pixels, method, factor (null where there is none).
+        `units` has one entry a unit, in order of their numbers: number, people (null where there is
+        no count), predicted, pixels, valid pixels, method, factor (null where there is none).
         """
         return {
-            "people": float(self.people[1:].sum()),
+            "people": float(np.nansum(self.people[1:])),
             "placed_people": self.placed_people,
             "predicted_people": float(self.predicted[1:].sum()),
             "predicted_outside_units": float(self.predicted[0]),
@@ -107,19 +120,24 @@ class Adjustment:
                 {"unit": unit, "people": people, "method": method}
                 for unit, people, method in self.fallbacks
             ],
+            "uncounted": [{"unit": unit, "predicted": people} for unit, people in self.uncounted],
             "units": [
                 {
                     "unit": unit,
-                    "people": float(self.people[unit]),
+                    "people": _or_none(self.people[unit]),
                     "predicted": float(self.predicted[unit]),
                     "pixels": int(self.pixels[unit]),
                     "valid_pixels": int(self.valid[unit]),
                     "method": METHODS[self.method[unit]],
-                    "factor": None if np.isnan(self.factor[unit]) else float(self.factor[unit]),
+                    "factor": _or_none(self.factor[unit]),
                 }
                 for unit in range(1, len(self.people))
             ],
         }
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def plan(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adjustment:
@@ -128,14 +146,15 @@ def plan(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adjustment:
     Args:
         sums: over the units, of two rasters: predicted population, built-up score where the
             population has a value.
-        people: counted in units 1..n, in this order.
+        people: counted in units 1..n, in this order; NaN for a unit without a count of its own.
 
     Raises:
-        CensusError: another number of counts than units, or a count missing, infinite or negative.
+        CensusError: another number of counts than units, or a count infinite or negative.
     """
     counted = _checked_people(people, sums.pixels.size - 1)
     pixels, valid = sums.pixels, sums.valid[0]
     predicted, builtup = sums.sums
+    uncounted = np.isnan(counted)
     choices = [
         (predicted > 0) & (predicted * MAX_FACTOR >= counted),
         (builtup > 0) & (builtup >= BUILTUP_FLOOR * valid),
@@ -146,10 +165,12 @@ def plan(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adjustment:
     choices[0] |= (counted == 0) & (valid > 0)
     weights = [predicted, builtup, valid.astype(np.float64), pixels.astype(np.float64)]
     method = np.select(choices, [0, 1, 2, 3], default=_UNPLACED).astype(np.int8)
+    method[uncounted & (pixels > 0)] = _UNCOUNTED
     method[0] = 0
     weight = np.select(choices, weights, default=np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(counted == 0, np.where(pixels > 0, 0.0, np.nan), counted / weight)
+    factor[method == _UNCOUNTED] = 1.0
     factor[0] = np.nan
     return Adjustment(counted, predicted.copy(), pixels.copy(), valid.copy(), method, factor)
 
@@ -163,14 +184,14 @@ def _checked_people(people: np.ndarray | Sequence[float], units: int) -> np.ndar
             found=f"an array of shape {counted.shape}",
             remedy="prepare the units and their counts together",
         )
-    wrong = np.flatnonzero(~np.isfinite(counted) | (counted < 0))
+    wrong = np.flatnonzero(np.isinf(counted) | (counted < 0))
     if wrong.size:
         raise CensusError(
-            "a census count is missing or negative",
+            "a census count is infinite or negative",
             where="unit " + ", ".join(str(unit + 1) for unit in wrong[:10]),
             expected="a finite number of people, zero or more",
             found=", ".join(str(counted[unit]) for unit in wrong[:10]),
-            remedy="complete the counts, or leave these units out of the units' raster",
+            remedy="correct the counts; NaN says that there is none",
         )
     return np.concatenate(([0.0], counted))
 
@@ -187,7 +208,8 @@ def apply(
     Args:
         adjustment: the plan of all units.
         units: unit numbers, any shape.
-        population: predicted people per pixel, NaN where there is none; same shape.
+        population: predicted people per pixel, NaN where there is none; same shape. Units without
+            a count keep it and its spread as they are.
         builtup: built-up score; same shape.
         spread: standard deviation of `population`, in people per pixel; same shape, or None.
 
@@ -203,7 +225,7 @@ def apply(
     np.copyto(weight, np.nan_to_num(builtup, nan=0.0), where=valid & (method == _BUILTUP))
     weight[valid & (method == _AREA)] = 1.0
     weight[method == _ALL_PIXELS] = 1.0
-    model_factor = np.where(method == _MODEL, factor, np.nan)
+    model_factor = np.where((method == _MODEL) | (method == _UNCOUNTED), factor, np.nan)
     scaled = None if spread is None else spread.astype(np.float64) * model_factor
     return weight * factor, scaled, model_factor
 
@@ -220,16 +242,16 @@ def adjust(
     Args:
         population: predicted people per pixel (rows, columns), NaN where there is none.
         units: unit numbers 0..n of that shape, 0 = no unit.
-        people: counted in units 1..n.
+        people: counted in units 1..n; NaN for a unit without a count of its own.
         builtup: built-up score of that shape.
         spread: standard deviation of `population` of that shape, or None.
 
     Returns:
         Adjusted population and its standard deviation (float64, new), and how it was done. Units
-        without any pixel are in its `unplaced`.
+        without any pixel are in its `unplaced`, those without a count in its `uncounted`.
 
     Raises:
-        CensusError: counts that are missing, negative, or not one a unit.
+        CensusError: counts that are infinite, negative, or not one a unit.
         ValueError: shapes differ, or a unit number is above n.
     """
     for name, values in (("units", units), ("builtup", builtup), ("spread", spread)):
@@ -266,17 +288,17 @@ def adjust_map(
         population, spread: of the map, people per pixel (float32, NaN nodata).
         builtup: the map's built-up score.
         units: raster of unit numbers 0..n (uint32).
-        people: counted in units 1..n.
+        people: counted in units 1..n; NaN for a unit without a count of its own.
         grid: on which all of them lie.
         out: folder for `population.tif`, `population_std.tif` (with `spread`), `factor.tif` (what
-            the prediction was multiplied with; NaN outside units and where a fallback placed the
-            people) and `adjustment.json` (`Adjustment.as_dict`).
+            the prediction was multiplied with: 1 in a unit without a count, NaN outside units and
+            where a fallback placed the people) and `adjustment.json` (`Adjustment.as_dict`).
         threads: of the first pass.
         tags: what the rasters say about themselves.
         progress: called with (blocks done, blocks), both passes together.
 
     Raises:
-        CensusError: counts missing or negative, or a unit in the raster without a count.
+        CensusError: counts infinite or negative, or fewer than units in the raster.
         GridMismatch: a raster lies elsewhere.
         RasterError: a raster is unreadable.
     """

@@ -104,10 +104,20 @@ def test_an_operator_sees_a_picture_totals_nodata_and_the_path(in_tiny, store):
         record = materialisations(instance, "population_map", 2021)[0]
     shown = record.asset_materialization.metadata
     assert shown["picture"].value.startswith("![picture](data:image/png;base64,")
-    assert shown["people"].value > 0
+    assert shown["people on the grid"].value > 0
     assert shown["nodata share"].value == 0
     assert "demo|2020" in shown["model"].value
     assert shown["path"].value == str(latest(store, "population_map", 2021).path)
+
+
+def test_maps_say_the_year_that_they_show_and_the_model_that_made_them(store):
+    for asset, name in (
+        ("builtup_area", "builtup_score"), ("population_map", "population"),
+        ("population_map", "population_members"), ("adjusted_map", "population"),
+    ):  # fmt: skip
+        tags = raster.tags(latest(store, asset, 2021).file(f"{name}.tif"))
+        assert (tags["country"], tags["year"]) == ("demo", "2021")
+        assert asset == "builtup_area" or "demo|2020" in tags["model"]
 
 
 def test_adjusted_map_and_hectares_hold_every_counted_person(store):

@@ -872,7 +872,7 @@ def test_the_map_names_its_model_refused_forced_and_rolled_back(tiny, tmp_path, 
             assert (tags["model"], tags["ledger_entry"]) == (title, entry.id)
         inputs = store.latest(Address("population_map", "demo", 2021)).manifest()["inputs"]
         assert entry.model.version in {i["version"] for i in inputs}
-        return entry.model.version, shown(result, "population_map")["people"]
+        return entry.model.version, shown(result, "population_map")["people on the grid"]
 
     version, people = map_of_2021()
     assert version == first

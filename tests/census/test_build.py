@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
@@ -69,6 +70,20 @@ def test_a_host_is_not_trained_on_part_of_its_people(tmp_path: Path) -> None:
     lost = built.checks["people_in_pixels"]
     assert lost.blocks
     assert lost.rows[0]["people"] == 107.0
+
+
+def test_people_of_units_off_the_grid_are_told(tmp_path: Path) -> None:
+    rows = place.write_place(tmp_path)
+    far = Unit("0000", "Z", "Nord", 31, shapely.box(520_000, 9_790_000, 520_500, 9_790_500))
+    write_boundaries(tmp_path / "units.gpkg", [*rows, far])
+    write_counts(tmp_path / "counts.csv", [*rows, far])
+    built = build(tmp_path, settings(box=(30.0, -5.0, 35.0, 0.0)))
+    assert built.checks["unit_pixels"].blocks
+    assert built.counts.coverage["off_grid"] == {
+        "district": [{"number": 1, "id": "0000", "people": 31.0}]
+    }
+    assert built.counts.coverage["levels"]["district"]["people_without_pixel"] == 31.0
+    assert "0000" not in {e["id"] for e in built.entries()}
 
 
 def two_levels(tmp_path: Path, **changes) -> dict:

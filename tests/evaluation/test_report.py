@@ -144,6 +144,38 @@ def test_units_without_a_known_count_are_left_out(place, tmp_path):
     assert fewer["n"] == every["n"] - 2
 
 
+def test_a_coarse_unit_without_a_count_is_no_ground_to_compare_approaches_on(place, tmp_path):
+    arrays, coarse, _, people, fine_people = place
+    unknown = people.copy()
+    unknown[1] = np.nan
+    adjusted = adjust(arrays["map"], coarse, unknown, arrays["builtup"])[0].astype(np.float32)
+    raster.write(tmp_path / "adjusted.tif", adjusted, GRID, ["adjusted"], np.nan)
+    truth = {"truth": tmp_path / "truth.tif"}
+    found = run(tmp_path, unknown, **truth)
+    touched = cell_sums(((coarse == 2) & ~np.isnan(arrays["truth"])).astype(float)) > 0
+    holes = np.isnan(arrays["map"]) & ~np.isnan(arrays["truth"])
+    touched |= cell_sums(holes.astype(float)) > 0
+    for name in APPROACHES:
+        assert found.metrics[name]["hectare"]["unpredicted"] == touched.sum()
+        assert found.metrics[name]["unit"]["n"] == COARSE - 2  # nor the one with unmapped pixels
+    for name in ("uniform", "builtup"):
+        assert found.totals[name] == pytest.approx(np.nansum(unknown), rel=1e-6)
+    fine = {"fine_units": tmp_path / "fine.tif", "fine_people": fine_people}
+    scored = run(tmp_path, unknown, **fine).metrics["map"]["unit"]
+    assert scored["n"] == run(tmp_path, people, **fine).metrics["map"]["unit"]["n"] - 4
+
+
+def test_people_outside_all_units_are_told_apart(place, tmp_path):
+    arrays, coarse, _, people, _ = place
+    population = np.where(coarse > 0, arrays["map"], np.float32(2.0))
+    raster.write(tmp_path / "population.tif", population, GRID, ["population"], np.nan)
+    found = run(tmp_path, people, truth=tmp_path / "truth.tif")
+    outside = 2.0 * (coarse == 0).sum()
+    assert found.totals["map"] - found.totals_in_units["map"] == pytest.approx(outside, rel=1e-6)
+    for name in ("uniform", "builtup", "adjusted", "true"):
+        assert found.totals_in_units[name] == pytest.approx(found.totals[name], rel=1e-6)
+
+
 def test_a_report_that_is_complete_and_the_same_twice(place, tmp_path):
     *_, people, _ = place
     one, two = (run(tmp_path, people, truth=tmp_path / "truth.tif") for _ in range(2))

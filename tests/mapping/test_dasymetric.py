@@ -133,11 +133,34 @@ def test_uncertainty_is_scaled_and_unknown_where_a_fallback_decides():
     np.testing.assert_array_equal(again, adjusted)
 
 
+def test_a_unit_without_a_count_keeps_the_prediction_and_its_spread():
+    population, units, builtup = a_place()
+    spread = population * 0.25
+    people = [np.nan, 80.0, np.nan, np.nan, 10.0, np.nan]
+    adjusted, scaled, how = adjust(population, units, people, builtup, spread)
+    for unit in (1, 3, 4):  # as predicted: two a pixel, nobody but for a hole, and no value
+        np.testing.assert_array_equal(adjusted[units == unit], population[units == unit])
+        np.testing.assert_array_equal(scaled[units == unit], spread[units == unit])
+    assert how.uncounted == [(1, 16.0), (3, 0.0), (4, 0.0)]
+    assert how.unplaced == []  # the last unit has neither a pixel nor a count
+    assert how.placed_people == 90.0
+    same = [16.0, 80.0, 0.0, 0.0, 10.0, 0.0]
+    expected = adjust(population, units, same, builtup, spread)[0]
+    np.testing.assert_array_equal(adjusted[units == 2], expected[units == 2])
+    np.testing.assert_array_equal(adjusted[units == 5], expected[units == 5])
+    assert np.isnan(adjusted[units == 0]).all()
+    told = json.loads(json.dumps(how.as_dict(), allow_nan=False))
+    assert told["people"] == 90.0
+    assert told["uncounted"][0] == {"unit": 1, "predicted": 16.0}
+    assert [told["units"][0][key] for key in ("people", "method", "factor")] == [
+        None, "uncounted", 1.0,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("people", "said"),
     [
         ([1.0, -2.0, 3.0, 4.0, 5.0], "unit 2"),
-        ([1.0, 2.0, float("nan"), 4.0, 5.0], "unit 3"),
         ([1.0, 2.0, 3.0, 4.0, float("inf")], "unit 5"),
     ],
 )
