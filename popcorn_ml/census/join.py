@@ -278,8 +278,8 @@ def unmatched(
                 "polygon_has_people",
                 "error" if trains and many else "warn",
                 f"{rows[0]['file']}: units that have no row of people ({len(rows)} of "
-                f"{len(units)}): {rows_text(rows)}. They are not trained on, and not adjusted; add "
-                "their counts, 0 where nobody lives",
+                f"{len(units)}): {rows_text(rows)}. They are not trained on, and the adjusted map "
+                "leaves the model's number there; add their counts, 0 where nobody lives",
                 rows,
             )
         )
