@@ -17,6 +17,7 @@ import os
 import re
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -202,11 +203,21 @@ class Making:
         self.parameters.update(values)
 
     def noted(self) -> dict[str, Any]:
-        """Inputs, sources and parameters as plain values, for a later step of the same graph."""
-        return {"inputs": self.inputs, "sources": self.sources, "parameters": self.parameters}
+        """Inputs, sources, parameters and code as plain values, for a later step of the graph."""
+        return {
+            "inputs": self.inputs,
+            "sources": self.sources,
+            "parameters": self.parameters,
+            "code_version": self.code_version,
+        }
 
     def restore(self, noted: dict[str, Any]) -> None:
-        """Take over what an earlier step noted: what was planned is what is published."""
+        """Take over what an earlier step noted: what was planned is what is published.
+
+        Raises:
+            StoreError: as `same_code`.
+        """
+        same_code(noted, self.code_version)
         self.inputs, self.sources = noted["inputs"], noted["sources"]
         self.parameters = noted["parameters"]
 
@@ -273,9 +284,9 @@ class Making:
             for name, entry in found.manifest()["files"].items():
                 if found.file(name).stat().st_size != entry["size"]:
                     return None
-            if not self._rows_held(found):
+            if not self._rows_held(found) or self._altered(found):
                 return None
-        except StoreError:
+        except (StoreError, KeyError, TypeError, AttributeError):  # the manifest is damaged
             return None
         return found
 
@@ -351,6 +362,15 @@ class Making:
             and warehouse.digests(address.asset, address.country, address.year, tables) == tables
         )
 
+    def _altered(self, found: Version) -> bool:
+        """Whether a version's manifest has taken the place of one that the warehouse knows."""
+        warehouse, address = self._warehouse(), found.address
+        if warehouse.records(found.manifest(), sha256(found.path / MANIFEST)):
+            return False
+        known = warehouse.manifests_of(address.asset, address.country, address.year)
+        there = {sha256(path) for _, path in self.store.manifests(address)}
+        return any(v == found.version and told not in there for told, v in known.items())
+
     def _record_if_missing(self, found: Version) -> None:
         """Record the lineage of a version whose run was killed before it could.
 
@@ -364,22 +384,28 @@ class Making:
         """Record a version as the current one, and earlier ones whose runs died before they could.
 
         An earlier manifest of the partition that the warehouse does not know was whole when it
-        was written: only the record of it is missing.
+        was written: only the record of it is missing. But where one that the warehouse knows is
+        gone, this is what became of it: it is set aside, now that the contents are made again.
         """
         warehouse = self._warehouse()
         known = warehouse.manifests_of(self.address.asset, manifest["country"], manifest["year"])
-        earlier = {}
+        there: dict[str, dict[str, Path]] = defaultdict(dict)
         for version, path in self.store.manifests(self.address):
-            told = sha256(path)
-            if told == digest or told in known:
-                continue
-            try:
-                found = json.loads(path.read_text("utf-8"))
-            except ValueError:
-                continue  # damaged: the audit says so
-            if found.get("schema") == SCHEMA and found.get("version") == version:
-                earlier[told] = found
-        warehouse.record_publication(manifest, digest, rows, earlier)
+            there[version][sha256(path)] = path
+        earlier: dict[str, Any] = {}
+        lost: set[str] = set()
+        for version, paths in there.items():
+            gone = {told for told, of in known.items() if of == version} - paths.keys()
+            unknown = {t: p for t, p in paths.items() if t != digest and t not in known}
+            if version == manifest["version"]:
+                lost = gone
+            if not gone:
+                earlier |= _readable(unknown, version)
+            elif version == manifest["version"]:
+                for told, path in unknown.items():
+                    self.store.set_aside(path)
+                    self.context.log.warning(f"manifest {told} of {version} was not as recorded")
+        warehouse.record_publication(manifest, digest, rows, earlier, lost)
 
     def metadata(self, version: Version) -> dict[str, Any]:
         """What the UI shows of a version."""
@@ -419,6 +445,38 @@ class Making:
             "finished": datetime.now(UTC).isoformat(),
         }
         return _finite(manifest)
+
+
+def same_code(noted: Mapping[str, Any], code_version: str) -> None:
+    """Make sure that a step goes on with what was planned by the same code.
+
+    Args:
+        noted: as `Making.noted` gave it.
+
+    Raises:
+        StoreError: the code was changed since; what was made so far is of the other code.
+    """
+    planned = noted.get("code_version")
+    if planned != code_version:
+        raise StoreError(
+            "this was planned by other code",
+            expected=f"code version {code_version}",
+            found=planned or "none: an older installation planned it",
+            remedy="start a new run of this partition, instead of executing this one again",
+        )
+
+
+def _readable(manifests: Mapping[str, Path], version: str) -> dict[str, Any]:
+    """Digest -> manifest, of those that this code can record; the audit tells of the others."""
+    readable = {}
+    for told, path in manifests.items():
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            if found["schema"] == SCHEMA and found["version"] == version:
+                readable[told] = found
+        except (ValueError, KeyError, TypeError):
+            continue
+    return readable
 
 
 def place_of_source(root: Path, path: str) -> Path:

@@ -5,7 +5,8 @@ contents; `LATEST` beside the versions names the current one and is replaced onl
 is written and synced. Unpartitioned assets have no country and year. A draft is a folder with a
 dot in front that its writer holds a lock on; a killed run leaves one that nothing reads and that
 the next draft of the same place clears away. Earlier manifests of the same contents lie in
-`.history` inside the version, named by their digest. What a manifest says is `lineage`'s business.
+`.history` inside the version, named by their digest; one that was damaged is set aside in
+`<root>/.damaged/` when the contents are made again. What a manifest says is `lineage`'s business.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from popcorn_ml.files import sync, write_bytes, write_json
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
 HISTORY = ".history"
+DAMAGED = ".damaged"
 WORK_WAIT_S = 600.0
 """How long a run waits for another that works on the same thing before it gives up."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -249,7 +251,8 @@ class Store:
                 current one, before any other run of the partition can publish.
 
         Contents that are in the store already keep their folder and get the new manifest, since
-        the same result may have come from other inputs; the earlier one goes to `.history`.
+        the same result may have come from other inputs; the earlier one goes to `.history`, unless
+        it was damaged: then it is set aside.
         """
         files = digests(draft)
         if not files:
@@ -272,6 +275,9 @@ class Store:
             sync(path)
         sync(draft)
         with held(folder / ".publishing.lock"):  # two runs of one partition take turns
+            for path in _manifests_in(target):
+                if not _is_whole(path, version):
+                    self.set_aside(path)
             if (target / MANIFEST).is_file() and digests(target) == files:
                 _keep_manifests(target, target, draft)
                 os.replace(draft / MANIFEST, target / MANIFEST)
@@ -293,17 +299,31 @@ class Store:
         """Every manifest of an asset's partition, earlier ones too, with its version."""
         for folder in sorted(self.folder(address).glob("*")):
             if VERSION_PATTERN.fullmatch(folder.name):
-                for path in (folder / MANIFEST, *sorted(folder.glob(f"{HISTORY}/*.json"))):
-                    if path.is_file():
-                        yield folder.name, path
+                for path in _manifests_in(folder):
+                    yield folder.name, path
+
+    def set_aside(self, manifest: Path) -> None:
+        """Keep a damaged manifest where nothing reads it; one of `.history` is there no longer.
+
+        What it says may still help to find out what happened to it.
+        """
+        content = manifest.read_bytes()
+        version = manifest.parent.parent if manifest.parent.name == HISTORY else manifest.parent
+        aside = self.root / DAMAGED / version.relative_to(self.root)
+        aside.mkdir(parents=True, exist_ok=True)
+        write_bytes(aside / f"{hashlib.sha256(content).hexdigest()}.json", content)
+        if manifest.parent.name == HISTORY:
+            manifest.unlink()
+            sync(manifest.parent)
 
 
 def _keep_manifests(version: Path, to: Path, scratch: Path) -> None:
     """Keep a version's manifest, and those it kept itself, in the history of `to`.
 
-    They are written in `scratch` and moved, so that a kill leaves nothing half-written.
+    They are written in `scratch` and moved, so that a kill leaves nothing half-written. Only those
+    that are whole: `publish` has set the others aside.
     """
-    kept = [path for path in (version / MANIFEST, *version.glob(f"{HISTORY}/*")) if path.is_file()]
+    kept = [path for path in _manifests_in(version) if _is_whole(path, version.name)]
     for path in kept:
         content = path.read_bytes()
         target = to / HISTORY / f"{hashlib.sha256(content).hexdigest()}.json"
@@ -317,6 +337,23 @@ def _keep_manifests(version: Path, to: Path, scratch: Path) -> None:
     if kept:
         sync(to / HISTORY)
         sync(to)
+
+
+def _manifests_in(version: Path) -> list[Path]:
+    """A version's manifest and its earlier ones; none where it is not there."""
+    paths = (version / MANIFEST, *sorted(version.glob(f"{HISTORY}/*")))
+    return [path for path in paths if path.is_file()]
+
+
+def _is_whole(manifest: Path, version: str) -> bool:
+    """Whether a manifest can be read, is of this version and, an earlier one, has its own name."""
+    content = manifest.read_bytes()
+    try:
+        of_version = json.loads(content)["version"] == version
+    except (ValueError, KeyError, TypeError):
+        return False
+    own = (MANIFEST, f"{hashlib.sha256(content).hexdigest()}.json")
+    return of_version and manifest.name in own
 
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:

@@ -26,7 +26,7 @@ from popcorn_assets.builtup import (
 from popcorn_assets.census import counts_file, units_raster
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.imagery import composites_by_season, provenance
-from popcorn_assets.lineage import Making, Outcome, code_digest
+from popcorn_assets.lineage import Making, Outcome, code_digest, same_code
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE, markdown_image
@@ -129,9 +129,14 @@ def plan_members(
 def train_member(
     context: dg.OpExecutionContext, compute: ComputeResource, plan: dict
 ) -> dg.Output[dict]:
-    """Train one member, or take it up from its last finished epoch."""
+    """Train one member, or take it up from its last finished epoch.
+
+    Raises:
+        StoreError: other code planned it: its half-done work is that code's.
+    """
     from popcorn_ml.training.spec import TrainingSpec
 
+    same_code(plan["noted"], CODE)
     spec = TrainingSpec.from_json(json.dumps(plan["spec"]))
     trained = launch.train_member(context, compute, spec)
     result = {

@@ -143,6 +143,7 @@ class Warehouse:
         manifest_sha256: str,
         rows: Mapping[str, pa.Table],
         earlier: Mapping[str, Mapping[str, Any]] | None = None,
+        lost: Iterable[str] = (),
     ) -> None:
         """Make a published version the current one here: its rows and its lineage, or neither.
 
@@ -152,7 +153,9 @@ class Warehouse:
             rows: table -> rows as `warehouse_rows.prepared` gave them; they replace those of the
                 asset's partition.
             earlier: digest -> manifest of further publications of the same partition to record,
-                none of them current.
+                none of them current. They are in the store, whatever was said of them before.
+            lost: digests of the version's manifests that are recorded here and were found damaged
+                or gone: they count as removed, and keep their lineage.
 
         Raises:
             StoreError: a row breaks a table's rules, or no turn in time; nothing is changed then.
@@ -172,19 +175,28 @@ class Warehouse:
                     "WHERE asset = ? AND country = ? AND year = ? AND current",
                     list(address.values()),
                 )
+                for digest in lost:
+                    about = publication_of(manifest, digest)
+                    condition = " AND ".join(f"{identifier(name)} = ?" for name in about)
+                    statement = f"UPDATE versions SET removed = true WHERE {condition}"
+                    connection.execute(statement, list(about.values()))
                 _note(connection, manifest, manifest_sha256, current=True)
         except (duckdb.ConstraintException, duckdb.ConversionException) as error:
             raise broken(", ".join(rows), f"{self.path}, {address}", error) from error
 
-    def manifests_of(self, asset: str, country: str | None, year: int | None) -> set[str]:
-        """Digests of the manifests that are recorded here of an asset's partition."""
+    def manifests_of(self, asset: str, country: str | None, year: int | None) -> dict[str, str]:
+        """Digest -> version, of the manifests that an asset's partition should have.
+
+        Those that were removed are not among them.
+        """
         if not self.path.exists():
-            return set()
+            return {}
         rows = self.query(
-            "SELECT manifest_sha256 FROM versions WHERE asset = ? AND country = ? AND year = ?",
+            "SELECT manifest_sha256, version FROM versions "
+            "WHERE asset = ? AND country = ? AND year = ? AND NOT removed",
             [asset, country or "", year or 0],
         )
-        return {digest for (digest,) in rows}
+        return dict(rows)
 
     def records(self, manifest: Mapping[str, Any], manifest_sha256: str) -> bool:
         """Whether this very manifest's version is the current one here."""

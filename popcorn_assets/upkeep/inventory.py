@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.store import (
+    HISTORY,
     LATEST,
     MANIFEST,
     NAME_PATTERN,
@@ -33,9 +34,9 @@ class Kept:
     """One version in the store.
 
     Attributes:
-        made: when its manifest was last written, seconds since 1970.
+        made: when its manifest was last written, seconds since 1970, as `made_at` has it.
         superseded: when another version took its place; None for the current one.
-        inputs: versions it was made from, by any of its manifests.
+        inputs: versions it was made from, by any of its manifests that can be read.
         size: bytes.
     """
 
@@ -79,14 +80,30 @@ def subfolders(folder: Path, name: re.Pattern[str]) -> list[Path]:
 
 
 def _is_place(folder: Path) -> bool:
-    return (folder / LATEST).exists() or any(folder.glob(".draft-*"))
+    """LATEST alone does not tell: versions whose LATEST was lost need what they were made from."""
+    return (
+        (folder / LATEST).exists() or any(folder.glob(".draft-*")) or any(_version_folders(folder))
+    )
+
+
+def _version_folders(folder: Path) -> list[Path]:
+    """Also those that have lost their manifest, where they cannot be a country's folder."""
+    of_a_year = YEAR_PATTERN.fullmatch(folder.name) is not None
+    found = subfolders(folder, VERSION_PATTERN)
+    return [path for path in found if of_a_year or (path / MANIFEST).is_file()]
+
+
+def made_at(version: Path) -> float:
+    """When a version's manifest was last written, or its folder where there is none."""
+    manifest = version / MANIFEST
+    return (manifest if manifest.is_file() else version).stat().st_mtime
 
 
 def _versions_in(store: Store, address: Address) -> list[Kept]:
     folder = store.folder(address)
     current = store.find(address)  # raises where LATEST points nowhere: nothing is safe to judge
-    paths = [path for path in subfolders(folder, VERSION_PATTERN) if (path / MANIFEST).is_file()]
-    made = {path.name: (path / MANIFEST).stat().st_mtime for path in paths}
+    paths = _version_folders(folder)
+    made = {path.name: made_at(path) for path in paths}
     switched = (folder / LATEST).stat().st_mtime if current else 0.0
     result = []
     for path in paths:
@@ -108,9 +125,13 @@ def _versions_in(store: Store, address: Address) -> list[Kept]:
 
 
 def _inputs(path: Path) -> frozenset[Key]:
-    """What any manifest of a version names as an input; `UNREADABLE` where one cannot be read."""
+    """What any manifest of a version names as an input; `UNREADABLE` where its own cannot be read.
+
+    One of its history that cannot be read says nothing: the same contents came from what the
+    others name.
+    """
     found: set[Key] = set()
-    for manifest in (path / MANIFEST, *sorted(path.glob(".history/*.json"))):
+    for manifest in (path / MANIFEST, *sorted(path.glob(f"{HISTORY}/*.json"))):
         try:
             entries: list[dict[str, Any]] = json.loads(manifest.read_text("utf-8"))["inputs"]
             found |= {
@@ -118,7 +139,8 @@ def _inputs(path: Path) -> frozenset[Key]:
                 for entry in entries
             }
         except (OSError, ValueError, KeyError, TypeError, StoreError):
-            found.add(UNREADABLE)
+            if manifest.name == MANIFEST:
+                found.add(UNREADABLE)
     return frozenset(found)
 
 

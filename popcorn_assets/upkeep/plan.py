@@ -1,9 +1,10 @@
 """Which versions and left-overs may go.
 
 A version stays while anything that counts needs it: every partition's current versions and its
-newest few, whatever a promotion ledger names, what is younger than a stated age or might be in
-the hands of a run under way; and, through the inputs in their manifests, earlier manifests
-included, all that these were made from. So what is kept can always be traced to its sources.
+newest few, all of a partition that has lost its LATEST, whatever a promotion ledger names, what
+is younger than a stated age or might be in the hands of a run under way; and, through the inputs
+in their manifests, earlier manifests included, all that these were made from. So what is kept can
+always be traced to its sources.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from popcorn_assets.store import MANIFEST, Address, Store
+from popcorn_assets.store import LATEST, MANIFEST, Address, Store
 from popcorn_assets.upkeep.inventory import UNREADABLE, Kept, Key, reachable, versions
 from popcorn_assets.upkeep.leftovers import leftovers
 from popcorn_assets.upkeep.removal import Removal
@@ -99,9 +100,12 @@ def _roots(found: dict[Key, Kept], keep: int, horizon: float, ledger: set[Key]) 
         for those in newest.values()
         for version in sorted(those, key=lambda v: v.superseded is not None)[: max(keep, 1)]
     }
+    current = {version.address for version in found.values() if version.superseded is None}
     for key, version in found.items():
         if version.superseded is None:
             reasons[key] = "current"
+        elif version.address not in current:  # any of them may have been
+            reasons[key] = f"{LATEST} of {version.address} is gone: materialise it again"
         elif key in ledger:
             reasons[key] = "named by a promotion"
         elif key in chosen:
@@ -119,7 +123,8 @@ def _require_readable(found: dict[Key, Kept], roots: Iterable[Key]) -> None:
                 "nothing was removed",
                 where=found[key].path / MANIFEST,
                 expected="a manifest that lists its inputs",
-                remedy=f"materialise {key[0]} again, or restore the manifest from a backup",
+                remedy=f"materialise {key[0]} again, or what was made from this version; "
+                "or restore the manifest from a backup",
             )
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from popcorn_assets.ledger import CHECKPOINTS, removing
-from popcorn_assets.store import MANIFEST, Store
-from popcorn_assets.upkeep.inventory import Kept, Key, reachable
+from popcorn_assets.store import LATEST, Store
+from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.files import sync
 
@@ -69,11 +69,13 @@ def _remove_version(store: Store, version: Kept) -> str | None:
         if not held:
             return "a run is publishing there"
         current = store.find(version.address)
-        if current is None or current.version == version.version:
+        if current is None:
+            return f"its partition has lost its {LATEST}"
+        if current.version == version.version:
             return "it has become the current version"
         if not version.path.is_dir():
             return None
-        if (version.path / MANIFEST).stat().st_mtime != version.made:
+        if made_at(version.path) != version.made:
             return "it was published again"
         # Only checkpoints are promoted; a decision since the planning may name these.
         promotable = version.address.asset == CHECKPOINTS

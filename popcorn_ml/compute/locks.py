@@ -17,7 +17,7 @@ def try_lock(path: Path, note: str = "") -> int | None:
     """Take the lock if it is free.
 
     Args:
-        path: the lock's file; made where it is not there, and never removed by its holder.
+        path: the lock's file; made where it is not there. Nobody but its holder may remove it.
         note: who takes it, for others to read (`holder`).
 
     Returns:

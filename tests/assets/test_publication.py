@@ -7,16 +7,30 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from popcorn_assets.audit.judge import audit
 from popcorn_assets.lineage import REUSE_TAG, Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
-from popcorn_assets.resources import StoreResource
-from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store, digests, sha256
+from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.store import (
+    DAMAGED,
+    HISTORY,
+    LATEST,
+    MANIFEST,
+    Address,
+    Store,
+    digests,
+    sha256,
+)
+from popcorn_assets.training import train_member
+from popcorn_assets.upkeep.plan import plan
+from popcorn_assets.upkeep.removal import apply
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import TABLES, Warehouse
 
@@ -134,19 +148,8 @@ def test_what_is_current_is_reused_only_with_its_rows(place, instance):
 
 
 def test_a_version_without_rows_is_only_recorded_again(place, instance):
-    made = []
-
-    @dg.asset(partitions_def=COUNTRY_YEAR)
-    def plain(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-        making = Making(context, store.open(), "plain", code_version="1")
-
-        def make(folder) -> Outcome:
-            made.append(1)
-            (folder / "a.txt").write_text("a")
-            return Outcome()
-
-        return making.publish(make)
-
+    made: list[int] = []
+    plain = plain_asset(made)
     assert run(plain, instance, **{REUSE_TAG: "true"}).success
     store = Store(place.data)
     forget(store)
@@ -166,7 +169,8 @@ def test_equal_contents_keep_their_earlier_manifests(place, instance):
     assert {f"{sha256(path)}.json" for path in kept} == {path.name for path in kept}
     assert digests(latest.path) == latest.manifest()["files"], "they are no file of the version"
     known = Warehouse(store.warehouse).manifests_of("counts", "demo", 2020)
-    assert known == {path.stem for path in kept} | {sha256(latest.path / MANIFEST)}
+    assert set(known) == {path.stem for path in kept} | {sha256(latest.path / MANIFEST)}
+    assert set(known.values()) == {latest.version}
 
 
 def test_a_damaged_version_made_again_keeps_its_history(place, instance):
@@ -177,6 +181,114 @@ def test_a_damaged_version_made_again_keeps_its_history(place, instance):
     assert run(counting(10), instance).success
     assert latest.file("counts.json").read_text() == "10"
     assert len(list((latest.path / HISTORY).iterdir())) == 2
+
+
+def plain_asset(made: list[int], text: str = "a") -> dg.AssetsDefinition:
+    """An asset without rows in the warehouse."""
+
+    @dg.asset(partitions_def=COUNTRY_YEAR)
+    def plain(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        making = Making(context, store.open(), "plain", code_version="1")
+
+        def make(folder) -> Outcome:
+            made.append(1)
+            (folder / "a.txt").write_text(text)
+            return Outcome()
+
+        return making.publish(make)
+
+    return plain
+
+
+def cut(manifest: Path) -> None:
+    manifest.write_text(manifest.read_text()[:-40])
+
+
+def edited(manifest: Path) -> None:
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "libraries": {}}))
+
+
+def put_back(manifest: Path) -> None:
+    (earlier,) = (manifest.parent / HISTORY).iterdir()
+    os.replace(earlier, manifest)
+
+
+@pytest.mark.parametrize(
+    ("damage", "rows_too"),
+    [(cut, True), (edited, True), (edited, False), (put_back, False), (Path.unlink, False),
+     ("an earlier one", False)],
+)  # fmt: skip
+def test_a_manifest_that_was_altered_is_found_until_the_version_is_made_again(
+    place, instance, damage, rows_too
+):
+    made: list[int] = []
+    asset = counting(10, made) if rows_too else plain_asset(made)
+    for _ in range(2):
+        assert run(asset, instance).success
+    store = Store(place.data)
+    latest = store.latest(HERE if rows_too else Address("plain", "demo", 2020))
+    assert audit(store, "demo", 2020, repository=None).passed()
+    if damage == "an earlier one":
+        (earlier,) = (latest.path / HISTORY).iterdir()
+        edited(earlier)
+    else:
+        damage(latest.path / MANIFEST)
+    assert not audit(store, "demo", 2020, repository=None).passed()
+    # What is current may be reused; a manifest that was altered is not.
+    assert run(asset, instance, **{REUSE_TAG: "true"}).success
+    if damage == "an earlier one":
+        assert len(made) == 2
+        assert not audit(store, "demo", 2020, repository=None).passed()
+        assert run(asset, instance).success
+    assert len(made) == 3
+    report = audit(store, "demo", 2020, repository=None)
+    assert report.passed(), [str(one) for _, one in report.findings()]
+    lost = Warehouse(store.warehouse).query("SELECT current FROM versions WHERE removed")
+    assert lost == [(False,)]
+    assert len(list(store.root.glob(f"{DAMAGED}/**/*.json"))) == (
+        damage not in (put_back, Path.unlink)
+    )
+    assert plan(store).removals == []
+
+
+def test_a_version_made_again_after_a_killed_gc_is_there_again(place, instance, monkeypatch):
+    for text in ("a", "a", "b"):
+        assert run(plain_asset([], text), instance).success
+    store = Store(place.data)
+    planned = plan(store, older_than_days=0, now=time.time() + 1)
+    assert [removal.kind for removal in planned.removals] == ["version"]
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("popcorn_assets.upkeep.removal.os.replace", killed)
+        list(apply(store, planned.removals))
+    warehouse = Warehouse(store.warehouse)
+    assert warehouse.query("SELECT count(*) FROM versions WHERE removed") == [(2,)]
+    assert audit(store, "demo", 2020, repository=None).passed()
+    assert run(plain_asset([], "a"), instance).success
+    assert warehouse.query("SELECT count(*) FROM versions WHERE removed") == [(0,)]
+    assert audit(store, "demo", 2020, repository=None).passed()
+
+
+def test_what_other_code_planned_is_not_published(place, instance):
+    problems: list[StoreError] = []
+
+    @dg.asset(partitions_def=COUNTRY_YEAR)
+    def planned(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        before = Making(context, store.open(), "planned", code_version="old").noted()
+        told = json.loads(json.dumps(before))  # as one step tells another
+        Making(context, store.open(), "planned", code_version="old").restore(told)
+        with pytest.raises(StoreError, match="planned by other code") as caught:
+            Making(context, store.open(), "planned", code_version="new").restore(told)
+        problems.append(caught.value)
+        return dg.MaterializeResult()
+
+    assert run(planned, instance).success
+    assert "start a new run" in str(problems[0])
+    with pytest.raises(StoreError, match="planned by other code"):
+        train_member(dg.build_op_context(), ComputeResource(), {"noted": {"inputs": []}})
 
 
 @pytest.mark.parametrize("where", ["before LATEST", "before the warehouse"])

@@ -12,7 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from popcorn_assets.store import LATEST, Address, Store, digests, version_of
+from popcorn_assets.store import (
+    DAMAGED,
+    HISTORY,
+    LATEST,
+    MANIFEST,
+    Address,
+    Store,
+    digests,
+    version_of,
+)
 from popcorn_ml.errors import StoreError
 
 HERE = Address("population_map", "demo", 2020)
@@ -66,6 +75,26 @@ def test_a_damaged_version_is_replaced_by_a_good_one_of_the_same_contents(store)
     version.file("map.txt").write_text("X")
     publish(store)
     assert version.file("map.txt").read_text() == "1"
+
+
+@pytest.mark.parametrize("also_a_file", [False, True])
+def test_a_damaged_manifest_made_again_is_set_aside(store, also_a_file):
+    publish(store, note="a")
+    version = publish(store, note="b")
+    (earlier,) = (version.path / HISTORY).iterdir()
+    damaged = {(version.path / MANIFEST).read_bytes()[:-5], b'["version"]'}
+    for path, content in zip((version.path / MANIFEST, earlier), damaged, strict=True):
+        path.write_bytes(content)
+    (version.path / HISTORY / "note").write_text("not the store's")
+    if also_a_file:
+        version.file("map.txt").write_text("X")
+    publish(store, note="c")
+    publish(store, note="d")
+    assert store.latest(HERE).manifest()["note"] == "d"
+    kept = [json.loads(path.read_text())["note"] for path in (version.path / HISTORY).iterdir()]
+    assert kept == ["c"]
+    aside = store.root / DAMAGED / version.path.relative_to(store.root)
+    assert {path.read_bytes() for path in aside.iterdir()} == {*damaged, b"not the store's"}
 
 
 def test_a_killed_writer_leaves_nothing_that_is_read_and_its_draft_is_cleared(store):

@@ -208,6 +208,61 @@ def test_nothing_is_removed_when_something_kept_cannot_say_what_it_needs(store):
         plan(store, now=NOW)
 
 
+def test_versions_that_lost_their_latest_stay_with_all_they_were_made_from(store):
+    first, second, lost, older = ((PLACES[0], name(1)), (PLACES[0], name(2)), (PLACES[1], name(3)),
+                                  (PLACES[1], name(4)))  # fmt: skip
+    put(store, first, age_days=100)
+    put(store, second, age_days=90)
+    put(store, older, age_days=99, current=False)
+    put(store, lost, [first], age_days=95, current=False)
+    planned = plan(store, now=NOW)
+    assert planned.removals == []
+    assert "LATEST of maps demo|2020 is gone: materialise it again" in planned.stays
+    remove(store)
+    assert {version.key for version in versions(store)} == {first, second, lost, older}
+    (store.folder(PLACES[1]) / LATEST).write_text(f"{name(3)}\n")
+    planned = plan(store, now=NOW)
+    assert [removal.version.version for removal in planned.removals] == [name(4)]
+    (store.folder(PLACES[1]) / LATEST).unlink()
+    ((_, problem),) = apply(store, planned.removals)
+    assert problem == "its partition has lost its LATEST"
+
+
+def test_a_version_that_is_needed_and_lost_its_manifest_stops_everything(store):
+    source, needed = (PLACES[0], name(1)), (PLACES[2], name(3))
+    put(store, source, age_days=100)
+    put(store, (PLACES[0], name(2)), age_days=90)
+    path = put(store, needed, [source], age_days=95)
+    put(store, (PLACES[2], name(4)), age_days=90)
+    put(store, (PLACES[1], name(5)), [needed], age_days=90)
+    assert plan(store, now=NOW).removals == []
+    (path / MANIFEST).unlink()
+    with pytest.raises(StoreError, match="does not say what it was made from"):
+        plan(store, now=NOW)
+
+
+@pytest.mark.parametrize("damage", ["cut", "filed with the earlier ones"])
+def test_a_damaged_manifest_is_made_good_by_making_the_version_again(store, damage):
+    def make() -> Path:
+        with store.draft(PLACES[1]) as draft:
+            (draft / "map.txt").write_text("1")
+            return store.publish(PLACES[1], draft, {"inputs": [], "run_id": "r"}).path
+
+    path = make()
+    whole = (path / MANIFEST).read_text()
+    if damage == "cut":
+        (path / MANIFEST).write_text(whole[:-40])
+        with pytest.raises(StoreError, match="does not say what it was made from"):
+            plan(store)
+        make()
+    else:
+        (path / ".history").mkdir()
+        (path / ".history" / f"{'0' * 64}.json").write_text(whole[:-40])
+    assert plan(store).removals == []
+    make()
+    assert [kept.read_text() for kept in path.glob(".history/*")] == [whole]
+
+
 def test_what_the_store_itself_publishes_is_understood(store):
     for text in ("1", "2"):
         with store.draft(PLACES[1]) as draft:
