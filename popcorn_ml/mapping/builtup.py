@@ -244,7 +244,8 @@ def map_builtup(
         out: the raster to write: float32, one band a season given, named by it, NaN where an
             input is missing.
         tile_px: side of a tile; memory grows with it.
-        threads: tiles at once; 0 takes all cores. The result does not depend on it.
+        threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
+            most `engine.TILES_ON_A_GPU`.
         device: see `engine.pick_device`.
         pool: executor in this process to use instead of threads of our own.
         tags: what the raster says about itself.
@@ -261,7 +262,7 @@ def map_builtup(
     model = extractor.to(target)
     told = {name: str(value) for name, value in (tags or {}).items()}
     spec = BuiltupSpec(seasons, Path(), grid, out, tile_px, device, threads, told)
-    _write(spec, lambda tile: _scores(model, seasons, grid, tile, target), progress, pool)
+    _write(spec, lambda tile: _scores(model, seasons, grid, tile, target), progress, pool, target)
 
 
 def _check(seasons: Mapping[Season, Composites], grid: Grid) -> None:
@@ -279,6 +280,7 @@ def _write(
     work: Callable[[Tile], np.ndarray],
     progress: Callable[[int, int], None] | None,
     pool: Pool | None,
+    device: torch.device | None = None,
 ) -> None:
     """Every tile's scores into the raster, in the tiles' order."""
     from popcorn_ml import raster
@@ -288,7 +290,7 @@ def _write(
     bands = list(in_season_order(spec.composites))
     with (
         raster.CogWriter(spec.out, spec.grid, bands, "float32", np.nan, tags=told) as sink,
-        closing(each_tile(work, tiles, spec.threads, pool)) as results,
+        closing(each_tile(work, tiles, spec.threads, pool, device)) as results,
     ):
         for tile, scores in zip(tiles, results, strict=True):
             sink.write(scores, tile.core)
@@ -318,7 +320,8 @@ def _score(
     if not wanted.any():
         return score
     sensors: Sensors = "s2" if pair[0] is None else "s1" if pair[1] is None else "both"
+    laid = tile.lay(channels)
     with arithmetic(device, "float32"):
-        found = extractor.score_unpadded(to_device(tile.lay(channels), device), sensors)[0]
-        score[wanted] = to_numpy(tile.crop(found))[wanted]
+        found = to_numpy(extractor.score_unpadded(to_device(laid, device), sensors)[0])
+    score[wanted] = tile.crop(found)[wanted]
     return score

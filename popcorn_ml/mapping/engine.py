@@ -2,11 +2,14 @@
 
 One tile is worked on by one thread of the CPU; several tiles at once use several. That is faster
 than sharing a tile among threads, and leaves each tile's numbers the same whatever the number.
+
+On a GPU tiles are computed one after the other, while others are read.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -21,6 +24,12 @@ from popcorn_ml.parallel import Pool, in_order
 from popcorn_ml.raster import bounded_cache
 
 Precision = Literal["float32", "bfloat16"]
+
+TILES_ON_A_GPU = 4
+"""Tiles at work with a GPU, whatever the cores: one is computed, three are read meanwhile."""
+
+_GPU_TURN = threading.RLock()
+"""Held by the thread that computes on a GPU; see `arithmetic`."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -77,18 +86,35 @@ def to_device(channels: np.ndarray, device: torch.device) -> Tensor:
 
 @contextmanager
 def arithmetic(device: torch.device, precision: str) -> Iterator[None]:
-    """Run networks without gradients, in true float32 (a GPU's TF32 shortcuts off) or bfloat16."""
+    """Run networks without gradients, in true float32 (a GPU's TF32 shortcuts off) or bfloat16.
+
+    On a GPU the threads of this process take turns. Whether TF32 is allowed is set for the whole
+    process: a thread that left would put it back while another still computes. Nothing is lost, as
+    a GPU works off what it is given in order anyway, and its memory has to hold one tile only, so
+    no tensor on it should outlive this.
+    """
     reduced = (
         torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     )
-    with torch.inference_mode(), reduced:
-        if device.type != "cuda":
-            yield
-            return
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
-            yield
+    exact = _exact_on_the_gpu() if device.type == "cuda" else nullcontext()
+    with exact, torch.inference_mode(), reduced:
+        yield
+
+
+@contextmanager
+def _exact_on_the_gpu() -> Iterator[None]:
+    """Deterministic convolutions, and neither these nor matrix products in TF32; afterwards as
+    it was."""
+    with _GPU_TURN:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            ):
+                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
 
 def each_tile(
@@ -96,19 +122,24 @@ def each_tile(
     tiles: Iterable[Item],
     threads: int,
     pool: Pool | None = None,
+    device: torch.device | None = None,
 ) -> Generator[Result, None, None]:
     """`work` of every tile, in the tiles' order, `threads` of them at once.
 
     Args:
         work: called with one tile.
         tiles: pieces of work.
-        threads: 0 takes all cores.
+        threads: 0 takes all cores. With a GPU at most `TILES_ON_A_GPU`: more cores would only
+            hold more tiles in memory.
         pool: an executor elsewhere (processes, dask) to use instead of threads here; then
             `threads` says how many tiles it is given at once.
+        device: where `work` computes; None is a CPU, or elsewhere.
 
     GDAL's cache is kept small meanwhile: memory is bounded by the tiles at work.
     """
     threads = threads or os.cpu_count() or 1
+    if pool is None and device is not None and device.type == "cuda":
+        threads = min(threads, TILES_ON_A_GPU)
     with ExitStack() as stack:
         stack.enter_context(bounded_cache())
         stack.enter_context(one_thread_a_tile())

@@ -40,7 +40,7 @@ from popcorn_ml.mapping.engine import (
     to_numpy,
 )
 from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
-from popcorn_ml.model.canvas import occupancy_canvas
+from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
 from popcorn_ml.model.popcorn import OccupancyModel, population
 from popcorn_ml.parallel import Pool
 from popcorn_ml.sentinel import Season
@@ -70,7 +70,8 @@ class MappingSpec:
         tile_px: side of a tile; memory grows with it. 512 suits a CPU, 2048 a GPU.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         precision: float32, or bfloat16 for speed on a GPU.
-        threads: tiles at once; 0 takes all cores. The result does not depend on it.
+        threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
+            most `engine.TILES_ON_A_GPU`.
         pixel_area_ratio: area of this grid's pixels over that of the pixels that the members were
             trained on. Occupancy counts people in a pixel, so it is multiplied with this.
         tags: what the rasters say about themselves.
@@ -199,14 +200,9 @@ def predict_tile(
         if not valid.any():
             continue
         score_mean.add(score)
+        laid = tile.lay(channels)
         with arithmetic(device, precision):
-            x = to_device(tile.lay(channels), device)
-            wanted = torch.from_numpy(valid).to(device)
-            occupancy = np.full((len(members), *shape), np.nan, np.float32)
-            for i, member in enumerate(members):
-                features = tile.crop(member.unet(x)[0]).permute(1, 2, 0)[wanted]
-                parts = [member.occupancy_of_features(part) for part in features.split(HEAD_PIXELS)]
-                occupancy[i, valid] = to_numpy(torch.cat(parts))
+            occupancy = _occupancy(members, laid, tile, valid, device)
         occupancy *= np.float32(pixel_area_ratio)
         occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
         people.add(population(occupancy, score))
@@ -218,6 +214,27 @@ def predict_tile(
         builtup_score=score_mean.mean().astype(np.float32),
         population_members=by_member.astype(np.float32),
     )
+
+
+def _occupancy(
+    members: Sequence[OccupancyModel],
+    channels: np.ndarray,
+    tile: CanvasTile,
+    valid: np.ndarray,
+    device: torch.device,
+) -> np.ndarray:
+    """Each member's occupancy, float32 (members, rows, columns), NaN outside `valid`.
+
+    A function of its own, so that its tensors are gone from a GPU when the next tile's turn comes.
+    """
+    x = to_device(channels, device)
+    wanted = torch.from_numpy(valid).to(device)
+    occupancy = np.full((len(members), *valid.shape), np.nan, np.float32)
+    for i, member in enumerate(members):
+        features = tile.crop(member.unet(x)[0]).permute(1, 2, 0)[wanted]
+        parts = [member.occupancy_of_features(part) for part in features.split(HEAD_PIXELS)]
+        occupancy[i, valid] = to_numpy(torch.cat(parts))
+    return occupancy
 
 
 def season_bands(builtup: Path, seasons: Sequence[Season]) -> list[int]:
@@ -272,9 +289,10 @@ def map_population(
     _check(spec)
     tiles = list(spec.grid.tiles(spec.tile_px))
     if pool is None:
-        models = _load(spec)
+        device, models = pick_device(spec.device), _load(spec)
         work: Callable[[Tile], TilePrediction] = lambda tile: _predict(spec, models, tile)  # noqa: E731
     else:
+        device = None  # one that the workers have, and perhaps not this machine
         work = functools.partial(predict_elsewhere, spec)
     names = [f"member {i}" for i in range(1, len(spec.members) + 1)]
     with ExitStack() as stack:
@@ -288,7 +306,7 @@ def map_population(
 
         sinks = {name: writer(name, [band]) for name, band in BANDS.items()}
         sinks["population_members"] = writer("population_members", names)
-        results = stack.enter_context(closing(each_tile(work, tiles, spec.threads, pool)))
+        results = stack.enter_context(closing(each_tile(work, tiles, spec.threads, pool, device)))
         for tile, found in zip(tiles, results, strict=True):
             for name, sink in sinks.items():
                 sink.write(getattr(found, name), tile.core)
