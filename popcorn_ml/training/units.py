@@ -25,6 +25,8 @@ STRIP_PX = 4_000_000
 LARGEST_NUMBER = 2**32 - 1
 ENOUGH_OBSERVED = 0.9
 """Share of a unit's pixels that a season must show for the unit to be trained on in it."""
+LEAST_OBSERVED = 0.5
+"""Share of a unit's pixels that its fullest season must show; else the unit is left out."""
 
 
 @dataclass(frozen=True)
@@ -278,6 +280,17 @@ def sort_units(counts: Sequence[Count], found: dict[int, _Found], held_out_share
         if not there.observed.any():
             left_out.append(LeftOut(count.number, count.id, "none of its pixels was observed"))
             continue
+        if there.observed.max() < LEAST_OBSERVED * there.pixels:
+            # All its people would be put into the sliver that was seen.
+            left_out.append(
+                LeftOut(
+                    count.number,
+                    count.id,
+                    f"its fullest season shows {there.observed.max()} of its {there.pixels} "
+                    f"pixels, less than {LEAST_OBSERVED:.0%}",
+                )
+            )
+            continue
         usable.append(_unit(count, there))
     numbered = {count.number for count in counts}
     left_out += [
@@ -291,8 +304,9 @@ def sort_units(counts: Sequence[Count], found: dict[int, _Found], held_out_share
             "there is no census unit to train on",
             expected="units with pixels, observations and a count",
             found=f"{len(counts)} counts, {len(found)} units in the raster, "
-            f"{len(usable)} with both and observations",
-            remedy="see whether units and counts belong to the same census",
+            f"{len(usable)} with both and enough observations",
+            remedy="see whether units and counts belong to the same census, and whether the "
+            "composites show them",
         )
     return Units(trained, tuple(unit for unit in usable if unit.id in held), tuple(left_out))
 

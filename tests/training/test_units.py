@@ -13,10 +13,13 @@ from popcorn_ml.grid import Grid
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.training import units as units_module
 from popcorn_ml.training.units import (
+    Count,
+    _Found,
     find_units,
     held_out_ids,
     initial_bias,
     read_counts,
+    sort_units,
     survey,
 )
 from tests.training.places import block_units, write_place
@@ -111,12 +114,12 @@ def test_fault_7_a_unit_without_pixels_has_no_box(tmp_path):
 
 
 def test_seasons_that_hide_a_unit_are_not_drawn_for_it(tmp_path):
-    """Half of unit 1 in winter, most of unit 2 in every season but differently."""
+    """Half of unit 1 in winter, a part of unit 2 in every season but differently."""
     missing = {
         "winter": (slice(0, 20), slice(0, 20)),
-        "spring": (slice(0, 40), slice(20, 38)),
-        "summer": (slice(0, 40), slice(20, 36)),
-        "autumn": (slice(0, 40), slice(20, 37)),
+        "spring": (slice(0, 40), slice(20, 28)),
+        "summer": (slice(0, 40), slice(20, 26)),
+        "autumn": (slice(0, 40), slice(20, 27)),
     }
     place = write_place(tmp_path, block_units(40, 40, 1, 2), missing=missing)
     first, second = found_in(place).trained
@@ -124,10 +127,48 @@ def test_seasons_that_hide_a_unit_are_not_drawn_for_it(tmp_path):
     winter = write_place(
         tmp_path / "b",
         block_units(40, 40, 1, 2),
-        missing=missing | {"winter": (slice(0, 40), slice(20, 39))},
+        missing=missing | {"winter": (slice(0, 40), slice(20, 29))},
     )
     assert found_in(winter).trained[1].seasons == (1,)  # summer shows most of it
     assert second.seasons == (3,)
+
+
+@pytest.mark.parametrize(("seen", "used"), [(0.499, False), (0.5, True), (0.003, False)])
+def test_a_unit_hardly_seen_in_any_season_is_left_out_with_the_reason(seen, used):
+    """Of 10,000 pixels 30 were seen, in one season, and 5,000 people were put into them."""
+
+    def unit(number: int, *observed: int) -> _Found:
+        counts = np.array(observed)
+        return _Found(0, 100 * number, 100, 100 * number + 100, 10_000, counts, counts * 0.2)
+
+    counts = [Count(number, f"unit {number}", "", 5000.0) for number in range(1, 21)]
+    whole = {count.number: unit(count.number, 10_000, 10_000, 9_500) for count in counts}
+    held = next(n for n in whole if f"unit {n}" in held_out_ids([c.id for c in counts], 0.2))
+    shown = round(seen * 10_000)
+    for number in (2, held):
+        sliver = whole | {number: unit(number, 0, shown, shown // 2)}
+        found = sort_units(counts, sliver, 0.2)
+        left = {one.number: one for one in found.left_out}
+        assert len(found.trained) + len(found.held_out) + len(left) == 20
+        if used:
+            assert not left
+            hardly = next(u for u in (*found.trained, *found.held_out) if u.number == number)
+            assert hardly.seasons == (1,)
+            continue
+        assert left.keys() == {number}
+        assert left[number].id == f"unit {number}"
+        assert left[number].reason == (
+            f"its fullest season shows {shown} of its 10000 pixels, less than 50%"
+        )
+        assert number not in {u.number for u in (*found.trained, *found.held_out)}
+
+
+def test_nothing_but_slivers_is_an_error_that_says_so():
+    nearly = np.array([4_000, 0])
+    found = {1: _Found(0, 0, 100, 100, 10_000, nearly, nearly * 0.2)}
+    with pytest.raises(CensusError, match="no census unit to train on") as caught:
+        sort_units([Count(1, "a", "", 5.0)], found, 0.0)
+    assert "0 with both and enough observations" in str(caught.value.found)
 
 
 @pytest.mark.parametrize("field", ["number", "id"])
