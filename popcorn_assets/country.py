@@ -21,7 +21,7 @@ from popcorn_assets.paths import given_path
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.edges import WrittenFile, WrittenPath
 from popcorn_ml.errors import ConfigError
-from popcorn_ml.grid import Grid
+from popcorn_ml.grid import Grid, check_grid, default_step
 from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.imagery.settings import ImagerySettings
 
@@ -48,7 +48,7 @@ class GridSettings(_Section):
         like: a raster whose grid is taken as it is, such as a published composite; hectares are
             then counted from its corner.
         crs: authority code; without it, the UTM zone of the box's or the boundary's centre.
-        step: pixel side in CRS units.
+        step: pixel side in CRS units; None: 10 m, in degrees what Earth Engine takes for it.
     """
 
     preset: str | None = None
@@ -57,7 +57,7 @@ class GridSettings(_Section):
     bounds: tuple[float, float, float, float] | None = None
     like: WrittenPath | None = None
     crs: str | None = None
-    step: float = Field(10.0, gt=0)
+    step: float | None = Field(None, gt=0)
 
     @field_validator("preset")
     @classmethod
@@ -85,8 +85,14 @@ class GridSettings(_Section):
         """The grid; paths are taken from the store's root.
 
         Raises:
-            ConfigError, RasterError: a file or a value that gives no grid.
+            ConfigError, RasterError: a file or a value that gives no grid, or one whose pixels
+                are not of the size or the area that they would be taken for.
         """
+        grid = self._as_given()
+        check_grid(grid)
+        return grid
+
+    def _as_given(self) -> Grid:
         from popcorn_ml.imagery.presets import grid_of_boundary, grid_of_box, preset_grid
 
         if self.preset:
@@ -99,7 +105,8 @@ class GridSettings(_Section):
             from popcorn_ml.raster import grid_of
 
             return grid_of(given_path(self.like))
-        return Grid.covering(self.crs or "", self.bounds or (0, 0, 0, 0), self.step)
+        crs = self.crs or ""
+        return Grid.covering(crs, self.bounds or (0, 0, 0, 0), self.step or default_step(crs))
 
 
 class TrainingSettings(_Section):
@@ -207,8 +214,24 @@ class Country(_Section):
         return data
 
     def pixel_grid(self) -> Grid:
-        """The country's one grid."""
-        return self.grid.grid()
+        """The country's one grid.
+
+        Raises:
+            ConfigError, RasterError: see `GridSettings.grid`; names the country's file.
+        """
+        try:
+            return self.grid.grid()
+        except ConfigError as error:
+            files = country_files()
+            if self.code not in files or not str(error.where).startswith("grid"):
+                raise
+            raise ConfigError(
+                error.what,
+                where=f"{files[self.code]}: {error.where}",
+                expected=error.expected,
+                found=error.found,
+                remedy=error.remedy,
+            ) from error
 
     def boundary(self) -> Path | None:
         """Vector file outside which nothing is fetched; None: the whole grid is."""

@@ -206,6 +206,11 @@ def _country(code: str, connect: bool) -> list[Finding]:
     country = load_country(code)
     source = imagery_resource().process_config_and_initialize()
     findings = examine_imagery(source.settings_of(country), source.secrets(), connect)
+    try:
+        grid = country.pixel_grid()
+        findings.append(Finding(True, f"grid: {grid.width} x {grid.height} pixels, {grid.crs}"))
+    except PopcornError as error:
+        findings.append(Finding(False, f"grid: {error.what} ({error.where})", error.remedy or ""))
     if country.extractor == "published":
         findings.append(_published(published_weights()))
     try:

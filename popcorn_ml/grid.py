@@ -9,14 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from popcorn_ml.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pyproj import CRS
 
 EARTH_ENGINE_10M_DEG = 8.983152841195215e-05
 """Earth Engine's "10 m" in EPSG:4326, in degrees: 10 m along the equator of WGS 84."""
 
 PIXELS_PER_HECTARE_SIDE = 10
-METRES_PER_DEGREE = 6378137.0 * math.pi / 180.0
-"""Metres in a degree along the equator of WGS 84."""
+
+STEP_RANGE_M = (1.0, 1000.0)
+"""What a pixel's side may be: beyond, somebody gave metres to degrees or degrees to metres."""
+
+AREA_TOLERANCE = 0.1
+"""How far areas in a projected CRS may be off. A UTM zone is within it to 18 degrees and more from
+its meridian; the web's Mercator only within 17 degrees of the equator."""
+
+AREA_POINTS = 9
+"""Along a grid's width and height, edges included, where areas are looked at."""
 
 
 class Window(NamedTuple):
@@ -182,7 +196,7 @@ class Grid:
 
         For a geographic CRS: the area of the cell on the WGS 84 ellipsoid, from the closed
         form of the area between two parallels (Snyder 1987, Map Projections, eq. 3-12). For a
-        projected one: the plane's.
+        projected one: the plane's, which `check_grid` holds against the true one.
         """
         import numpy as np
 
@@ -208,3 +222,101 @@ class Grid:
             "width": self.width,
             "height": self.height,
         }
+
+
+def default_step(crs: str) -> float:
+    """The pixel side, in units of a CRS, that is 10 m: Earth Engine's in a geographic one.
+
+    Raises:
+        ConfigError: there is no such CRS.
+    """
+    return EARTH_ENGINE_10M_DEG if _crs(crs).is_geographic else 10.0
+
+
+def check_grid(grid: Grid, where: str = "grid") -> None:
+    """Refuse a grid whose pixels would not have the size or the area that they are taken for.
+
+    Args:
+        grid: any; looked at once a grid.
+        where: the setting it comes from; ".step" or ".crs" is added to it.
+
+    Raises:
+        ConfigError: a CRS that there is not, that counts neither in degrees nor in metres or whose
+            areas are off by more than `AREA_TOLERANCE` somewhere on the grid; a pixel side that is
+            absurd for the CRS's unit.
+    """
+    crs = _crs(grid.crs, where)
+    unit, size = ("degree", math.radians(1)) if crs.is_geographic else ("metre", 1.0)
+    axis = crs.axis_info[0] if crs.axis_info else None  # by its size: its name has many spellings
+    usable = crs.is_geographic or crs.is_projected
+    if not usable or axis is None or not math.isclose(axis.unit_conversion_factor, size):
+        raise ConfigError(
+            "the grid's CRS cannot be used",
+            where=f"{where}.crs",
+            expected="a geographic CRS in degrees, or a projection in metres",
+            found=f"{crs.name}: {crs.type_name}, in units of {axis.unit_name if axis else 'none'}",
+            remedy="give a UTM zone, such as EPSG:32736, or leave crs out",
+        )
+    metres = 10 / EARTH_ENGINE_10M_DEG if crs.is_geographic else 1.0
+    least, most = (side / metres for side in STEP_RANGE_M)
+    if not least <= grid.step <= most:
+        raise ConfigError(
+            f"this pixel side cannot be meant: {crs.name} counts in {unit}s",
+            where=f"{where}.step",
+            expected=f"{least:.4g} to {most:.4g} {unit}s ({STEP_RANGE_M[0]:.0f} to "
+            f"{STEP_RANGE_M[1]:.0f} m)",
+            found=f"{grid.step:.10g} {unit}s",
+            remedy=f"leave step out: it is then {default_step(grid.crs):.10g}, 10 m",
+        )
+    if not crs.is_geographic:
+        _check_areas(grid, crs.name, f"{where}.crs")
+
+
+def _crs(name: str, where: str = "grid") -> CRS:
+    from pyproj import CRS
+    from pyproj.exceptions import CRSError
+
+    try:
+        return CRS.from_user_input(name)
+    except CRSError as error:
+        raise ConfigError(
+            "there is no such CRS",
+            where=f"{where}.crs",
+            expected="an authority code such as EPSG:32736",
+            found=f"{name}: {error}",
+        ) from error
+
+
+def _check_areas(grid: Grid, name: str, where: str) -> None:
+    least, most = _areal_scale(grid)
+    if least >= 1 - AREA_TOLERANCE and most <= 1 + AREA_TOLERANCE:
+        return
+    found = f"{least:.3g} to {most:.3g} times the true area"
+    raise ConfigError(
+        "areas in the grid's CRS are not the true ones, so people per pixel and per hectare would "
+        "be wrong",
+        where=where,
+        expected=f"areas within {AREA_TOLERANCE:.0%} of the true ones all over the grid",
+        found=f"{name}: {found if math.isfinite(most) else 'its projection does not reach there'}",
+        remedy="give the UTM zone of the place (EPSG:326 or EPSG:327 and the zone's two digits) "
+        "or, for a country too wide for one, EPSG:4326 or an equal-area CRS such as EPSG:3035 "
+        "for Europe",
+    )
+
+
+@lru_cache(maxsize=64)
+def _areal_scale(grid: Grid) -> tuple[float, float]:
+    """The least and the largest area in the plane over the true one, edges and centre included.
+
+    Points that the projection does not reach are left out; where it reaches none, infinity.
+    """
+    import numpy as np
+    from pyproj import Proj
+
+    west, south, east, north = grid.bounds
+    x, y = np.meshgrid(np.linspace(west, east, AREA_POINTS), np.linspace(south, north, AREA_POINTS))
+    projection = Proj(grid.crs)
+    lon, lat = projection(x.ravel(), y.ravel(), inverse=True)
+    scale = np.asarray(projection.get_factors(lon, lat).areal_scale, dtype=np.float64)
+    scale = scale[np.isfinite(scale)]
+    return (float(scale.min()), float(scale.max())) if scale.size else (math.inf, math.inf)

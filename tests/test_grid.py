@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyproj import CRS
 
-from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid, Window
+from popcorn_ml.errors import ConfigError
+from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid, Window, check_grid, default_step
 
 WGS84_AREA_M2 = 510_065_621_724_089
 
@@ -77,3 +79,79 @@ def test_window_grows_to_the_edge_only():
 def test_empty_bounds_are_refused():
     with pytest.raises(ValueError, match="empty bounds"):
         Grid.covering("EPSG:32736", (10, 0, 10, 5), 10)
+
+
+def metric(crs: str, west: float, north: float, width: int, height: int, step: float = 10.0):
+    return Grid(crs, west, north, step, width, height)
+
+
+SWITZERLAND_IN_MERCATOR = metric("EPSG:3857", 645_600, 6_090_300, 54_560, 35_790)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        metric("EPSG:32736", 312_300, 9_755_700, 770, 770),
+        metric("EPSG:32632", -900_000, 5_400_000, 10_000, 10_000),  # 19 degrees off its meridian
+        metric("EPSG:3035", 2_500_000, 5_500_000, 500_000, 400_000),
+        metric("EPSG:2056", 2_485_000, 1_296_000, 34_900, 22_100),
+        metric("EPSG:32632+5773", 400_000, 5_400_000, 10_000, 10_000),
+        metric("EPSG:3857", 3_300_000, -100_000, 20_000, 20_000),  # at the equator it is right
+        Grid("EPSG:4326", 5.8, 47.9, EARTH_ENGINE_10M_DEG, 53_460, 23_440),
+    ],
+    ids=lambda grid: grid.crs,
+)
+def test_grids_whose_areas_are_true_are_taken(grid):
+    check_grid(grid)
+
+
+@pytest.mark.parametrize(
+    ("grid", "found"),
+    [
+        (SWITZERLAND_IN_MERCATOR, "2.05 to 2.22 times"),
+        (metric("EPSG:32632", -3_000_000, 1_000_000, 10_000, 10_000), "1.31 to 1.33 times"),
+        (metric("EPSG:32632", -99e6, 99e6, 10, 10), "does not reach"),
+    ],
+)
+def test_a_projection_with_wrong_areas_is_refused_with_what_to_take(grid, found):
+    """In the web's Mercator a pixel of Switzerland was taken for twice its area."""
+    with pytest.raises(ConfigError, match=r"^grid\.crs: areas") as caught:
+        check_grid(grid)
+    assert found in str(caught.value.found)
+    assert "UTM" in str(caught.value.remedy)
+    assert "equal-area" in str(caught.value.remedy)
+
+
+def test_units_are_known_however_they_are_spelt():
+    """Files written by others call them Meter, and degrees by a long name."""
+    for code, west, step in (("EPSG:32736", 312_300, 10.0), ("EPSG:4326", 30.0, 1e-4)):
+        esri = CRS(code).to_wkt("WKT1_ESRI")
+        assert "Meter" in esri or "Degree" in esri
+        check_grid(Grid(esri, west, 0.0, step, 10, 10))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:2263", "EPSG:4807", "EPSG:4978", 'LOCAL_CS["x"]', "x:1"])
+def test_a_crs_in_other_units_or_none_is_refused(crs):
+    """Feet, grads, a geocentric one, one of no place, none."""
+    with pytest.raises(ConfigError, match=r"^grid\.crs: ") as caught:
+        check_grid(Grid(crs, 0, 0, 10.0, 10, 10))
+    assert caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("crs", "step", "allowed"),
+    [
+        ("EPSG:4326", 10.0, "8.983e-06 to 0.008983 degrees"),
+        ("EPSG:32736", EARTH_ENGINE_10M_DEG, "1 to 1000 metres"),
+        ("EPSG:32736", 5000.0, "1 to 1000 metres"),
+    ],
+)
+def test_a_step_absurd_for_the_unit_is_refused_with_the_range(crs, step, allowed):
+    with pytest.raises(ConfigError, match=r"^grid\.step: ") as caught:
+        check_grid(Grid(crs, 0, 0, step, 10, 10))
+    assert allowed in str(caught.value.expected)
+
+
+def test_ten_metres_in_units_of_the_crs():
+    assert default_step("EPSG:4326") == EARTH_ENGINE_10M_DEG
+    assert default_step("EPSG:32736") == 10.0

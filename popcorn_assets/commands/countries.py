@@ -7,6 +7,7 @@ import sys
 import click
 
 from popcorn_assets.home import enter_home
+from popcorn_ml.errors import PopcornError
 
 
 @click.command()
@@ -15,14 +16,18 @@ def countries() -> None:
     enter_home()
     from popcorn_assets.country import broken_countries, country_codes, load_country
 
+    broken = list(broken_countries().values())
     for code in country_codes():
         country = load_country(code)
-        grid = country.pixel_grid()
+        try:
+            grid = country.pixel_grid()
+        except PopcornError as error:
+            broken.append(error)
+            continue
         click.echo(
             f"{code:10} {country.name}: {grid.width} x {grid.height} pixels, {grid.crs}, "
             f"imagery from {country.imagery.source}"
         )
-    broken = broken_countries()
-    for error in broken.values():
+    for error in broken:
         click.echo(str(error), err=True)
     sys.exit(1 if broken else 0)

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 from popcorn_ml.errors import ConfigError
-from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
+from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid, default_step
 
 PUBLISHED_BOXES: dict[str, tuple[float, float, float, float]] = {
     "rwa": (28.782241, -2.903950, 30.961654, -0.994897),
@@ -40,14 +40,14 @@ def preset_grid(country: str) -> Grid:
 
 
 def grid_of_box(
-    box: tuple[float, float, float, float], crs: str | None = None, step: float = 10.0
+    box: tuple[float, float, float, float], crs: str | None = None, step: float | None = None
 ) -> Grid:
     """The grid that covers a box in degrees.
 
     Args:
         box: west, south, east, north, WGS 84.
         crs: of the grid; None = the UTM zone of the box's centre.
-        step: pixel side in units of `crs`.
+        step: pixel side in units of `crs`; None = 10 m (`default_step`).
 
     Raises:
         ConfigError: the box is empty or not in degrees, or the CRS is unknown.
@@ -78,25 +78,26 @@ def grid_of_box(
         raise ConfigError(
             "the grid's CRS does not hold the box", where="grid.crs", found=f"{target}, box {box}"
         )
-    return Grid.covering(target, bounds, step)
+    return Grid.covering(target, bounds, step or default_step(target))
 
 
-def grid_of_boundary(boundary: Path, crs: str | None = None, step: float = 10.0) -> Grid:
+def grid_of_boundary(boundary: Path, crs: str | None = None, step: float | None = None) -> Grid:
     """The grid that covers a boundary file.
 
     Args:
         boundary: vector file with polygons and a CRS.
         crs: of the grid; None = the UTM zone of the boundary's centre.
-        step: pixel side in units of `crs`.
+        step: pixel side in units of `crs`; None = 10 m (`default_step`).
 
     Raises:
-        ConfigError: missing, unreadable, empty, or without CRS.
+        ConfigError: missing, unreadable, empty, or without CRS; or there is no such `crs`.
     """
     from popcorn_ml.imagery.boundary import outline
 
     if crs is None:
         west, south, east, north = outline(boundary, "EPSG:4326").bounds
         crs = utm_zone((west + east) / 2, (south + north) / 2)
+    step = step or default_step(crs)
     return Grid.covering(crs, outline(boundary, crs).bounds, step)
 
 

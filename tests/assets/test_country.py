@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import geopandas
+import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
+from shapely.geometry import box
 
+from popcorn_assets.commands.countries import countries
 from popcorn_assets.country import (
     PACKAGED,
     broken_countries,
@@ -12,7 +17,9 @@ from popcorn_assets.country import (
     country_files,
     load_country,
 )
+from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError
+from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
 
 
 @pytest.fixture
@@ -115,3 +122,50 @@ def test_names_of_files_that_cannot_be_codes_are_left_alone(folder):
     (folder / "..yaml").write_text("x: 1")
     (folder / "A B.yaml").write_text("x: 1")
     assert set(country_files()) == {p.stem for p in PACKAGED.glob("*.yaml")}
+
+
+def test_a_grid_in_degrees_has_the_published_step_unless_told(folder):
+    """Ten, meant as metres, were ten degrees: one pixel for a country, without a word."""
+    box = {"box": [28.8, -2.9, 30.9, -1.0], "crs": "EPSG:4326"}
+    write(folder, grid=box)
+    assert load_country("abc").pixel_grid().step == EARTH_ENGINE_10M_DEG
+    write(folder, "bounded", grid={"bounds": box["box"], "crs": "EPSG:4326"})
+    assert load_country("bounded").pixel_grid() == load_country("abc").pixel_grid()
+    path = write(folder, "coarse", grid=box | {"step": 10})
+    with pytest.raises(ConfigError) as caught:
+        load_country("coarse").pixel_grid()
+    assert str(caught.value).startswith(f"{path}: grid.step: ")
+    assert "8.983e-06 to 0.008983 degrees" in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["box", "bounds", "like", "boundary"])
+def test_a_grid_whose_areas_are_wrong_is_refused_with_its_file(folder, way, monkeypatch):
+    """However the grid is given: a box, bounds, a raster's own, a boundary's."""
+    monkeypatch.setenv("POPCORN_DATA", str(folder / "data"))
+    mercator = Grid("EPSG:3857", 946_000, 6_000_000, 10.0, 20, 20)
+    grid = {
+        "box": {"box": [8.5, 47.3, 8.6, 47.4], "crs": mercator.crs},
+        "bounds": {"bounds": list(mercator.bounds), "crs": mercator.crs},
+        "like": {"like": "given.tif"},
+        "boundary": {"boundary": "given.geojson", "crs": mercator.crs},
+    }[way]
+    if way == "like":
+        values = np.zeros((1, *mercator.shape), np.float32)
+        raster.write(folder / "data" / "given.tif", values, mercator, ["x"], np.nan)
+    elif way == "boundary":
+        place = geopandas.GeoDataFrame(geometry=[box(8.5, 47.3, 8.6, 47.4)], crs=4326)
+        (folder / "data").mkdir()
+        place.to_file(folder / "data" / "given.geojson")
+    path = write(folder, grid=grid)
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc").pixel_grid()
+    assert str(caught.value).startswith(f"{path}: grid.crs: areas in the grid's CRS")
+    assert "UTM zone" in str(caught.value)
+
+
+def test_a_grid_that_cannot_be_does_not_hide_the_other_countries(folder):
+    write(folder, grid={"box": [8.5, 47.3, 8.6, 47.4], "crs": "EPSG:3857"})
+    said = CliRunner().invoke(countries)
+    assert said.exit_code == 1
+    assert "demo " in said.output
+    assert "grid.crs: areas" in said.output
