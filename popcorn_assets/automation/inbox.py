@@ -1,6 +1,7 @@
 """The census inbox: files that an operator puts there are taken in, or rejected with a report."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,14 +26,15 @@ from popcorn_ml.errors import PopcornError
 def census_inbox(
     context: dg.SensorEvaluationContext, store: StoreResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    from popcorn_ml.census.inbox import receive, waiting
+    from popcorn_ml.census.inbox import InboxBusy, receive, unfinished, waiting
     from popcorn_ml.warehouse import Warehouse
 
-    seen, warehouse = 0, store.open().warehouse
+    told: list[str] = []
+    warehouse = store.open().warehouse
     for code in country_codes():
         inbox = data_root() / "inbox" / code
+        told += [f"{code}/{_told(path.name)} waits: {why}" for path, why in unfinished(inbox)]
         for path in waiting(inbox):
-            seen += 1
             try:
                 country = load_country(code)
                 accepted_folder, *others = census_folders(code)
@@ -46,19 +48,27 @@ def census_inbox(
                     others,
                     Warehouse(warehouse),
                 )
+            except InboxBusy as error:  # a tick that Dagster gave up on goes on with its file
+                told.append(f"{code}: a file is still being taken in, {error.found}")
+                break
             except Exception as error:  # the others' files must not wait for this one
-                told = str(error) if isinstance(error, PopcornError) else repr(error)
-                context.log.error(f"{path.parent / _told(path.name)} stays where it is: {told}")
+                if not os.path.lexists(path):  # an earlier tick has taken it in meanwhile
+                    continue
+                why = str(error) if isinstance(error, PopcornError) else repr(error)
+                context.log.error(f"{path.parent / _told(path.name)} stays where it is: {why}")
+                told.append(f"{code}/{_told(path.name)} stays: {why.splitlines()[0]}")
                 continue
             if not received.accepted:
                 context.log.error(f"{_told(path.name)} was rejected: see {received.report}")
+                told.append(f"{code}/{_told(path.name)} was rejected: see {received.report}")
                 continue
             context.log.info(f"{path.name} was accepted. {received.message}")
+            told.append(f"{code}/{path.name} was accepted")
     requests, cursor = _requests(context.instance, warehouse, context.cursor)
     context.update_cursor(cursor)
     yield from requests
-    if not seen and not requests:
-        yield dg.SkipReason(f"nothing waits in {data_root() / 'inbox'}")
+    if not requests:
+        yield dg.SkipReason("; ".join(told) or f"nothing waits in {data_root() / 'inbox'}")
 
 
 def _requests(

@@ -15,6 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from popcorn_ml.census.examine import examine
 from popcorn_ml.census.findings import CheckResult
 from popcorn_ml.census.settings import CensusSettings, FileSettings
 from popcorn_ml.census.tables import sha256
+from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.edges import within
 from popcorn_ml.errors import CensusError, PopcornError
 from popcorn_ml.files import replacing, write_bytes
@@ -39,7 +41,12 @@ MAX_BYTES = 2 * 1024**3
 MAX_NAME = 200
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
 SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".sbn", ".sbx", ".qix")
+QUIET_S = 5.0
 SAFE_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]+")
+
+
+class InboxBusy(CensusError):
+    """Somebody takes a file of this inbox in just now; the file is left for the next look."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,8 @@ class Received:
         levels: levels whose files it is, or holds.
         years: years in which it counts people (all that the levels' tables count, where it holds
             boundaries); their partitions, and later ones, are out of date.
-        stored: where its files are now (in `accepted_dir`, or in `rejected/`).
+        stored: where its files are now (in `accepted_dir`, or in `rejected/`); nowhere if it was
+            replaced before it was even opened, and refused.
         report: the text beside a rejected file.
         message: for the log: why it was rejected, or what was noted.
         checks: results of the census checks, as far as it got.
@@ -74,25 +82,50 @@ class Received:
     checks: tuple[CheckResult, ...]
 
 
-def waiting(inbox_dir: Path, quiet_s: float = 5.0) -> list[Path]:
+def waiting(inbox_dir: Path, quiet_s: float = QUIET_S) -> list[Path]:
     """Files of one country's inbox that are complete: sorted, subfolders and drafts left out.
 
     Args:
         inbox_dir: the country's, such as `data/inbox/rwa`.
         quiet_s: a file that changed within this many seconds is still being written.
     """
+    return [path for path, why in _look(inbox_dir, quiet_s) if not why]
+
+
+def unfinished(inbox_dir: Path, quiet_s: float = QUIET_S) -> list[tuple[Path, str]]:
+    """Files of one country's inbox that are left for a later look, each with the reason.
+
+    Args:
+        inbox_dir: the country's, such as `data/inbox/rwa`.
+        quiet_s: as for `waiting`.
+    """
+    return [(path, why) for path, why in _look(inbox_dir, quiet_s) if why]
+
+
+def _look(inbox_dir: Path, quiet_s: float) -> Iterator[tuple[Path, str]]:
+    """Every file of an inbox, by name, and why it is not taken in now; "" where it is."""
     if not inbox_dir.is_dir():
-        return []
+        return
     now = time.time()
-    out = []
     for entry in sorted(os.scandir(inbox_dir), key=lambda e: e.name):
-        if entry.name.startswith(".") or entry.name.endswith(UNFINISHED):
+        if entry.name.startswith(".") or entry.is_dir(follow_symlinks=False):
             continue
-        if entry.is_dir(follow_symlinks=False):
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # taken in or taken away since the folder was listed
             continue
-        if now - entry.stat(follow_symlinks=False).st_mtime >= quiet_s:
-            out.append(Path(entry.path))
-    return out
+        # A copy may keep the time of its original, and another machine's clock may be ahead; when
+        # something was last done to the file here, only this machine's clock says.
+        changed = status.st_mtime if status.st_mtime <= now else status.st_ctime
+        why = ""
+        if entry.name.endswith(UNFINISHED):
+            why = "named like a file that is still being written"
+        elif changed > now:
+            told = datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds")
+            why = f"dated ahead of this machine's clock, {told}; set its time with touch"
+        elif now - changed < quiet_s:
+            why = f"changed {now - changed:.0f} s ago"
+        yield Path(entry.path), why
 
 
 def receive(
@@ -106,6 +139,8 @@ def receive(
     warehouse: Warehouse | None = None,
 ) -> Received:
     """Take in or reject one file; the inbox no longer holds it afterwards.
+
+    One at a time: two that judged the same file would both register it.
 
     Args:
         file: in `inbox_dir`. Its name must be one that the settings name, or that of a zip archive
@@ -122,17 +157,62 @@ def receive(
         What became of it. Bad files do not raise.
 
     Raises:
-        CensusError: `file` is not in `inbox_dir`; it is then left alone.
+        InboxBusy: another process or thread takes a file of this inbox in.
+        CensusError: `file` is not in `inbox_dir`, or no longer; it is then left alone.
         StoreError: the warehouse cannot be written; the file is then still in the inbox.
     """
     file, inbox_dir, accepted_dir = Path(file), Path(inbox_dir), Path(accepted_dir)
     _inside(file, inbox_dir)
     folders = [Path(base_dir)] if isinstance(base_dir, (str, Path)) else list(map(Path, base_dir))
+    with _alone(inbox_dir, file):
+        return _receive(file, country, settings, grid, inbox_dir, accepted_dir, folders, warehouse)
+
+
+@contextmanager
+def _alone(inbox_dir: Path, file: Path) -> Iterator[None]:
+    """Keep others from taking in files of the same inbox.
+
+    Raises:
+        InboxBusy: somebody does at present.
+    """
+    path = inbox_dir.parent / f".{inbox_dir.name}.lock"
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    lock = try_lock(path, f"{file.name!a}, since {started}")
+    if lock is None:
+        raise InboxBusy(
+            "another file of this inbox is being taken in",
+            where=inbox_dir,
+            found=holder(path),
+            remedy="none is needed: what is left here is looked at again",
+        )
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _receive(
+    file: Path,
+    country: str,
+    settings: CensusSettings,
+    grid: Grid,
+    inbox_dir: Path,
+    accepted_dir: Path,
+    folders: Sequence[Path],
+    warehouse: Warehouse | None,
+) -> Received:
+    """As `receive`, by whoever has the inbox to himself."""
     out = Received(False, country, file.name, "", 0, (), (), (), None, "", ())
+    try:
+        before = os.lstat(file)
+    except FileNotFoundError as error:
+        raise CensusError(
+            "the file is no longer in the inbox", where=file, found="no such file"
+        ) from error
     with tempfile.TemporaryDirectory(prefix="popcorn-inbox-") as scratch:
+        copy = Path(scratch) / "file" / file.name
         try:
-            before = _refuse_odd(file)
-            copy = Path(scratch) / "file" / file.name
+            _refuse_odd(file, before)
             copy.parent.mkdir()
             _copy(file, copy)
             out = replace(out, sha256=sha256(copy), bytes=before.st_size)
@@ -150,7 +230,7 @@ def receive(
                     remedy="correct the rows below and put the file into the inbox again",
                 )
         except (PopcornError, OSError) as error:
-            return _reject(file, inbox_dir, out, str(error))
+            return _reject(file, before, copy, inbox_dir, out, str(error))
         stored = tuple(
             _store(staged / name, accepted_dir, name)
             for name in sorted({name for name, _ in placed})
@@ -161,7 +241,8 @@ def receive(
             warehouse.register_received(
                 country, file.name, out.sha256, out.bytes, out.levels, out.years
             )
-    _forget(file, before)
+    if _is_still(file, before):
+        file.unlink()
     notes = [c.message for c in out.checks if not c.passed] + list(found.missing)
     return replace(out, accepted=True, stored=stored, message="\n".join(notes))
 
@@ -179,9 +260,8 @@ def _inside(file: Path, inbox_dir: Path) -> None:
         )
 
 
-def _refuse_odd(file: Path) -> os.stat_result:
+def _refuse_odd(file: Path, status: os.stat_result) -> None:
     """Refuse links, devices and names that no census file has."""
-    status = os.lstat(file)
     if stat.S_ISLNK(status.st_mode):
         raise CensusError(
             "a link was put into the inbox",
@@ -221,7 +301,6 @@ def _refuse_odd(file: Path) -> os.stat_result:
             found=status.st_size,
             remedy="keep the country that is needed",
         )
-    return status
 
 
 def _copy(file: Path, copy: Path) -> None:
@@ -328,20 +407,25 @@ def _store(staged: Path, accepted_dir: Path, relative: str) -> Path:
     return target
 
 
-def _forget(file: Path, before: os.stat_result) -> None:
-    """Take the file out of the inbox, unless somebody has put another one there meanwhile."""
+def _is_still(file: Path, before: os.stat_result) -> bool:
+    """Whether what was judged is there yet, and nobody has put another file in its place."""
     try:
         now = os.lstat(file)
     except FileNotFoundError:
-        return
-    same = (now.st_ino, now.st_mtime_ns, now.st_size) == (
+        return False
+    return (now.st_ino, now.st_mtime_ns, now.st_size) == (
         before.st_ino, before.st_mtime_ns, before.st_size
     )  # fmt: skip
-    if same:
-        file.unlink()
 
 
-def _reject(file: Path, inbox_dir: Path, out: Received, reason: str) -> Received:
+def _reject(
+    file: Path, before: os.stat_result, copy: Path, inbox_dir: Path, out: Received, reason: str
+) -> Received:
+    """Put what was judged aside with a report; a file that has replaced it meanwhile stays.
+
+    Args:
+        copy: what was judged, if it came to that; put aside where the file itself is gone.
+    """
     folder = inbox_dir / REJECTED
     folder.mkdir(parents=True, exist_ok=True)
     safe = "".join(c for c in file.name if c.isprintable() and c not in "/\\")[:100] or "file"
@@ -349,9 +433,17 @@ def _reject(file: Path, inbox_dir: Path, out: Received, reason: str) -> Received
     mark = out.sha256[:8] or f"{time.time_ns():x}"
     target = folder / f"{stem}-{mark}{suffix}"
     report = folder / f"{stem}-{mark}{suffix}.report.txt"
+    stays = not _is_still(file, before)
+    if stays:
+        reason += "\n\nMeanwhile the file in the inbox was replaced or taken away: what is there "
+        reason += "now is looked at by itself. This is about the one before."
     write_bytes(report, report_text(out, reason).encode())
-    os.replace(file, target)
-    return replace(out, stored=(target,), report=report, message=reason)
+    if not stays:
+        os.replace(file, target)
+    elif out.sha256:
+        shutil.copyfile(copy, target)
+    stored = () if stays and not out.sha256 else (target,)
+    return replace(out, stored=stored, report=report, message=reason)
 
 
 def report_text(received: Received, reason: str) -> str:

@@ -81,11 +81,40 @@ def test_a_good_file_takes_its_place_and_asks_for_its_levels_years_once(demo, ti
 
 def test_a_bad_file_moves_to_rejected_with_a_report(demo, tick):
     put(demo, "counts_coarse_2021.csv", counts(demo, 2021).replace("\n", ";x\n").upper())
-    assert tick() == []
+    (skipped,) = tick()
+    assert "demo/counts_coarse_2021.csv was rejected: see " in skipped.skip_message
     rejected = list((demo.data / "inbox" / "demo" / "rejected").iterdir())
     report = next(path for path in rejected if path.suffix in (".txt", ".md"))
     assert "counts_coarse_2021.csv" in report.read_text("utf-8")
     assert not (demo.data / "census" / "demo").exists()
+
+
+def test_what_waits_is_told_with_the_reason(demo, tick):
+    put(demo, "counts_coarse_2021.csv.part", "half")
+    inbox = demo.data / "inbox" / "demo"
+    (inbox / "counts_coarse_2020.csv").write_text("half")
+    (skipped,) = tick()
+    assert "demo/counts_coarse_2020.csv waits: changed" in skipped.skip_message
+    assert "demo/counts_coarse_2021.csv.part waits: named like" in skipped.skip_message
+
+
+def test_a_tick_beside_one_that_was_given_up_leaves_its_file_alone(demo, tick, monkeypatch):
+    from popcorn_ml.census import inbox
+
+    put(demo, "counts_coarse_2021.csv", counts(demo, 2021))
+    true, beside = inbox.examine, []
+
+    def meanwhile(*args, **kwargs):
+        beside.extend(Sensor().tick())
+        return true(*args, **kwargs)
+
+    monkeypatch.setattr(inbox, "examine", meanwhile)
+    assert len(tick()) == 2
+    ((skipped,),) = [beside]
+    assert "demo: a file is still being taken in, 'counts_coarse_2021.csv'" in skipped.skip_message
+    assert Warehouse(demo.data / "warehouse.duckdb").query("SELECT count(*) FROM received") == [
+        (1,)
+    ]
 
 
 def test_what_a_tick_took_in_and_never_asked_for_is_asked_for_by_the_next(demo, tick, monkeypatch):

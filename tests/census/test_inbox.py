@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from popcorn_ml.census.inbox import Received, receive, waiting
+from popcorn_ml.census.inbox import InboxBusy, Received, receive, unfinished, waiting
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.errors import CensusError
 from popcorn_ml.warehouse import Warehouse
@@ -268,3 +269,81 @@ def test_a_file_replaced_while_it_was_read_stays(office: Office, monkeypatch) ->
     monkeypatch.setattr(inbox, "examine", meanwhile)
     assert office.take(file).accepted
     assert file.read_text() == "a newer one"
+
+
+def test_a_file_replaced_while_it_was_judged_and_rejected_stays(office: Office, monkeypatch):
+    from popcorn_ml.census import inbox
+
+    file = write_counts(office.inbox / "counts.csv", office.rows)
+    corrected = file.read_bytes()
+    file.write_text("nonsense\n1\n")
+    true = inbox.examine
+
+    def meanwhile(*args, **kwargs):
+        file.write_bytes(corrected)
+        return true(*args, **kwargs)
+
+    monkeypatch.setattr(inbox, "examine", meanwhile)
+    out = office.take(file)
+    assert not out.accepted
+    assert file.read_bytes() == corrected
+    assert [path.read_text() for path in out.stored] == ["nonsense\n1\n"]
+    assert "the file in the inbox was replaced" in out.report.read_text("utf-8")
+    assert office.take(file).accepted
+    assert list(office.accepted.glob("*.csv"))
+
+
+def test_a_file_taken_away_while_it_was_judged_is_put_aside_from_the_copy(office, monkeypatch):
+    from popcorn_ml.census import inbox
+
+    file = office.inbox / "counts.csv"
+    file.write_text("nonsense\n1\n")
+    true = inbox.examine
+
+    def meanwhile(*args, **kwargs):
+        file.unlink()
+        return true(*args, **kwargs)
+
+    monkeypatch.setattr(inbox, "examine", meanwhile)
+    assert office.take(file).stored[0].read_text() == "nonsense\n1\n"
+    with pytest.raises(CensusError, match="no longer in the inbox"):
+        office.take(file)
+
+
+def test_a_file_dated_ahead_is_complete_once_nothing_was_done_to_it(office: Office, monkeypatch):
+    from popcorn_ml.census import inbox
+
+    for name in ("ahead.csv", "draft.part"):
+        (office.inbox / name).write_text("x")
+        ahead = time.time() + 86_400
+        os.utime(office.inbox / name, (ahead, ahead))
+    ahead, draft = office.inbox / "ahead.csv", office.inbox / "draft.part"
+    assert waiting(office.inbox) == []
+    assert [path for path, _ in unfinished(office.inbox)] == [ahead, draft]
+    assert "changed 0 s ago" in unfinished(office.inbox)[0][1]
+    true = time.time
+    monkeypatch.setattr(inbox.time, "time", lambda: true() + 6)
+    assert waiting(office.inbox) == [ahead]
+    ((path, why),) = unfinished(office.inbox)
+    assert (path, "being written" in why) == (draft, True)
+    monkeypatch.setattr(inbox.time, "time", lambda: true() - 3600)  # the clock was set back
+    assert "touch" in unfinished(office.inbox)[0][1]
+
+
+def test_two_looks_at_once_take_a_file_in_once(office: Office, monkeypatch):
+    from popcorn_ml.census import inbox
+
+    file = write_counts(office.inbox / "counts.csv", office.rows)
+    true, refused = inbox.examine, []
+
+    def meanwhile(*args, **kwargs):  # the tick is given up, and the next one begins
+        with pytest.raises(InboxBusy, match=r"counts\.csv") as error:
+            office.take(file)
+        refused.append(error.value)
+        return true(*args, **kwargs)
+
+    monkeypatch.setattr(inbox, "examine", meanwhile)
+    assert office.take(file).accepted
+    assert len(refused) == 1
+    assert office.warehouse.query("SELECT count(*) FROM received") == [(1,)]
+    assert list(office.inbox.iterdir()) == []
