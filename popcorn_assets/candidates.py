@@ -25,8 +25,11 @@ from popcorn_assets.ledger import (
 )
 from popcorn_assets.lineage import failed_checks
 from popcorn_assets.soundness import finite_training
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store import Address, Store, Version
 from popcorn_ml.errors import StoreError
+
+COUNTS = "census_counts"
+COUNTS_UNKNOWN = "it is not known whether the same people were counted in their held-out units"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Metrics:
         occupancy_weight: of the regulariser in the loss.
         chosen_by: how the members' epochs were chosen.
         broken: a member's loss or weight is no number.
+        people: digest of what was counted in the held-out units, which the loss was measured
+            against; empty: the counts are no longer in the store, or the ledger entry that keeps
+            these metrics was written before it was noted.
     """
 
     loss: float | None
@@ -61,6 +67,7 @@ class Metrics:
     occupancy_weight: float | None
     chosen_by: str
     broken: bool = False
+    people: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """As a ledger keeps them."""
@@ -124,6 +131,7 @@ def metrics_of(store: Store, model: Model) -> Metrics:
         occupancy_weight=next(iter(weights)) if len(weights) == 1 else None,
         chosen_by=", ".join(sorted(chosen_by)),
         broken=not finite_training(version.path, [f"member_{seed}" for seed in seeds]).passed,
+        people=_digest_of_people(held_out_people(store, model)),
     )
 
 
@@ -165,7 +173,7 @@ def candidates(store: Store, country: str) -> list[dict[str, Any]]:
                 "version": model.version,
                 "state": state,
                 "held-out loss": metrics.loss if metrics else None,
-                "against in use": _against_text(metrics, model, against),
+                "against in use": _against_text(store, metrics, model, against),
                 "spread of members": metrics.loss_spread if metrics else None,
                 "held-out total ratio": metrics.total_ratio if metrics else None,
                 "held-out MAE, people": metrics.mae_people if metrics else None,
@@ -216,6 +224,88 @@ def incomparable(metrics: Metrics, other: dict[str, Any]) -> str:
     return ""
 
 
+def held_out_people(store: Store, model: Model) -> dict[str, float] | None:
+    """People by id of the units that were held out, as counted when the model was trained.
+
+    None: the counts it was trained from are no longer in the store.
+    """
+    return _people(store, model, _counts_of(store, model))
+
+
+def on_current_counts(store: Store, model: Model) -> bool:
+    """Whether the model's held-out units count as many people in the newest census counts."""
+    used = _counts_of(store, model)
+    newest = None if used is None else store.find(used.address)
+    if used is None or newest is None:
+        return False
+    return newest == used or _people(store, model, newest) == _people(store, model, used)
+
+
+def loss_shift(store: Store, model: Model, metrics: Metrics, other: InUse) -> float | None:
+    """By how much, at most, the held-out losses of two models differ for what was counted alone.
+
+    A unit's loss is 100 x |log(predicted + 1) - log(counted + 1)|; with other counts it differs by
+    no more than 100 x |log(counted + 1) - log(counted anew + 1)|, whatever was predicted.
+
+    Returns:
+        0.0 with equal counts of the held-out units, and for models of different countries or
+        years, whose counts differ by nature; None where the older counts are not known.
+    """
+    if model.address != other.model.address:
+        return 0.0
+    kept = other.metrics.get("people") or ""
+    if metrics.people and metrics.people == kept:
+        return 0.0
+    used, others = _counts_of(store, model), _counts_of(store, other.model)
+    if used is not None and used == others:
+        return 0.0
+    ours, theirs = _people(store, model, used), _people(store, model, others)
+    if ours is None or theirs is None:
+        nothing_known = not (metrics.people or kept or used or others)
+        return 0.0 if nothing_known else None
+    from popcorn_ml.training.loss import LOSS_SCALE  # only here: it loads PyTorch
+
+    logs = [abs(math.log(ours[unit] + 1) - math.log(theirs[unit] + 1)) for unit in ours]
+    return LOSS_SCALE * statistics.fmean(logs) if logs else 0.0
+
+
+def _counts_of(store: Store, model: Model) -> Version | None:
+    """The census counts that a model was trained on, if they are still in the store."""
+    try:
+        inputs = store.version(model.address, model.version).manifest()["inputs"]
+        (entry,) = (i for i in inputs if i["asset"] == COUNTS)
+        address = Address(COUNTS, entry["country"], entry["year"])
+        return store.version(address, entry["version"])
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _people(store: Store, model: Model, counts: Version | None) -> dict[str, float] | None:
+    """People by id of a model's held-out units in some counts; None: they are not all there."""
+    if counts is None:
+        return None
+    try:
+        version = store.version(model.address, model.version)
+        manifest = version.manifest()
+        seeds, level = manifest["facts"]["seeds"], manifest["parameters"]["level"]
+        held_out = {
+            unit
+            for seed in seeds
+            for unit in _json(version.file(f"member_{seed}/units.json"))["held_out"]
+        }
+        rows = _json(counts.file(f"counts_{level}.json"))
+        people = {row["id"]: float(row["people"]) for row in rows if row["id"] in held_out}
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+    return people if people.keys() == held_out else None
+
+
+def _digest_of_people(people: dict[str, float] | None) -> str:
+    if people is None:
+        return ""
+    return hashlib.sha256(json.dumps(sorted(people.items())).encode()).hexdigest()[:16]
+
+
 def models_in(store: Store, countries: set[str]) -> list[Model]:
     """All checkpoints of some countries in the store."""
     return [
@@ -244,7 +334,9 @@ def _try_metrics(store: Store, model: Model) -> tuple[Metrics | None, str]:
     return metrics, "failed its checks" if failed else ""
 
 
-def _against_text(metrics: Metrics | None, model: Model, against: InUse | None) -> str:
+def _against_text(
+    store: Store, metrics: Metrics | None, model: Model, against: InUse | None
+) -> str:
     if metrics is None or against is None or against.model == model:
         return ""
     if against.model.country != model.country:
@@ -252,7 +344,11 @@ def _against_text(metrics: Metrics | None, model: Model, against: InUse | None) 
     differs = incomparable(metrics, against.metrics)
     if differs or metrics.loss is None or not against.metrics["loss"]:
         return differs or "not comparable"
-    return f"{metrics.loss / against.metrics['loss'] - 1:+.1%}"
+    shift = loss_shift(store, model, metrics, against)
+    if shift is None:
+        return COUNTS_UNKNOWN
+    change = f"{metrics.loss / against.metrics['loss'] - 1:+.1%}"
+    return f"{change}, but the census was corrected" if shift else change
 
 
 def is_number(value: object) -> bool:

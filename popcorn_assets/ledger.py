@@ -134,12 +134,17 @@ class Ledger:
         return [entry for entry in self.entries if entry.action in PLACING]
 
     def standing(self) -> dict[int | None, InUse]:
-        """What is in use: under None for all years without one of their own, then by year."""
+        """What is in use: under None for all years without one of their own, then by year.
+
+        What the rules decide for all years leaves the years that somebody decided on as they are.
+        """
         now: dict[int | None, InUse] = {}
         for entry in self.entries:
             if entry.action in PLACING:
-                if entry.year is None:
+                if entry.year is None and entry.explicit:
                     now.clear()
+                elif entry.year is None:
+                    now = {y: use for y, use in now.items() if y and use.entry.explicit}
                 now[entry.year] = InUse(entry.model, entry.metrics, entry)
             elif (
                 # A year's first training was refused: the model it was compared with maps it.
@@ -157,13 +162,13 @@ class Ledger:
         return now.get(year) or now.get(None)
 
     def nearest(self, year: int | None) -> InUse | None:
-        """The model in use for the year, or for the trained year nearest to it, or the newest."""
+        """The model in use for the year, or for the year nearest to it; for all, or the newest."""
         if not self.placed():
             return None
-        newest = self.placed()[-1]
+        standing, newest = self.standing(), self.placed()[-1]
         if year is None:
-            return InUse(newest.model, newest.metrics, newest)
-        years = {y: use for y, use in self.standing().items() if y is not None}
+            return standing.get(None) or InUse(newest.model, newest.metrics, newest)
+        years = {y: use for y, use in standing.items() if y is not None}
         by_distance = sorted(years, key=lambda y: (abs(y - year), y))
         return self.in_use(year) or years[by_distance[0]]
 
@@ -192,22 +197,30 @@ def read_ledger(store: Store, country: str) -> Ledger:
     """A country's ledger; empty where nothing was ever decided.
 
     Raises:
-        StoreError: it cannot be read, its chain is broken, or it is gone although deployed models
-            rest on it. It is never begun anew by itself.
+        StoreError: it cannot be read, its chain is broken, or it is gone, older or another than
+            what deployed models rest on. It is never begun anew, or gone on with, by itself.
     """
     path = ledger_path(store, country)
+    deployed = _deployed(store, country)  # first: an entry is written before a model rests on it
     entries, problems = _read(path, country)
-    if entries is None:
-        resting = [str(a) for a, fact in _deployed(store, country) if fact]
-        if resting:
-            problems = [f"the file is missing, and {', '.join(sorted(set(resting)))} rest on it"]
+    remedy = "put the file back from a backup; nothing is deployed for this country before"
+    resting = sorted({str(address) for address, fact in deployed if fact})
+    if entries is None and resting:
+        problems = [f"the file is missing, and {', '.join(resting)} rest on it"]
+    elif not problems:
+        problems = _not_borne_out(deployed, entries or [])
+        remedy = (
+            "put back a copy of the file that is at least as new as these models; nothing is "
+            "deployed for this country before. If there is none, move the folders of these "
+            f"models out of {store.root / DEPLOYED / country} and materialise {DEPLOYED} again"
+        )
     if problems:
         raise StoreError(
             "the ledger of deployed models cannot be trusted",
             where=path,
             expected="the file as popcorn wrote it, every entry in it",
             found="; ".join(problems[:5]),
-            remedy="put the file back from a backup; nothing is deployed for this country before",
+            remedy=remedy,
         )
     return Ledger(country, path, tuple(entries or ()))
 
@@ -218,16 +231,9 @@ def verify(store: Store, country: str) -> list[str]:
     The chain finds an entry altered or removed; the entries' digests that deployed models keep in
     their manifests find a ledger that was cut short or written anew as a whole.
     """
+    deployed = _deployed(store, country)  # first: an entry is written before a model rests on it
     entries, problems = _read(ledger_path(store, country), country)
-    digests = {entry.id: digest_of(entry) for entry in entries or ()}
-    for address, fact in _deployed(store, country):
-        if not fact:
-            continue
-        entry = fact.get("id")
-        if entry not in digests:
-            problems.append(f"{address} rests on entry {entry}, which the ledger does not have")
-        elif fact.get("sha256") != digests[entry]:
-            problems.append(f"{address} rests on entry {entry}, which has been altered since")
+    problems += _not_borne_out(deployed, entries or [])
     missing = {
         model
         for entry in entries or ()
@@ -368,6 +374,23 @@ def _sha256(value: Any) -> str:
 
 def _models_of(entry: Entry) -> list[Model]:
     return [entry.model, *([entry.against.model] if entry.against else [])]
+
+
+def _not_borne_out(
+    deployed: list[tuple[Address, dict[str, Any]]], entries: list[Entry]
+) -> list[str]:
+    """Which deployed models rest on an entry that is not among these, or was another then."""
+    digests = {entry.id: digest_of(entry) for entry in entries}
+    problems = []
+    for address, fact in deployed:
+        if not fact:
+            continue
+        entry = str(fact.get("id"))
+        if entry not in digests:
+            problems.append(f"{address} rests on entry {entry}, which the ledger does not have")
+        elif fact.get("sha256") != digests[entry]:
+            problems.append(f"{address} rests on entry {entry}, which has been altered since")
+    return list(dict.fromkeys(problems))
 
 
 def _read(path: Path, country: str) -> tuple[list[Entry] | None, list[str]]:

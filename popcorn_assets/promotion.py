@@ -1,6 +1,7 @@
 """Which checkpoints map a country: how a candidate comes into use, and goes out of it again.
 
-What is decided goes into the country's `ledger`; what there is to decide on is in `candidates`.
+What is decided goes into the country's `ledger`; what there is to decide on is in `candidates`, and
+what is good enough in `judging`.
 The assets and jobs that ask for decisions are in `deployment` and `promotion_jobs`.
 """
 
@@ -15,13 +16,13 @@ from typing import Any
 from popcorn_assets.candidates import (
     Metrics,
     candidates,
-    incomparable,
     is_latest,
     mapped,
     metrics_of,
     models_in,
 )
 from popcorn_assets.country import Country, country_files, load_country
+from popcorn_assets.judging import judge, last_of, refused_by, taken_out
 from popcorn_assets.ledger import (
     CHECKPOINTS,
     Action,
@@ -165,7 +166,9 @@ def promote(
         _require_sound(store, model)
         metrics = metrics_of(store, model)
         against = ledger.nearest(year)
-        expected = {country, against.model.country} if against else {country}
+        replaced = taken_out(ledger, year, against, explicit=True)
+        others = {use.model.country for use in replaced.values()}
+        expected = {country, *others}
         if expected != {model.country} and not stated:
             raise PromotionRefused(
                 f"{model} was trained in another country",
@@ -176,26 +179,28 @@ def promote(
             )
         if _is_in_use(ledger, model, year):
             raise ConfigError(f"{model} is in use already", where=_for_years(country, year))
-        allowed, said = True, f"{model}: nothing was in use"
-        changes_country = against is not None and against.model.country != model.country
-        if changes_country:
-            assert against is not None
-            said = f"{model} instead of {against.model}: metrics of two countries do not compare"
-        elif against is not None:
-            allowed, said = _judge(ledger, model, metrics, against, settings.model.margin, year)
-        compared = against is not None and not changes_country
+        changes_country = bool(others - {model.country})
+        verdict = judge(
+            store, ledger, model, metrics, replaced, margin=settings.model.margin, explicit=True
+        )
+        said = verdict.said
+        if not replaced:
+            said = f"{model}: nothing was in use"
+        elif changes_country and verdict.allowed:
+            abroad = [use.model for use in replaced.values() if use.model.country != model.country]
+            said = _across(model, abroad[0], "", said)
         entry: dict[str, Any] = {
             "year": year,
             "model": model,
             "metrics": metrics.as_dict(),
             "against": against,
-            "margin": settings.model.margin if compared else None,
+            "margin": verdict.margin,
             "configured": _configured(settings),
             "who": who,
             "explicit": True,
         }
-        if not allowed and not force:
-            if not _refused_before(ledger, model, against, settings.model.margin, explicit=True):
+        if not verdict.allowed and not force:
+            if not _refused_before(ledger, model, against, verdict.margin, explicit=True):
                 append(ledger, **entry, action="refuse", reason=said)
             raise PromotionRefused(
                 said,
@@ -204,7 +209,7 @@ def promote(
             )
         foreign = model.country != country
         action: Action = "transfer" if changes_country or (foreign and not against) else "promote"
-        forced = force and not allowed
+        forced = force and not verdict.allowed
         ledger = append(ledger, **entry, action=action, reason=reason or said, forced=forced)
         return ledger.entries[-1]
 
@@ -233,7 +238,8 @@ def roll_back(
     with deciding(store, country) as ledger:
         target, years = _earlier(ledger, country, to, year)
         _require_sound(store, target.model)
-        against = ledger.nearest(years)
+        # Of another year nothing is rolled back.
+        against = ledger.nearest(None) if years is None else ledger.in_use(years)
         if _is_in_use(ledger, target.model, years):
             raise ConfigError(f"{target.model} is in use", where=_for_years(country, years))
         ledger = append(
@@ -286,8 +292,10 @@ def _consider(
     """The decision for a country-year and, where there is something new, the entry to write."""
     choice, country = settings.model, settings.code
     source = Address(CHECKPOINTS, choice.country or country, choice.year or year)
-    scope = None if choice.year else year
     current = ledger.in_use(year)
+    # A year that somebody decided on has its own line of decisions from then on.
+    decided = current is not None and current.entry.explicit and current.entry.year == year
+    scope = None if choice.year and not decided else year
     found = store.find(source)
 
     def keep(message: str, *, settled: bool) -> tuple[Decision, None]:
@@ -312,6 +320,7 @@ def _consider(
     if current is not None and model == current.model:
         return keep("", settled=True)
     against = current or ledger.nearest(year)
+    abroad = against is not None and model.country != against.model.country
     try:
         metrics = metrics_of(store, model)
     except StoreError as error:
@@ -334,7 +343,7 @@ def _consider(
     instead = ""
     if model in ledger.rolled_back_from():
         instead = f"{model} was rolled back from and does not come back by itself: {by_hand}"
-    elif current is not None and not restated and _was_placed(ledger, model):
+    elif current is not None and not restated and _was_placed(ledger, model, current.entry):
         if current.entry.explicit:
             return keep(f"It was decided so instead of {model}", settled=True)
         instead = f"{model} was in use before and does not come back by itself: {by_hand}"
@@ -349,6 +358,9 @@ def _consider(
         if against is None:
             raise _nothing_maps(store, ledger, settings, year, message)
         remedy = f"To map with it all the same: {by_hand}{flags}" if flags else ""
+        own = last_of(ledger, model.country, metrics, scope) if abroad else None
+        if own is not None:
+            remedy += f". To go back to {own.model}: {by_hand.replace(str(model), str(own.model))}"
         text = f"{against.model} maps {country}|{year}. {message}. {remedy}".rstrip()
         new = {**entry, "action": "refuse", "reason": message}
         if current is None:
@@ -366,9 +378,8 @@ def _consider(
         return refuse(f"{model} is refused: a loss or weight of it is not a number", flags="")
     action: Action = "promote"
     if against is None:
-        said = f"{model} is the first"
         action = "transfer" if model.country != country else "promote"
-    elif model.country != against.model.country:
+    elif abroad:
         if current is not None and not _country_restated(current, settings):
             flags = "" if "--transfer" in by_hand else " --transfer"
             return keep(
@@ -377,59 +388,34 @@ def _consider(
                 settled=current.entry.explicit,
             )
         action = "transfer"
-        said = (
-            f"{model} instead of {against.model}, as {country_files()[country].name} says; metrics "
-            "of two countries do not compare"
-        )
-    else:
-        # What somebody chose gives way to what is better only.
-        margin = 0.0 if against.entry.explicit else choice.margin
-        entry["margin"] = margin
-        allowed, said = _judge(ledger, model, metrics, against, margin, scope)
-        if not allowed:
-            return refuse(said, flags=forcing)
+        earlier = refused_by(ledger, model, choice.margin)
+        if earlier is not None:
+            entry["margin"] = choice.margin
+            told = f"{model} was refused by entry {earlier.id} and does not come back by itself"
+            return refuse(f"{told}: {earlier.reason}", flags=forcing)
+    replaced = taken_out(ledger, scope, against, explicit=False)
+    verdict = judge(store, ledger, model, metrics, replaced, margin=choice.margin, explicit=False)
+    said, entry["margin"] = verdict.said, verdict.margin
+    if not verdict.allowed:
+        return refuse(said, flags=forcing)
+    if against is None:
+        said = f"{model} is the first"
+    elif abroad:
+        named = f", as {country_files()[country].name} says"
+        said = _across(model, against.model, named, said)
     text = f"{model} maps {country}|{year} now: {said}"
-    return Decision(model, None, action, True, text, model), {
+    if not verdict.sure:
+        text += f". Look at its maps; to undo it: popcorn rollback {country} --reason TEXT"
+    return Decision(model, None, action, verdict.sure, text, model), {
         **entry,
         "action": action,
         "reason": said,
     }
 
 
-def _judge(
-    ledger: Ledger,
-    model: Model,
-    metrics: Metrics,
-    against: InUse,
-    margin: float,
-    year: int | None,
-) -> tuple[bool, str]:
-    """Whether a model is good enough to follow the one in use, and why, in a sentence.
-
-    It is compared with the best model in use since the last explicit decision, so that many small
-    losses within the margin do not add up. Models of other years than `year` were not in use for
-    it, and do not count.
-    """
-    differs = incomparable(metrics, against.metrics)
-    if differs:
-        return False, f"{model} cannot be compared with {against.model} in use: {differs}"
-    assert metrics.loss is not None
-    best_model, best = against.model, float(against.metrics["loss"])
-    for entry in reversed(ledger.placed()):
-        if entry.year not in (None, year):
-            continue
-        same = entry.model.country == model.country and not incomparable(metrics, entry.metrics)
-        if same and float(entry.metrics["loss"]) < best:
-            best_model, best = entry.model, float(entry.metrics["loss"])
-        if entry.explicit:
-            break
-    allowed = metrics.loss <= best * (1 + margin)
-    change = f"{metrics.loss / best - 1:+.1%}" if best > 0 else f"{metrics.loss - best:+.4g}"
-    where = "in use" if best_model == against.model else f"in use before {against.model}"
-    return allowed, (
-        f"{model}: held-out loss {metrics.loss:.4g} against {best:.4g} of {best_model} {where} "
-        f"({change}, at most {margin:+.1%} is allowed)"
-    )
+def _across(model: Model, before: Model, named: str, said: str) -> str:
+    text = f"{model} instead of {before}{named}; metrics of two countries do not compare"
+    return f"{text}; {said}" if said else text
 
 
 def _refused_before(
@@ -450,8 +436,9 @@ def _refused_before(
     )
 
 
-def _was_placed(ledger: Ledger, model: Model) -> bool:
-    return any(entry.model == model for entry in ledger.placed())
+def _was_placed(ledger: Ledger, model: Model, before: Entry) -> bool:
+    """Whether a model was in use before an entry; one placed later did not give way to it."""
+    return any(e.model == model and e.number < before.number for e in ledger.placed())
 
 
 def _is_in_use(ledger: Ledger, model: Model, year: int | None) -> bool:

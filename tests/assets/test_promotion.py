@@ -61,13 +61,13 @@ def configure(place: Place, **model) -> None:
     path.write_text(yaml.safe_dump(settings, allow_unicode=True), "utf-8")
 
 
-def publish(place: Place, write, *, country="demo", year=2020, parameters=None) -> str:
+def publish(place: Place, write, *, country="demo", year=2020, parameters=None, inputs=()) -> str:
     """Publish a version of `checkpoints` in the store; `write` fills its folder. The version."""
     store, address = Store(place.data), Address("checkpoints", country, year)
     with store.draft(address) as draft:
         seeds = write(draft)
         manifest = {
-            "inputs": [],
+            "inputs": list(inputs),
             "parameters": {
                 "level": "coarse",
                 "pixel_area_m2": 100.0,
@@ -91,8 +91,12 @@ def train(
     held_out=HELD_OUT,
     chosen_by="held_out_loss",
     weight=None,
+    counts=None,
 ) -> str:
-    """A version of two members whose held-out losses have this mean at their best epochs."""
+    """A version of two members whose held-out losses have this mean at their best epochs.
+
+    `counts` is the version of the census counts that they say they were trained on.
+    """
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -114,7 +118,12 @@ def train(
             (member / "units.json").write_text(json.dumps({"held_out": list(held_out)}))
         return [1600, 1601]
 
-    return publish(place, write, country=country, year=year, parameters={"level": level})
+    inputs = []
+    if counts:
+        named = {"asset": "census_counts", "country": country, "year": year}
+        inputs = [{**named, "version": counts}]
+    parameters = {"level": level}
+    return publish(place, write, country=country, year=year, parameters=parameters, inputs=inputs)
 
 
 def deploy(place: Place, year=2021, *, country="demo", also=()):
@@ -596,9 +605,10 @@ def test_a_ledger_gone_or_written_anew_is_found_by_what_rests_on_it(home, store,
         ledger_versions(store)
     # Somebody writes a ledger that is whole in itself: other decisions, no forced one.
     three.write_text(json.dumps(_forged(store, three)))
-    assert read_ledger(store, "demo").entries
     (problem,) = verify(store, "demo")
     assert "deployed_model demo|2021 rests on entry 3-" in problem
+    with pytest.raises(StoreError, match=r"demo\|2021 rests on entry 3-"):
+        decided(store)
 
 
 def _forged(store, path):
@@ -856,6 +866,7 @@ def test_the_map_names_its_model_refused_forced_and_rolled_back(tiny, tmp_path, 
     store = Store(place.data)
     first = store.latest(Address("checkpoints", "demo", 2020)).version
     loss = read_ledger(store, "demo").entries[0].metrics["loss"]
+    assert read_ledger(store, "demo").entries[0].metrics["people"]  # what it was measured against
 
     def map_of_2021() -> tuple[str, str]:
         """Its model's version and its people, as metadata, raster and manifest agree on them."""
