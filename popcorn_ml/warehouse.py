@@ -241,6 +241,14 @@ class Warehouse:
                     [asset, country or "", year or 0, version],
                 )
 
+    def mark_there(self, manifests: Iterable[str]) -> None:
+        """Note that manifests of these digests are in the store, whatever was said of them."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE versions SET removed = false WHERE manifest_sha256 IN (SELECT unnest(?))",
+                [list(manifests)],
+            )
+
     # Within -------------------------------------------------------------------------------------
 
     @contextmanager

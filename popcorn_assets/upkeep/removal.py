@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from popcorn_assets.ledger import CHECKPOINTS, removing
-from popcorn_assets.store import LATEST, Store
+from popcorn_assets.store import LATEST, Address, Store, sha256
 from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.files import sync
@@ -48,6 +48,7 @@ def apply(store: Store, removals: Sequence[Removal]) -> Iterator[tuple[Removal, 
     made from, so that no version is ever left without an input that it had.
     """
     _empty_trash(store)
+    _correct_marks(store, {removal.version.key for removal in removals if removal.version})
     needed: set[Key] = set()
     found = {removal.version.key: removal.version for removal in removals if removal.version}
     for removal in removals:
@@ -100,6 +101,29 @@ def _record_removal(store: Store, version: Kept) -> None:
         Warehouse(store.warehouse).mark_removed(
             [(address.asset, address.country, address.year, version.version)]
         )
+
+
+def _correct_marks(store: Store, going: set[Key]) -> None:
+    """Tell the warehouse of versions that stay after all: a killed gc said they were removed."""
+    from popcorn_ml.warehouse import Warehouse
+
+    if not store.warehouse.exists():
+        return
+    warehouse = Warehouse(store.warehouse)
+    marked: dict[Key, set[str]] = {}
+    for asset, country, year, version, digest in warehouse.query(
+        "SELECT asset, country, year, version, manifest_sha256 FROM versions WHERE removed"
+    ):
+        address = Address(asset, country, year) if country else Address(asset)
+        marked.setdefault((address, version), set()).add(digest)
+    for (address, version), digests in marked.items():
+        folder = store.folder(address)
+        if (address, version) in going or not (folder / version).is_dir():
+            continue
+        with _held(folder / ".publishing.lock") as held:
+            there = {sha256(path) for of, path in store.manifests(address) if of == version}
+            if held and there & digests:
+                warehouse.mark_there(there & digests)
 
 
 def _remove_other(store: Store, removal: Removal) -> str | None:
