@@ -15,6 +15,7 @@ ON_THE_SMALL_COUNTRY = {
     "test_inbox": 1,
     "test_promotion": 1,
     "test_ui": 1,
+    "test_verdicts": 1,
     "test_agreement": 2,
     "test_audit": 2,
     "test_checks": 2,
