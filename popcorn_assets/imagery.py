@@ -231,6 +231,9 @@ def _shown(report: dict[str, Any]) -> dict[str, Any]:
     }
     if report["orbit"]:
         shown["orbit"] = report["orbit"]
+    if report["other_orbit"]:
+        shown["held by the other orbit, share"] = report["other_orbit"]["share"]
+        shown["nodata share of both orbits"] = report["other_orbit"]["nodata_share"]
     if report["lost"]:
         shown["lost scene assets"] = report["lost"]
     return shown

@@ -54,6 +54,15 @@ S1_NODATA = -32768
 S1_SCALE = 0.01
 """Sentinel-1 composites: int16 hundredths of dB, -32768 = no observation (GDAL band scale 0.01)."""
 
+S1_DB_LIMITS = (-90.0, 50.0)
+"""Between these lies every backscatter that Sentinel-1 products can hold; beyond is a filler.
+
+Ground range detected numbers are uint16 and are divided by a calibration constant of a few hundred:
+at most 20 log10(65535 / 300) = 47 dB. Where the thermal noise exceeds the signal, the Sentinel-1
+Toolbox, which also made Earth Engine's scenes, sets the power to 0.0123 before that division:
+-68 to -79 dB for constants of 300 to 1000. So -70 dB may occur (calm water, VH); -99 may not.
+"""
+
 S2_REFLECTANCE_SCALE = 10000.0
 
 BASELINE_OFFSET_FROM = (4, 0)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -69,10 +70,11 @@ class SeasonReport:
         duplicates: ids of older processings that were left out.
         lost: scenes and assets that could not be read, and why.
         tiles: total, outside the boundary, fetched now, taken from an interrupted run.
-        nodata_share: pixels without a value in at least one band.
+        nodata_share: pixels without a value in at least one band, of the preferred orbit alone.
         clear: clear observations a pixel: min, median, mean, max, share with none, with one.
-        other_orbit: for Sentinel-1, scenes used and the share of pixels that the file holds; None
-            where the file was not needed.
+        other_orbit: for Sentinel-1, None where the file was not needed; else its scenes used,
+            `share` of pixels that it holds a value of, `nodata_share` that still lack one in at
+            least one band when it stands in for the preferred orbit, `bands` as below.
         bands: for each band count, mean, std, min, p02, median, p98, max (dB or x 10000).
         provenance: provider, product, physical quantity.
         traffic: requests, bytes, retries, resigned links, assets read.
@@ -139,7 +141,8 @@ def build_season(
 
     Raises:
         ConfigError: the boundary does not meet the grid, or a setting is missing.
-        ImageryError: no scene at all, more lost than `max_lost_share`, or the source refuses.
+        ImageryError: no scene at all, more scenes unusable or more of their assets lost than
+            `max_lost_share`, or the source refuses.
         RasterError: a file of the `files` source is unreadable or on another grid.
     """
     from popcorn_ml.imagery.secrets import Secrets, guarded
@@ -176,8 +179,6 @@ def _build_season(
     try:
         scratch = Scratch(scratch_dir, _identity(request, settings, source, wanted))
         main, other = _scene_lists(source, request, settings, scratch)
-        if not main.scenes and not (other and other.scenes):
-            raise _nothing_found(request, settings, main)
         with bounded_cache():
             resumed = _fetch(source, request, main, other, wanted, scratch, progress)
             report = SeasonReport(
@@ -255,17 +256,55 @@ def _identity(
 def _scene_lists(
     source: Source, request: SeasonRequest, settings: ImagerySettings, scratch: Scratch
 ) -> tuple[SceneList, SceneList | None]:
-    """Scenes of the preferred and of the other orbit, as they were when the fetch began."""
+    """Scenes of the preferred and of the other orbit, as they were when the fetch began.
+
+    Raises:
+        ImageryError: there are none, or too many of them cannot be used; what the catalogue
+            answered is then not kept, for it may answer otherwise tomorrow.
+    """
     kept = scratch.read_json("scenes.json")
-    if kept is None:
-        main = source.scenes(request)
-        other = None
+    if kept is not None:
+        main, other = _unplain(kept[0]), kept[1] and _unplain(kept[1])
+    else:
+        main, other = source.scenes(request), None
         if request.orbit is not None and settings.s1_other_orbit:
             other = source.scenes(request.on_orbit(_opposite(request.orbit)))
-        if main.scenes or (other and other.scenes):  # an empty answer may be another tomorrow
-            scratch.keep_json("scenes.json", [_plain(main), other and _plain(other)])
-        return main, other
-    return _unplain(kept[0]), kept[1] and _unplain(kept[1])
+    lists = [main, *([other] if other else ())]
+    try:
+        if not any(one.scenes for one in lists):
+            raise _nothing_found(request, settings, lists)
+        _refuse_unusable(request, settings, lists)
+    except ImageryError:
+        scratch.discard()  # also a list kept under a more generous limit, and its tiles
+        raise
+    if kept is None:
+        scratch.keep_json("scenes.json", [_plain(main), other and _plain(other)])
+    return main, other
+
+
+def _refuse_unusable(
+    request: SeasonRequest, settings: ImagerySettings, lists: Sequence[SceneList]
+) -> None:
+    """Refuse a season whose catalogue describes too many scenes in a way that nobody can use.
+
+    Raises:
+        ImageryError: more scenes lost than `max_lost_share` of all.
+    """
+    lost = {one.scene: one.reason for scenes in lists for one in scenes.lost}
+    usable = {scene.id for scenes in lists for scene in scenes.scenes} - set(lost)
+    share = len(lost) / max(len(lost) + len(usable), 1)
+    if share <= settings.max_lost_share:
+        return
+    reasons = Counter(lost.values()).most_common()
+    told = "; ".join(f"{count} x {reason}" for reason, count in reasons[:3])
+    more = f"; and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
+    raise ImageryError(
+        f"{len(lost)} of {len(lost) + len(usable)} scenes of {request} cannot be used",
+        where=f"imagery source {settings.source}",
+        expected=f"at most {settings.max_lost_share:.0%} (imagery.max_lost_share)",
+        found=f"{share:.1%}: {told}{more}; first: {min(lost)}",
+        remedy="have the catalogue's items completed, choose another source, or raise the limit",
+    )
 
 
 def _plain(scenes: SceneList) -> dict[str, Any]:
@@ -289,13 +328,16 @@ def _opposite(orbit: Orbit) -> Orbit:
 
 
 def _nothing_found(
-    request: SeasonRequest, settings: ImagerySettings, found: SceneList
+    request: SeasonRequest, settings: ImagerySettings, lists: Sequence[SceneList]
 ) -> ImageryError:
-    unusable = f"; {len(found.lost)} unusable, first: {found.lost[0].reason}" if found.lost else ""
+    lost = sorted({one for found in lists for one in found.lost}, key=lambda one: one.scene)
+    unusable = f"; {len(lost)} unusable, first: {lost[0].reason}" if lost else ""
+    sought = " or ".join(found.sought for found in lists if found.sought)
     return ImageryError(
         f"there is not a single scene of {request}",
         where=f"imagery source {settings.source}",
-        expected=f"scenes from {request.period.start:%Y-%m-%d} to before "
+        expected=sought
+        or f"scenes from {request.period.start:%Y-%m-%d} to before "
         f"{request.period.end:%Y-%m-%d} over {tuple(round(v, 5) for v in request.grid.bounds)}",
         found=f"none{unusable}",
         remedy="check the year, the grid's box and CRS, and that the source holds this period",
@@ -445,7 +487,8 @@ def _assemble(
     bands = BANDS[report.sensor]
     stats = {band: BandStats(report.sensor) for band in bands}
     counts = np.zeros(NOT_ASKED_FOR + 1, np.int64)
-    asked = gaps = elsewhere = 0
+    aside_stats = {band: BandStats(report.sensor) for band in bands}
+    asked = gaps = left = elsewhere = 0
     chosen = {tile.index for tile in wanted}
     others: dict[int, bool] = {}
     tags = {"sensor": report.sensor, "season": report.season, "year": report.year}
@@ -478,12 +521,19 @@ def _assemble(
             arrays, _ = _tile(scratch, tile)
             composite.write(arrays["values"], tile.core)
             clear.write(arrays["clear"], tile.core)
-            others[tile.index] = "other" in arrays
-            for band, values in zip(bands, arrays["values"], strict=True):
-                stats[band].add(values)
+            other = arrays.get("other")
+            others[tile.index] = other is not None
+            for place, band in enumerate(bands):
+                stats[band].add(arrays["values"][place])
+                if other is not None:
+                    aside_stats[band].add(other[place])
             counts += np.bincount(arrays["clear"].reshape(-1), minlength=counts.size)
             asked += arrays["clear"].size
-            gaps += int(_missing(arrays["values"], encoding).any(axis=0).sum())
+            missing = _missing(arrays["values"], encoding)
+            gaps += int(missing.any(axis=0).sum())
+            if other is not None:
+                missing &= _missing(other, encoding)
+            left += int(missing.any(axis=0).sum())
     report.files = ["composite.tif", "clear_count.tif"]
     report.nodata_share = round(gaps / asked, 6)
     report.clear = clear_summary(counts)
@@ -507,7 +557,11 @@ def _assemble(
                 elsewhere += int((~_missing(values, encoding)).any(axis=0).sum())
             aside.write(values, tile.core)
     report.files.append("other_orbit.tif")
-    report.other_orbit = {"share": round(elsewhere / asked, 6)}
+    report.other_orbit = {
+        "share": round(elsewhere / asked, 6),
+        "nodata_share": round(left / asked, 6),
+        "bands": {band: aside_stats[band].as_dict() for band in bands},
+    }
 
 
 def _tile(scratch: Scratch, tile: Tile) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

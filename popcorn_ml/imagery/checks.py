@@ -19,7 +19,7 @@ from typing import Any, Literal
 from popcorn_ml.errors import RasterError
 from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.sentinel import BANDS, CHANNEL_MEAN, CHANNEL_STD, SEASONS
+from popcorn_ml.sentinel import BANDS, CHANNEL_MEAN, CHANNEL_STD, S1_DB_LIMITS, SEASONS
 
 SEASON_CHECKS = (
     "grid",
@@ -101,18 +101,26 @@ def check_grid(files: Mapping[str, Path], grid: Grid) -> CheckResult:
 
 
 def check_nodata_share(report: Mapping[str, Any], settings: ImagerySettings) -> CheckResult:
-    """Not too many of the pixels asked for are without a value."""
+    """Not too many of the pixels asked for are without a value.
+
+    Refused is what lacks a value from either of Sentinel-1's orbits, where the gaps are filled from
+    the other one; doubted is what the preferred one lacks.
+    """
     share, limits = float(report["nodata_share"]), settings.checks
-    limit = limits.max_nodata_share
-    severe = share > limit
-    if not severe:
-        limit = limits.warn_nodata_share
+    facts, aside = {"nodata_share": share}, ""
+    blocking = share
+    if settings.gaps.other_orbit and (other := report.get("other_orbit")):
+        blocking = float(other.get("nodata_share", share))
+        facts |= {"other_orbit_share": other["share"], "nodata_share_of_both_orbits": blocking}
+        aside = f", {blocking:.1%} where the other orbit stands in"
+    severe = blocking > limits.max_nodata_share
+    limit = limits.max_nodata_share if severe else limits.warn_nodata_share
     return CheckResult(
         "nodata_share",
-        share <= limit,
+        not severe and share <= limit,
         "error" if severe else "warn",
-        f"{share:.1%} of the pixels are nodata (limit {limit:.0%})",
-        {"nodata_share": share, "limit": limit},
+        f"{share:.1%} of the pixels are nodata{aside} (limit {limit:.0%})",
+        {**facts, "limit": limit},
     )
 
 
@@ -138,25 +146,42 @@ def check_value_ranges(report: Mapping[str, Any], settings: ImagerySettings) -> 
     Each band's median lies within so many published standard deviations of the published mean.
     That alone would let linear power pass for VV and bytes for reflectance, so also: the median of
     Sentinel-1 is below -1 dB, its brightest 2 % reach further than its darkest by at least 1 dB,
-    and the brightest 2 % of Sentinel-2 reach at least 300 (3 % reflectance) in some band.
+    and the brightest 2 % of Sentinel-2 reach at least 300 (3 % reflectance) in some band. And not
+    a single pixel of Sentinel-1 lies beyond `S1_DB_LIMITS`: a filler that was taken for data may
+    make up less than any share.
+
+    Where Sentinel-1's other orbit holds more values than the preferred one, its medians are judged
+    as well; a few of its pixels (a lake) say nothing about them.
     """
     tolerance, faults = settings.checks.value_tolerance_std, []
+    aside = (report.get("other_orbit") or {}).get("bands") or {}
     bands = {name: stats for name, stats in report["bands"].items() if stats["n"]}
-    for name, stats in bands.items():
+    for name, stats in aside.items():
+        if stats["n"] > report["bands"][name]["n"]:
+            bands[f"{name} of the other orbit"] = stats
+    if report["sensor"] == "s1":
+        faults += [
+            f"{name}: {stats['min']:g} to {stats['max']:g} dB, of which "
+            f"{' or '.join(map('{:g}'.format, S1_DB_LIMITS))} and beyond is no backscatter"
+            for name, stats in (*report["bands"].items(), *aside.items())
+            if stats["n"] and not S1_DB_LIMITS[0] < stats["min"] <= stats["max"] < S1_DB_LIMITS[1]
+        ]
+    for label, stats in bands.items():
+        name = label.split()[0]
         distance = (stats["median"] - CHANNEL_MEAN[name]) / CHANNEL_STD[name]
         if abs(distance) > tolerance:
             faults.append(
-                f"{name}: median {stats['median']:g} is {distance:+.1f} standard deviations from "
+                f"{label}: median {stats['median']:g} is {distance:+.1f} standard deviations from "
                 f"the published mean {CHANNEL_MEAN[name]:g}"
             )
         if report["sensor"] == "s1":
             if stats["median"] > -1 or stats["p02"] >= 0:
                 faults.append(
-                    f"{name}: median {stats['median']:g}, 2 % to 98 % {stats['p02']:g} to "
+                    f"{label}: median {stats['median']:g}, 2 % to 98 % {stats['p02']:g} to "
                     f"{stats['p98']:g}: this is linear power or digital numbers, not dB"
                 )
             elif stats["p98"] - stats["p02"] < 1:
-                faults.append(f"{name}: values are all alike ({stats['p02']:g} dB)")
+                faults.append(f"{label}: values are all alike ({stats['p02']:g} dB)")
     if report["sensor"] == "s2" and bands and max(b["p98"] for b in bands.values()) < 300:
         faults.append("no band reaches 300: this is not reflectance x 10000")
     if not bands:

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from popcorn_ml.imagery.nearest import parts_of_box
 from popcorn_ml.imagery.source import Lost, Scene
-from popcorn_ml.imagery.stac_items import by_solar_day
+from popcorn_ml.imagery.stac_items import by_solar_day, footprint_box
 from popcorn_ml.sentinel import Period, Sensor
 
 S2 = "COPERNICUS/S2_SR_HARMONIZED"
@@ -65,12 +66,19 @@ def listing(collection: str, period: Period, box: tuple[float, float, float, flo
     import ee
 
     sensor: Sensor = "s1" if collection == S1 else "s2"
-    west, south, east, north = box
-    ring = [[west, south], [west, north], [east, north], [east, south], [west, south]]
+    rings = [
+        [[west, south], [west, north], [east, north], [east, south], [west, south]]
+        for west, south, east, north in parts_of_box(box)
+    ]
+    place = (
+        ee.Geometry.Polygon(rings, None, False)
+        if len(rings) == 1
+        else ee.Geometry.MultiPolygon([[ring] for ring in rings], None, False)
+    )
     images = (
         ee.ImageCollection(collection)
         .filterDate(_milliseconds(period.start), _milliseconds(period.end))
-        .filterBounds(ee.Geometry.Polygon([ring], None, False))
+        .filterBounds(place)
     )
     if sensor == "s1":
         images = images.filter(ee.Filter.eq("instrumentMode", "IW"))
@@ -118,28 +126,9 @@ def scene_from_feature(feature: Mapping[str, Any], sensor: Sensor) -> Scene | Lo
         baseline=said.get("baseline"),
         processed=str(said.get("processed") or ""),
         strip=strip,
-        bbox=_bounds(feature.get("geometry")),
+        bbox=footprint_box(feature.get("geometry")),
         assets={"image": f"{COLLECTIONS[sensor]}/{index}"},
     )
-
-
-def _bounds(geometry: Mapping[str, Any] | None) -> tuple[float, float, float, float] | None:
-    """West, south, east, north of a GeoJSON geometry; None if it has none."""
-    points: list[tuple[float, float]] = []
-
-    def walk(part: Any) -> None:
-        if part and isinstance(part[0], int | float):
-            points.append((float(part[0]), float(part[1])))
-        else:
-            for inner in part:
-                walk(inner)
-
-    for single in (geometry or {}).get("geometries", [geometry] if geometry else []):
-        walk(single.get("coordinates") or [])
-    if not points:
-        return None
-    lons, lats = zip(*points, strict=True)
-    return min(lons), min(lats), max(lons), max(lats)
 
 
 def season_image(

@@ -111,7 +111,8 @@ class TileCoordinates:
 def lonlat_bounds(grid: Grid, margin_px: float = 2.0) -> tuple[float, float, float, float]:
     """West, south, east, north of a grid in degrees (WGS 84), a little too wide rather than short.
 
-    A grid across the antimeridian gives the whole circle of longitudes.
+    Across the antimeridian west is greater than east (RFC 7946), also where the grid's own
+    coordinates count on beyond 180.
     """
     from pyproj import Transformer
 
@@ -120,13 +121,37 @@ def lonlat_bounds(grid: Grid, margin_px: float = 2.0) -> tuple[float, float, flo
     bounds = Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True).transform_bounds(
         west - pad, south - pad, east + pad, north + pad, densify_pts=21
     )
-    if not all(math.isfinite(v) for v in bounds) or bounds[0] > bounds[2]:
-        return -180.0, bounds[1], 180.0, bounds[3]
-    return bounds
+    west, south, east, north = bounds
+    if not all(math.isfinite(v) for v in bounds) or east - west >= 360:
+        return -180.0, south, 180.0, north
+    return _wrapped(west), south, _wrapped(east), north
+
+
+def _wrapped(lon: float) -> float:
+    """The same meridian within -180 to 180; what lies there stays to the last bit."""
+    return lon if -180 <= lon <= 180 else (lon + 180) % 360 - 180
 
 
 def bounds_meet(
     one: tuple[float, float, float, float], other: tuple[float, float, float, float]
 ) -> bool:
-    """Whether two west, south, east, north boxes have a point in common."""
-    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
+    """Whether two west, south, east, north boxes in degrees have a point in common.
+
+    A box whose west is greater than its east reaches across the antimeridian.
+    """
+    if one[1] > other[3] or other[1] > one[3]:
+        return False
+    west, east = one[0], one[2] + 360 * (one[0] > one[2])
+    start, end = other[0], other[2] + 360 * (other[0] > other[2])
+    return any(west <= end + turn and start + turn <= east for turn in (-360, 0, 360))
+
+
+def parts_of_box(box: tuple[float, float, float, float]) -> list[tuple[float, float, float, float]]:
+    """The box, or, across the antimeridian, what lies on either side of it.
+
+    Services differ in what they make of a west that is greater than the east.
+    """
+    west, south, east, north = box
+    if west <= east:
+        return [box]
+    return [(west, south, 180.0, north), (-180.0, south, east, north)]

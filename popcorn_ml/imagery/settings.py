@@ -44,7 +44,9 @@ class CheckLimits(BaseModel):
     """When a composite is refused ("max_") or doubted ("warn_").
 
     Attributes:
-        max_nodata_share, warn_nodata_share: of the pixels asked for, in one season before filling.
+        max_nodata_share: of the pixels asked for, in one season before filling; what
+            Sentinel-1's other orbit holds counts as there, if `gaps.other_orbit` fills from it.
+        warn_nodata_share: the same, of the preferred orbit alone.
         max_empty_share: of the pixels asked for, after filling.
         warn_single_share: share of pixels that rest on a single clear observation.
         value_tolerance_std: how many published standard deviations a band's median may lie from
@@ -69,8 +71,9 @@ class ImagerySettings(BaseModel):
         s1_other_orbit: whether the other direction is fetched where the preferred leaves gaps.
         keep_snow: whether snow counts as a clear observation (scene class 11).
         tile_px: side of the squares that are fetched and composited one by one.
-        max_lost_share: share of scene assets that may be missing or unreadable before the season
-            is refused instead of being made from the rest.
+        max_lost_share: share of scenes that the catalogue may describe in a way that cannot be
+            used, and of scene assets that may be missing or unreadable, before the season is
+            refused instead of being made from the rest.
         gaps, checks: see there.
 
     Under the name of each source stand its own settings (`chosen` gives those of the chosen one).

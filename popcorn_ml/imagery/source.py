@@ -207,11 +207,15 @@ class TileAnswer:
 
 @dataclass(frozen=True)
 class SceneList:
-    """The scenes of a season, in a fixed order, and what was left out of them."""
+    """The scenes of a season, in a fixed order, and what was left out of them.
+
+    `sought` says where a source that knows the place looked in vain, for the error message.
+    """
 
     scenes: tuple[Scene, ...]
     duplicates: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
+    sought: str = ""
 
 
 class Source(Protocol):

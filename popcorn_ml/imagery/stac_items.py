@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from popcorn_ml.imagery.nearest import bounds_meet
 from popcorn_ml.imagery.secrets import unsigned
 from popcorn_ml.imagery.source import Lost, Scene
 from popcorn_ml.sentinel import Period, Sensor, baseline_offset
@@ -106,7 +107,7 @@ def scene_from_item(item: Mapping[str, Any], sensor: Sensor, profile: Profile) -
         "platform": str(properties.get("platform") or "").lower(),
         "orbit": orbit if orbit in ("ascending", "descending") else None,
         "relative_orbit": properties.get("sat:relative_orbit"),
-        "bbox": tuple(item["bbox"]) if item.get("bbox") else None,
+        "bbox": item_box(item),
         "assets": links,
     }
     if sensor == "s1":
@@ -127,6 +128,70 @@ def scene_from_item(item: Mapping[str, Any], sensor: Sensor, profile: Profile) -
         strip=_strip_start(properties),
         offset=offset,
         **shared,
+    )
+
+
+def item_box(item: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    """West, south, east, north of an item in degrees, without heights; None if it says none.
+
+    No scene is half the globe wide: one whose box is lies across the antimeridian. What it spans is
+    then told by its footprint; without one it may lie anywhere on the circle.
+    """
+    box = item.get("bbox")
+    if not box:
+        return None
+    west, south = box[:2]
+    east, north = box[len(box) // 2 :][:2]
+    if east - west > 180:
+        return footprint_box(item.get("geometry")) or (-180.0, south, 180.0, north)
+    return west, south, east, north
+
+
+def footprint_box(
+    geometry: Mapping[str, Any] | None,
+) -> tuple[float, float, float, float] | None:
+    """West, south, east, north of a scene's GeoJSON geometry; None if it has none.
+
+    Across the antimeridian west is greater than east, whether or not the geometry was cut there.
+    """
+    points: list[tuple[float, float]] = []
+
+    def walk(part: Any) -> None:
+        if part and isinstance(part[0], int | float):
+            points.append((float(part[0]), float(part[1])))
+        else:
+            for inner in part:
+                walk(inner)
+
+    for single in (geometry or {}).get("geometries", [geometry] if geometry else []):
+        walk(single.get("coordinates") or [])
+    if not points:
+        return None
+    lons, lats = zip(*points, strict=True)
+    west, east = min(lons), max(lons)
+    if east - west > 180 and west < 0 <= east:
+        west, east = min(v for v in lons if v >= 0), max(v for v in lons if v < 0)
+    return west, min(lats), east, max(lats)
+
+
+def concerns(
+    item: Mapping[str, Any],
+    period: Period,
+    orbit: str | None,
+    box: tuple[float, float, float, float],
+) -> bool:
+    """Whether an item belongs to a season, an orbit and a place, as far as it says so.
+
+    Asked before an item is read, so that only unusable scenes that are missed count as lost.
+    """
+    properties = item.get("properties") or {}
+    moment = parse_moment(properties.get("datetime") or properties.get("start_datetime"))
+    said = str(properties.get("sat:orbit_state") or "").lower()
+    place = item_box(item)
+    return (
+        (moment is None or moment in period)
+        and (orbit is None or said not in ("ascending", "descending") or said == orbit)
+        and (place is None or bounds_meet(place, box))
     )
 
 
@@ -238,14 +303,31 @@ def in_period(scenes: Iterable[Scene], period: Period) -> list[Scene]:
     return [scene for scene in scenes if scene.moment in period]
 
 
-def solar_day(scene: Scene) -> date:
+def solar_day(scene: Scene, near: float | None = None) -> date:
     """The local day a scene was sensed on, by the sun: UTC plus an hour for 15 degrees east.
 
     The granules of one overpass share it, also where it crosses midnight UTC.
+
+    Args:
+        near: count on from this longitude, beyond 180 if need be, so that scenes on both sides of
+            the antimeridian are of one calendar.
     """
     assert scene.moment is not None
+    middle = middle_longitude(scene)
+    if near is not None and abs(middle - near) > 180:
+        middle += 360 if near > middle else -360
+    return (scene.moment + timedelta(hours=middle / 15)).date()
+
+
+def middle_longitude(scene: Scene) -> float:
+    """Degrees east of a scene's middle; 0 if it does not say where it is."""
     west, _, east, _ = scene.bbox or (0.0, 0.0, 0.0, 0.0)
-    return (scene.moment + timedelta(hours=(west + east) / 2 / 15)).date()
+    if west <= east <= west + 180:
+        return (west + east) / 2
+    if east > west:  # across the antimeridian, it does not say where
+        return 180.0
+    middle = (west + east) / 2 + 180
+    return middle if middle <= 180 else middle - 360
 
 
 def by_solar_day(scenes: Sequence[Scene]) -> list[list[Scene]]:
@@ -255,8 +337,9 @@ def by_solar_day(scenes: Sequence[Scene]) -> list[list[Scene]]:
     the list that has the pixel gives it.
     """
     days: dict[date, list[Scene]] = {}
+    near = middle_longitude(scenes[0]) if scenes else None
     for scene in scenes:
-        days.setdefault(solar_day(scene), []).append(scene)
+        days.setdefault(solar_day(scene, near), []).append(scene)
     return [
         sorted(sorted(days[day], key=lambda s: s.id), key=_version_only, reverse=True)
         for day in sorted(days)

@@ -198,11 +198,14 @@ class Evaluator:
         return lambda one: leftValue[0] <= one["properties"][rightField] < leftValue[1]
 
     def f_Filter_intersects(self, leftField: str, rightValue: dict) -> Callable:
-        west, south, east, north = rightValue["geometry"]
+        boxes = rightValue["geometry"]
 
         def meets(one: dict) -> bool:
             w, s, e, n = one["item"]["bbox"]
-            return w <= east and west <= e and s <= north and south <= n
+            return any(
+                w <= east and west <= e and s <= north and south <= n
+                for west, south, east, north in boxes
+            )
 
         return meets
 
@@ -212,9 +215,12 @@ class Evaluator:
     def f_Filter_listContains(self, leftField: str, rightValue: Any) -> Callable:
         return lambda one: rightValue in one["properties"][leftField]
 
-    def f_GeometryConstructors_Polygon(self, coordinates: list, geodesic: bool) -> tuple:
+    def f_GeometryConstructors_Polygon(self, coordinates: list, geodesic: bool) -> list:
         lons, lats = zip(*coordinates[0], strict=True)
-        return min(lons), min(lats), max(lons), max(lats)
+        return [(min(lons), min(lats), max(lons), max(lats))]
+
+    def f_GeometryConstructors_MultiPolygon(self, coordinates: list, geodesic: bool) -> list:
+        return [b for c in coordinates for b in self.f_GeometryConstructors_Polygon(c, geodesic)]
 
     def f_Feature(self, geometry: Any, metadata: dict | None = None) -> dict:
         return {"geometry": geometry, "properties": metadata or {}}

@@ -19,6 +19,7 @@ import pytest
 
 from popcorn_ml import raster
 from popcorn_ml.errors import ImageryError
+from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.build import build_season
 from popcorn_ml.imagery.doctor import examine
 from popcorn_ml.imagery.secrets import Secrets, scrub
@@ -98,6 +99,26 @@ def test_same_composite_as_from_disk(
     hrefs = json.dumps(report.as_dict())
     assert web.url in hrefs
     assert "canary" not in hrefs
+
+
+def test_the_antimeridian_is_asked_for_from_both_sides(web: WebServer) -> None:
+    """Catalogues differ in what they make of a box whose west is greater than its east."""
+    grid = Grid("EPSG:32760", 810000, 8150000, 10, 2000, 1000)
+    chosen = [
+        item
+        for item in web.items
+        if item["collection"] == "sentinel-1-rtc"
+        and item["properties"]["sat:orbit_state"] == "descending"
+        and "2020-03" <= item["properties"]["datetime"] < "2020-06"
+    ]
+    boxes = ((178, 180), (-180, -179), (-179.2, -178))
+    for item, (west, east) in zip(chosen, boxes, strict=False):
+        item["bbox"] = [west, -18, east, -16]
+    source = open_source(remote(web))
+    found = source.scenes(SeasonRequest("s1", YEAR, "spring", grid, "descending")).scenes
+    source.close()
+    assert {scene.id for scene in found} == {item["id"] for item in chosen[:2]}
+    assert all(body["bbox"][0] < body["bbox"][2] for body in web.searches)
 
 
 def test_search_ends_before_the_season_does(web: WebServer) -> None:

@@ -195,6 +195,54 @@ def test_nothing_at_all_fails(place: Place, year) -> None:
     assert not one["value_ranges"].passed
 
 
+@pytest.mark.parametrize("filler", [-9999.0, -99.0, 9999.0, 65535.0])
+def test_a_filler_taken_for_data_fails_however_rare(place: Place, year, filler: float) -> None:
+    """One pixel in ten thousand moves no percentile."""
+    reports, folders, _ = year
+    report = copy.deepcopy(reports["s1", "spring"])
+    values = np.random.default_rng(0).normal(-17, 4, 10000).astype(np.float32)
+    values[0] = -75  # noise above signal over calm water: no filler
+    report["bands"]["VH"] = stats_of("s1", values)
+    folder = folders["s1", "spring"]
+    assert verdicts(report, folder, place.grid, place.settings())["value_ranges"].passed
+    values[1] = filler
+    bad = stats_of("s1", values)
+    for where in (report, {"share": 0.1, "nodata_share": 0.1}):
+        one = copy.deepcopy(report)
+        if where is report:
+            one["bands"]["VH"] = bad
+        else:
+            one["other_orbit"] = where | {"bands": {**one["bands"], "VH": bad}}
+        found = verdicts(one, folder, place.grid, place.settings())["value_ranges"]
+        assert (found.passed, found.severity) == (False, "error")
+        assert "no backscatter" in found.message
+
+
+def test_the_other_orbit_counts_where_it_stands_in(place: Place, year) -> None:
+    """Ascending alone is no reason to refuse, unless the gaps are not filled from it."""
+    reports, folders, _ = year
+    report, folder = copy.deepcopy(reports["s1", "spring"]), folders["s1", "spring"]
+    good, nothing = report["bands"], stats_of("s1", np.full(10, -32768, np.int16))
+    report |= {"nodata_share": 1.0, "bands": dict.fromkeys(good, nothing)}
+    report["other_orbit"] = {"share": 1.0, "nodata_share": 0.0, "bands": good, "scenes": []}
+    found = verdicts(report, folder, place.grid, place.settings())
+    assert (found["nodata_share"].passed, found["nodata_share"].severity) == (False, "warn")
+    assert "0.0% where the other orbit stands in" in found["nodata_share"].message
+    assert found["nodata_share"].metadata["other_orbit_share"] == 1.0
+    assert found["value_ranges"].passed
+    settings = place.settings(gaps={"other_orbit": False})
+    one = verdicts(report, folder, place.grid, settings)["nodata_share"]
+    assert (one.passed, one.severity) == (False, "error")
+    power = (10 ** (np.random.default_rng(0).normal(-11, 4, 10000) / 10)).astype(np.float32)
+    report["other_orbit"]["bands"] = dict.fromkeys(good, stats_of("s1", power))
+    one = verdicts(report, folder, place.grid, place.settings())["value_ranges"]
+    assert not one.passed
+    assert "VV of the other orbit" in one.message
+    report["other_orbit"]["nodata_share"] = 0.95
+    one = verdicts(report, folder, place.grid, place.settings())["nodata_share"]
+    assert (one.passed, one.severity) == (False, "error")
+
+
 def test_gamma_and_sigma_nought_are_told_apart() -> None:
     gamma, sigma = {"backscatter": "gamma0", "level": "RTC"}, {"backscatter": "sigma0"}
     assert backscatter_check(gamma, dict(gamma)).passed

@@ -24,6 +24,7 @@ from popcorn_ml.imagery.doctor import examine
 from popcorn_ml.imagery.nearest import lonlat_bounds
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
+from popcorn_ml.imagery.source import SeasonRequest, open_source
 from tests.imagery import plain
 from tests.imagery.conftest import TILE_PX, YEAR, Place
 from tests.imagery.ee_server import ACCESS_TOKEN, Archive, EarthEngineServer, Evaluator
@@ -157,6 +158,31 @@ def test_outside_every_scene_is_nodata_not_zero_decibel(
     assert (values[:, :, :120] == -32768).all()
     assert (values[:, :, 250:] != -32768).mean() > 0.9
     assert not (values == 0).all(axis=0).any()
+
+
+def test_scenes_on_both_sides_of_the_antimeridian_are_listed(
+    earth_engine: EarthEngineServer, key: Secrets
+) -> None:
+    """A box from 179.9 to -179.9 is asked for as its two parts, not as the rest of the world."""
+    grid = Grid("EPSG:32760", 810000, 8150000, 10, 2000, 1000)
+    images = [
+        (name, image)
+        for name, image in earth_engine.archive.images.items()
+        if name.startswith("COPERNICUS/S1_GRD/")
+        and image["properties"]["orbitProperties_pass"] == "DESCENDING"
+        and "2020-03" <= image["item"]["properties"]["datetime"] < "2020-06"
+    ]
+    boxes = ((178, 180), (178, 181), (-180, -179), (-179.2, -178), (150, 160))
+    for (_, image), (west, east) in zip(images, boxes, strict=False):
+        image["item"] = {**image["item"], "bbox": [west, -18, east, -16]}
+    request = SeasonRequest("s1", YEAR, "spring", grid, "descending")
+    source = open_source(settings_for(earth_engine), key)
+    found = {scene.id: scene.bbox for scene in source.scenes(request).scenes}
+    source.close()
+    assert found == {
+        name.rpartition("/")[2]: (west, -18, east, -16)
+        for (name, _), (west, east) in zip(images, boxes[:3], strict=False)
+    }
 
 
 def test_errors_are_waited_out(

@@ -14,6 +14,7 @@ from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, GridMismatch, ImageryError, RasterError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.build import build_season, fill_gaps
+from popcorn_ml.imagery.checks import check_value_ranges, season_checks
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.sentinel import SEASONS
 
@@ -143,6 +144,102 @@ def test_ascending_stands_beside_descending(tmp_path: Path) -> None:
     assert (other[:, :, :20] == -12).all()
     assert np.isnan(other[:, :, 20:]).all()
     assert report.other_orbit["share"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("filler", [0.0, -9999.0, -99.99, -np.inf, np.inf])
+def test_missing_backscatter_without_a_tag_is_no_observation(tmp_path: Path, filler: float) -> None:
+    """Earth Engine's exports carry no nodata tag: masked pixels are 0, or what unmask() put."""
+    values = np.random.default_rng(0).normal(-14, 3, (2, 50, 60)).astype(np.float32)
+    values[:, :, :3] = filler
+    values[0, 0, 10], values[1, 0, 11] = 0, -75  # 0 dB in one band, noise above signal: both real
+    write(place_file(tmp_path, "S1", "spring"), values)
+    report = build(tmp_path, "s1", tmp_path / "out")
+    ours = raster.read(tmp_path / "out" / "composite.tif")
+    assert np.isnan(ours[:, :, :3]).all()
+    np.testing.assert_array_equal(ours[:, :, 3:], values[:, :, 3:])
+    assert report.nodata_share == report.clear["none_share"] == pytest.approx(0.05)
+    assert check_value_ranges(report.as_dict(), ImagerySettings()).passed
+
+
+@pytest.mark.parametrize(
+    ("filler", "tag"), [(-32768, None), (0, None), (-9999, None), (-9999, -9999), (7, 7)]
+)
+def test_missing_hundredths_of_decibels(tmp_path: Path, filler: int, tag: int | None) -> None:
+    values = np.random.default_rng(0).integers(-2000, -500, (2, 50, 60)).astype(np.int16)
+    values[:, :, :3] = filler
+    file = write(place_file(tmp_path, "S1", "spring"), values, nodata=tag)
+    with rasterio.open(file, "r+") as dataset:
+        dataset.scales = (0.01, 0.01)
+    build(tmp_path, "s1", tmp_path / "out")
+    ours = raster.read(tmp_path / "out" / "composite.tif")
+    assert ours.dtype == np.int16
+    assert (ours[:, :, :3] == -32768).all()
+    np.testing.assert_array_equal(ours[:, :, 3:], values[:, :, 3:])
+
+
+def test_missing_reflectance_without_a_tag(tmp_path: Path) -> None:
+    """A dark pixel may be below 0 once its offset is off; -9999 is none."""
+    values = np.full((4, 50, 60), 1234.5, np.float32)
+    values[:, 0, 0], values[:, 0, 1] = -9999, -20
+    write(place_file(tmp_path, "S2A", "spring"), values)
+    build(tmp_path, "s2", tmp_path / "out")
+    ours = raster.read(tmp_path / "out" / "composite.tif")
+    assert np.isnan(ours[:, 0, 0]).all()
+    assert (ours[:, 0, 1] == -20).all()
+
+
+@pytest.mark.parametrize("orbit", ["descending", "ascending"])
+@pytest.mark.parametrize("other", [True, False])
+def test_a_layout_of_one_orbit(tmp_path: Path, orbit: str, other: bool) -> None:
+    """Files of ascending passes alone: they are the composite, or stand in for the other orbit."""
+    values = np.random.default_rng(0).normal(-14, 3, (2, 50, 60)).astype(np.float32)
+    file = write(place_file(tmp_path, "S1", "spring", suffix="Asc"), values, names=["VV", "VH"])
+    settings = ImagerySettings.parse(
+        {
+            "source": "files",
+            "files": {"root": str(tmp_path), "region": "rwa"},
+            "s1_orbit": orbit,
+            "s1_other_orbit": other,
+        }
+    )
+    out = tmp_path / "out"
+    if orbit == "descending" and not other:
+        with pytest.raises(ImageryError, match="not a single scene") as failure:
+            build_season("s1", "spring", 2020, GRID, settings, out, tmp_path / "scratch")
+        assert str(file).replace("Asc", "") in str(failure.value)
+        assert str(file) not in str(failure.value)
+        return
+    report = build_season("s1", "spring", 2020, GRID, settings, out, tmp_path / "scratch")
+    held = "other_orbit.tif" if orbit == "descending" else "composite.tif"
+    np.testing.assert_array_equal(raster.read(out / held), values)
+    assert report.nodata_share == (1.0 if orbit == "descending" else 0.0)
+    results = season_checks(out, report.as_dict(), GRID, settings)
+    assert not [one for one in results if not one.passed and one.severity == "error"]
+
+
+def test_neither_orbit_says_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ImageryError, match="not a single scene") as failure:
+        build(tmp_path, "s1", tmp_path / "out")
+    for suffix in ("", "Asc"):
+        assert f"S1spring{suffix}/rwa_S1spring{suffix}.tif" in str(failure.value)
+
+
+def test_orbits_of_two_encodings_are_brought_to_one(tmp_path: Path) -> None:
+    """Hundredths of dB beside dB: what stands in is in the unit of what it stands in for."""
+    file = write(
+        place_file(tmp_path, "S1", "spring", suffix="Asc"),
+        np.full((2, 50, 60), -1250, np.int16),
+        nodata=-32768,
+    )
+    with rasterio.open(file, "r+") as dataset:
+        dataset.scales = (0.01, 0.01)
+    values = np.full((2, 50, 60), -10, np.float32)
+    values[:, :, :20] = np.nan
+    write(place_file(tmp_path, "S1", "spring"), values)
+    build(tmp_path, "s1", tmp_path / "out")
+    other = raster.read(tmp_path / "out" / "other_orbit.tif")
+    assert (other[:, :, :20] == -12.5).all()
+    assert np.isnan(other[:, :, 20:]).all()
 
 
 def test_any_number_of_tiles_is_read_and_none_rewritten(tmp_path: Path) -> None:

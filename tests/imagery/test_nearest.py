@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import rasterio
 from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.warp import reproject
 
+from popcorn_ml import raster
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
-from popcorn_ml.imagery.nearest import TileCoordinates, bounds_meet, lonlat_bounds
+from popcorn_ml.imagery.build import build_season
+from popcorn_ml.imagery.nearest import TileCoordinates, bounds_meet, lonlat_bounds, parts_of_box
+from popcorn_ml.imagery.settings import ImagerySettings
 
 SOURCE = Affine(10, 0, 499980, 0, -10, 9800040)
 SHAPE = (300, 280)
@@ -103,9 +110,109 @@ def test_outside_is_filled_and_apart_is_none() -> None:
     assert take(far, "EPSG:32736", SOURCE, numbers()) is None
 
 
+FIJI = (177.9, -18.1, -179.2, -16.5)
+"""A scene over Taveuni, across the antimeridian: west is greater than east (RFC 7946)."""
+
+
+@pytest.mark.parametrize(
+    ("box", "meets"),
+    [
+        ((178.5, -17, 179, -16.8), True),  # west of the line
+        ((-179.9, -17, -179.5, -16.8), True),  # east of it
+        ((179.5, -17, -179.5, -16.8), True),  # across it
+        ((179.9, -17, 180.4, -16.8), True),  # the same in a grid that counts on
+        ((180.2, -17, 180.4, -16.8), True),
+        ((-180, -17, 180, -16.8), True),
+        ((-179.1, -17, -178, -16.8), False),
+        ((180.9, -17, 181.4, -16.8), False),
+        ((177, -17, 177.8, -16.8), False),
+        ((0, -17, 10, -16.8), False),
+        ((179.5, -16, -179.5, -15), False),
+    ],
+)
+def test_boxes_across_the_antimeridian(box: tuple, meets: bool) -> None:
+    assert bounds_meet(FIJI, box) is meets
+    assert bounds_meet(box, FIJI) is meets
+
+
+@pytest.mark.parametrize(
+    ("grid", "across"),
+    [
+        (Grid("EPSG:32760", 780000, 8150000, 10, 1024, 1024), False),
+        (Grid("EPSG:32760", 800000, 8150000, 10, 4000, 1024), True),
+        (Grid("EPSG:32760", 830000, 8150000, 10, 1024, 1024), False),
+        (Grid("EPSG:32701", 160000, 8150000, 10, 4000, 1024), True),
+        (Grid("EPSG:4326", 179.9, -16.7, 0.0001, 2000, 2000), True),
+        (Grid("EPSG:4326", 180.1, -16.7, 0.0001, 2000, 2000), False),
+    ],
+    ids=["west", "across from the west", "east", "across from the east", "degrees", "beyond 180"],
+)
+def test_tiles_near_the_antimeridian_meet_their_scenes(grid: Grid, across: bool) -> None:
+    box = lonlat_bounds(grid)
+    assert all(-180 <= lon <= 180 for lon in box[::2])
+    assert (box[0] > box[2]) is across
+    assert bounds_meet(FIJI, box)
+    assert not bounds_meet((100, -18, 120, -16), box)
+    assert not bounds_meet((-178.9, -18, -170, -16), box)
+    parts = parts_of_box(box)
+    assert len(parts) == 1 + across
+    assert all(
+        west < east and bounds_meet(box, part) for part in parts for west, _, east, _ in parts
+    )
+
+
 def test_boxes() -> None:
     assert bounds_meet((0, 0, 1, 1), (1, 1, 2, 2))
     assert not bounds_meet((0, 0, 1, 1), (1.1, 0, 2, 1))
     west, south, east, north = lonlat_bounds(Grid("EPSG:32736", 499980, 9800040, 10, 280, 300))
     assert 32.99 < west < 33 < east < 33.03
     assert south < north < -1.8
+
+
+def test_a_season_across_the_antimeridian(tmp_path: Path) -> None:
+    """Three granules of one overpass, in two zones, around 180: nothing missing, counted once."""
+    grid = Grid("EPSG:32760", 818000, 8150000, 10, 400, 100)  # 180 degrees east at column 206
+    items = []
+    for name, crs, west, bbox in (
+        ("a", 32760, 817000, [179.97, -16.75, 179.999, -16.7]),
+        ("b", 32760, 819000, [179.99, -16.75, -179.98, -16.7]),
+        ("c", 32701, 179900, [-180, -16.75, -179.97, -16.7]),
+    ):
+        for band in ("vv", "vh"):
+            with rasterio.open(
+                tmp_path / f"{name}_{band}.tif",
+                "w",
+                driver="GTiff",
+                width=260,
+                height=300,
+                count=1,
+                dtype="float32",
+                crs=CRS.from_epsg(crs),
+                transform=Affine(10, 0, west, 0, -10, 8151000),
+            ) as out:
+                out.write(np.full((1, 300, 260), 0.1, np.float32))
+        items.append(
+            {
+                "id": name,
+                "collection": "sentinel-1-rtc",
+                "bbox": bbox,
+                "properties": {
+                    "datetime": f"2020-04-01T17:59:3{len(items)}Z",
+                    "sat:orbit_state": "descending",
+                },
+                "assets": {band: {"href": f"{name}_{band}.tif"} for band in ("vv", "vh")},
+            }
+        )
+    (tmp_path / "items.json").write_text(json.dumps({"features": items}))
+    settings = ImagerySettings.parse(
+        {
+            "source": "stac",
+            "stac": {"profile": "local", "items": str(tmp_path / "items.json")},
+            "tile_px": 64,
+        }
+    )
+    report = build_season("s1", "spring", 2020, grid, settings, tmp_path / "o", tmp_path / "s")
+    assert [scene["id"] for scene in report.scenes] == ["a", "b", "c"]
+    clear = raster.read(tmp_path / "o" / "clear_count.tif", bands=1)
+    assert (clear == 1).all(), "granules of one overpass are one observation"
+    assert (raster.read(tmp_path / "o" / "composite.tif") == -1000).all()

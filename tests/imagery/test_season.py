@@ -277,6 +277,41 @@ def test_damaged_assets_are_lost_counted_and_gone_on_without(place: Place, tmp_p
     assert "max_lost_share" in str(failure.value)
 
 
+def test_scenes_that_cannot_be_used_count(place: Place, tmp_path: Path) -> None:
+    """An item without baseline is no asset that could fail: the season is thinner all the same."""
+    own, text = copied(place, tmp_path), place.items.read_text()
+    found = build(place, tmp_path, "s2", out=tmp_path / "whole").scenes_found
+
+    def damaged(season: str, share: float) -> Place:
+        items = json.loads(text)
+        start, end = {"spring": ("03", "06"), "summer": ("06", "09")}[season]
+        chosen = [
+            item
+            for item in items["features"]
+            if item["collection"] == "sentinel-2-l2a"
+            and f"{YEAR}-{start}" <= item["properties"]["datetime"] < f"{YEAR}-{end}"
+        ]
+        for item in chosen[: int(len(chosen) * share)]:
+            for key in ("s2:processing_baseline", "s2:product_uri"):
+                item["properties"].pop(key, None)
+            for asset in item["assets"].values():
+                asset.pop("raster:bands", None)
+        own.items.write_text(json.dumps(items))
+        return own
+
+    bad = damaged("spring", 0.5)
+    with pytest.raises(ImageryError, match="cannot be used") as failure:
+        build(bad, tmp_path, "s2")
+    assert "max_lost_share" in str(failure.value)
+    assert "baseline" in str(failure.value)
+    assert not list(tmp_path.rglob("scenes.json")), "a mended catalogue is asked again"
+    report = build(bad, tmp_path, "s2", settings=bad.settings(max_lost_share=0.9))
+    assert report.lost
+    assert report.scenes_found < found
+    report = build(damaged("summer", 1.0), tmp_path, "s2")
+    assert (report.scenes_found, report.lost) == (found, []), "another season's are not missed"
+
+
 def test_nothing_there(place: Place, tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="not a single scene of s2 spring 1999"):
         build_season(

@@ -179,8 +179,12 @@ def test_doctor_looks_at_catalogues_and_folders(
 
 
 def test_a_grid_over_the_antimeridian_does_not_hide_scenes() -> None:
-    from popcorn_ml.imagery.nearest import lonlat_bounds
+    from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
 
-    west, south, east, north = lonlat_bounds(Grid("EPSG:3832", 3300000, -1800000, 10, 9000, 9000))
-    assert (west, east) == (-180.0, 180.0)
+    box = lonlat_bounds(Grid("EPSG:3832", 3300000, -1800000, 10, 9000, 9000))
+    west, south, east, north = box
+    assert 179 < west < 180
+    assert -180 < east < -179
     assert -18 < south < north < -15
+    assert bounds_meet(box, (179, -17, 180, -16))
+    assert bounds_meet(box, (-180, -17, -179, -16))

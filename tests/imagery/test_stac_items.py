@@ -13,9 +13,13 @@ from popcorn_ml.imagery.source import Lost, Scene, scene_from_dict
 from popcorn_ml.imagery.stac_items import (
     PROFILES,
     by_solar_day,
+    concerns,
+    footprint_box,
     in_period,
+    item_box,
     item_offset,
     mgrs_tile,
+    middle_longitude,
     parse_moment,
     processing_baseline,
     scene_from_item,
@@ -191,7 +195,72 @@ def test_solar_day() -> None:
     assert str(solar_day(east)) == "2020-02-01"
     assert solar_day(east) == solar_day(late)
     assert str(solar_day(west)) == "2020-01-31"
-    assert [len(day) for day in by_solar_day([west, east, late])] == [1, 2]
+    before = Scene("d", datetime(2020, 1, 31, 1, 30, tzinfo=UTC), "L2A", bbox=(139, 35, 141, 36))
+    assert [len(day) for day in by_solar_day([before, east, late])] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bbox", "box", "middle"),
+    [
+        ([178.0, -18, 179, -17], (178, -18, 179, -17), 178.5),
+        ([177.9, -18, -179.2, -17], (177.9, -18, -179.2, -17), 179.35),
+        ([177.9, -18, 0, -179.2, -17, 400], (177.9, -18, -179.2, -17), 179.35),  # with heights
+        ([-179.3, -18, 178, -17], (-180, -18, 180, -17), 180),  # span of the corners
+        ([-180, -18, 180, -17], (-180, -18, 180, -17), 180),  # of the parts on either side
+        ([179.5, -18, -178, -17], (179.5, -18, -178, -17), -179.25),
+        ([179, -18, 181, -17], (179, -18, 181, -17), 180),
+    ],
+)
+def test_boxes_across_the_antimeridian(bbox: list, box: tuple, middle: float) -> None:
+    assert item_box({"bbox": bbox}) == box
+    scene = Scene("a", datetime(2020, 4, 1, 22, tzinfo=UTC), "L2A", bbox=box)
+    assert middle_longitude(scene) == pytest.approx(middle)
+    assert str(solar_day(scene, near=179.0)) == "2020-04-02"  # ten in the morning in Fiji
+    assert str(solar_day(scene, near=-179.0)) == "2020-04-01"
+
+
+@pytest.mark.parametrize(
+    ("lons", "west", "east"),
+    [
+        ([30, 31, 31, 30], 30, 31),
+        ([177.9, 178, -179.2, -179.3], 177.9, -179.2),
+        ([177.9, 180, 180, 178, -180, -179.2, -179.3, -180], 177.9, -179.2),  # cut at the line
+        ([178, 181], 178, 181),
+    ],
+)
+def test_footprints_across_the_antimeridian(lons: list, west: float, east: float) -> None:
+    rings = [[[[lon, lat] for lon in lons[i : i + 4] for lat in (-18, -17)]] for i in (0, 4)]
+    geometry = {"type": "MultiPolygon", "coordinates": rings}
+    assert footprint_box(geometry) == (west, -18, east, -17)
+    bbox = [min(lons), -18, max(lons), -17]
+    assert item_box({"bbox": bbox, "geometry": geometry}) == (west, -18, east, -17)
+
+
+def test_one_overpass_across_the_antimeridian_is_one_day() -> None:
+    """The date line is no border of an observation: both sides are one overpass."""
+    boxes = [(177, -18, 178, -17), (179.3, -18, -179.6, -17), (-179.8, -18, -178.8, -17)]
+    overpasses = [
+        Scene(f"{day}{place}", datetime(2020, 4, day, 22, place, tzinfo=UTC), "L2A", bbox=box)
+        for day in (1, 2, 6)
+        for place, box in enumerate(boxes)
+    ]
+    for scenes in (overpasses, overpasses[::-1]):
+        found = [{scene.id[0] for scene in day} for day in by_solar_day(scenes)]
+        assert found == [{"1"}, {"2"}, {"6"}]
+
+
+def test_only_what_concerns_a_season_is_missed() -> None:
+    item = {
+        "bbox": [177.9, -18, -179.2, -17],
+        "properties": {"datetime": "2020-04-01T18:00:00Z", "sat:orbit_state": "descending"},
+    }
+    spring, box = season_period(2020, "spring"), (-179.9, -17.5, -179.5, -17.2)
+    assert concerns(item, spring, "descending", box)
+    assert concerns(item, spring, None, box)
+    assert concerns({}, spring, "descending", box)  # says nothing: may be one of them
+    assert not concerns(item, spring, "ascending", box)
+    assert not concerns(item, season_period(2020, "summer"), None, box)
+    assert not concerns(item, spring, None, (170, -17.5, 171, -17.2))
 
 
 def test_latest_processing_comes_first_within_a_day() -> None:

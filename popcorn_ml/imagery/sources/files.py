@@ -42,7 +42,16 @@ from popcorn_ml.imagery.source import (
     TileAnswer,
     Traffic,
 )
-from popcorn_ml.sentinel import S1_BANDS, S2_BANDS
+from popcorn_ml.sentinel import (
+    S1_BANDS,
+    S1_DB_LIMITS,
+    S1_NODATA,
+    S1_SCALE,
+    S2_BANDS,
+    S2_BASELINE_OFFSET,
+    Orbit,
+    Sensor,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,25 +107,31 @@ class FilesSource:
 
     def paths(self, request: SeasonRequest) -> list[Path]:
         """The file of a season, or its tiles, in alphabetical order; empty if there are none."""
+        merged = self._merged(request)
+        return [merged] if merged.exists() else sorted(merged.parent.glob("*.tif"))
+
+    def _merged(self, request: SeasonRequest) -> Path:
+        """Where the one file of a season would lie."""
         if request.sensor == "s1":
             name = f"S1{request.season}{'Asc' if request.orbit == 'ascending' else ''}"
         else:
             name = f"{'S2A' if self._settings.s2_product == 'L2A' else 'S21C'}{request.season}"
         folder = self._root_of(request.year) / "merged" / "EE" / self._region / name
-        merged = folder / f"{self._region}_{name}.tif"
-        return [merged] if merged.exists() else sorted(folder.glob("*.tif"))
+        return folder / f"{self._region}_{name}.tif"
 
     def _root_of(self, year: int) -> Path:
         return Path(str(self._root).replace("{year}", str(year)))
 
     def scenes(self, request: SeasonRequest) -> SceneList:
-        """One entry a file; an optional orbit that is not there gives an empty list."""
+        """One entry a file; an orbit that is not there gives an empty list."""
         paths = self.paths(request)
-        if not paths and (request.sensor == "s2" or request.orbit == "descending"):
+        if not paths and request.sensor == "s1":  # the other orbit may be there
+            return SceneList((), sought=str(self._merged(request)))
+        if not paths:
             raise ImageryError(
                 f"there is no composite of {request}",
-                where=self._root / "merged" / "EE" / self._region,
-                expected=f"{self._region}_S{request.sensor[1]}...{request.season}.tif",
+                where=self._root_of(request.year) / "merged" / "EE" / self._region,
+                expected=str(self._merged(request)),
                 remedy="put the file there, or choose another source for this season",
             )
         covered = 0
@@ -147,13 +162,17 @@ class FilesSource:
         return SceneList(tuple(scenes))
 
     def encoding(self, request: SeasonRequest) -> Encoding:
+        """That of the files; both orbits of a season have one, for one stands in for the other."""
         from popcorn_ml.raster import opened
 
-        kinds = set()
-        for path in self.paths(request):
-            with opened(path) as dataset:
-                kinds |= set(dataset.dtypes)
-                scales = set(dataset.scales)
+        both: tuple[Orbit, ...] = ("descending", "ascending")
+        wanted = [request.on_orbit(o) for o in both] if request.sensor == "s1" else [request]
+        kinds, scales = set(), set()
+        for one in wanted:
+            for path in self.paths(one):
+                with opened(path) as dataset:
+                    kinds |= set(dataset.dtypes)
+                    scales |= set(dataset.scales)
         if request.sensor == "s2" and all("int" in kind for kind in kinds):
             return STANDARD_ENCODING["s2"]
         if request.sensor == "s1" and kinds == {"int16"} and scales == {0.01}:
@@ -304,15 +323,35 @@ def _copy(
     target = out[(slice(None), *part.inside(window))]
     if encoding.dtype == "float32":
         values = read_float(path, there, order)
-        if request.sensor == "s2":
-            values[values == 0] = np.nan
+        values[_filler(values, request.sensor)] = np.nan
         np.copyto(target, values, where=np.isnan(target) & ~np.isnan(values))
         return bool(np.isfinite(values).any())
     values = read(path, there, order)
     if request.sensor == "s2":
         values = _as_reflectance(values, path)
+    else:
+        absent = np.isnan(read_float(path, there, order))
+        absent |= _filler(values * S1_SCALE, "s1")
+        values = np.where(absent, np.array(S1_NODATA, values.dtype), values)
     np.copyto(target, values, where=target == encoding.nodata)
     return bool((values != encoding.nodata).any())
+
+
+def _filler(values: np.ndarray, sensor: Sensor) -> np.ndarray:
+    """Where numbers stand for "no observation", whatever the file's nodata tag says.
+
+    Earth Engine's exports carry no tag: masked pixels come as 0, or as what the script put there
+    (`unmask(-9999)`).
+
+    Args:
+        values: (bands, rows, columns), dB or reflectance x 10000, NaN where the tag says nodata.
+    """
+    import numpy as np
+
+    if sensor == "s1":  # 0 dB is a bright pixel, but not to the last bit in both polarisations
+        nothing = ((values == 0) | np.isnan(values)).all(axis=0)
+        return nothing | (values < S1_DB_LIMITS[0]) | np.isposinf(values)
+    return (values == 0) | (values < -S2_BASELINE_OFFSET)  # the least number is 1, less its offset
 
 
 def _as_reflectance(values: np.ndarray, path: Path) -> Any:

@@ -133,21 +133,20 @@ class StacSource:
         return self._settings.collections.get(sensor, self.profile(sensor).collections[sensor])
 
     def scenes(self, request: SeasonRequest) -> SceneList:
-        from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
-        from popcorn_ml.imagery.stac_items import in_period, scene_from_item, without_duplicates
+        from popcorn_ml.imagery.nearest import lonlat_bounds
+        from popcorn_ml.imagery.stac_items import concerns, scene_from_item, without_duplicates
 
         profile = self.profile(request.sensor)
         box = lonlat_bounds(request.grid)
-        found, lost = [], []
+        found: list[Scene] = []
+        lost: list[Lost] = []
         for item in self._items(request, profile, box):
-            scene = scene_from_item(item, request.sensor, profile)
-            if isinstance(scene, Lost):
-                lost.append(scene)
-            elif scene.bbox is None or bounds_meet(scene.bbox, box):
-                found.append(scene)
-        found = in_period(found, request.period)
-        if request.orbit is not None:
-            found = [scene for scene in found if scene.orbit == request.orbit]
+            if concerns(item, request.period, request.orbit, box):
+                scene = scene_from_item(item, request.sensor, profile)
+                if isinstance(scene, Lost):
+                    lost.append(scene)
+                else:
+                    found.append(scene)
         kept, duplicates = without_duplicates(found)
         return SceneList(kept, duplicates, tuple(sorted(lost, key=lambda one: one.scene)))
 
@@ -162,17 +161,19 @@ class StacSource:
                     if request.sensor == "s1" or cloud is None or cloud <= limit:
                         yield item
             return
+        from popcorn_ml.imagery.nearest import parts_of_box
         from popcorn_ml.imagery.stac_search import search
 
-        yield from search(
-            self._settings.url or profile.url,
-            self.collection(request.sensor),
-            box,
-            request.period,
-            max_cloud_percent=limit if request.sensor == "s2" and limit < 100 else None,
-            retries=self._settings.retries,
-            timeout_s=self._settings.timeout_s,
-        )
+        for part in parts_of_box(box):
+            yield from search(
+                self._settings.url or profile.url,
+                self.collection(request.sensor),
+                part,
+                request.period,
+                max_cloud_percent=limit if request.sensor == "s2" and limit < 100 else None,
+                retries=self._settings.retries,
+                timeout_s=self._settings.timeout_s,
+            )
 
     def _collection_file(self, year: int) -> Path:
         if self._settings.items is None:
