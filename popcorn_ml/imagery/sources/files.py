@@ -8,7 +8,8 @@ and so for summer, autumn and winter. Where the merged file is absent but its fo
 `.tif` files, these are taken as its tiles, any number of them.
 
 Values are taken over without loss: floating-point backscatter in dB stays float32 with NaN as
-nodata, floating-point reflectance too, integer reflectance becomes uint16 with 0 as nodata. Files
+nodata, floating-point reflectance too, integer reflectance becomes uint16 with 0 as nodata. What
+stands for a missing pixel in files without a nodata tag is nodata too (`_filler`). Files
 must lie on the country's lattice of pixels (same CRS, step and phase); they may be larger, and may
 fall short of the grid by a little at its edges, where the composite is then nodata.
 
