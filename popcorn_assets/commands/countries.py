@@ -16,7 +16,7 @@ def countries() -> None:
     enter_home()
     from popcorn_assets.country import broken_countries, country_codes, load_country
 
-    broken = list(broken_countries().values())
+    broken: list[PopcornError] = list(broken_countries().values())
     for code in country_codes():
         country = load_country(code)
         try:
@@ -28,6 +28,6 @@ def countries() -> None:
             f"{code:10} {country.name}: {grid.width} x {grid.height} pixels, {grid.crs}, "
             f"imagery from {country.imagery.source}"
         )
-    for error in broken:
-        click.echo(str(error), err=True)
+    for problem in broken:
+        click.echo(str(problem), err=True)
     sys.exit(1 if broken else 0)
