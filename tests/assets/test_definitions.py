@@ -9,7 +9,7 @@ import sys
 import dagster as dg
 
 from popcorn_assets.definitions import defs
-from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
 
 HEAVY = ("torch", "geopandas", "ee", "pandas", "rasterio", "duckdb", "lightning", "matplotlib")
 
@@ -37,6 +37,20 @@ def test_every_partitioned_asset_has_the_one_partitioning():
     ]
     assert len(partitioned) == 19
     assert all(node.partitions_def is COUNTRY_YEAR for node in partitioned)
+
+
+def test_a_run_that_names_its_partition_as_text_alone_knows_its_country_and_year():
+    """So does a script that asks Dagster's API, without the tag a dimension that the UI adds."""
+    seen = []
+
+    @dg.asset(partitions_def=COUNTRY_YEAR)
+    def place(context):
+        seen.append((type(context.partition_key), country_and_year(context)))
+
+    job = dg.Definitions([place], jobs=[dg.define_asset_job("one", [place])])
+    tags = {"dagster/partition": "demo|2020"}
+    assert job.resolve_job_def("one").execute_in_process(tags=tags).success
+    assert seen == [(str, ("demo", 2020))]
 
 
 def test_every_asset_has_a_group_and_says_what_it_is():
