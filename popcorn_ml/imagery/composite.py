@@ -22,6 +22,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from popcorn_ml.sentinel import S1_DB_LIMITS
+
 STRIP_PX = 65536
 """Pixels of one band worked on at a time: enough to hide the calls, few enough for the cache."""
 
@@ -170,12 +172,17 @@ def db_to_codes(db: np.ndarray) -> np.ndarray:
 def power_to_codes(power: np.ndarray) -> np.ndarray:
     """Linear backscatter power to the codes of `db_to_codes`; what is not above 0 is missing.
 
+    So is what lies beyond `S1_DB_LIMITS`: terrain flattening divides by an area, and where the beam
+    runs along a slope that is almost nothing.
+
     The decibel is 10 log10 of the power. It rises with the power, so the median of an odd number
     of observations is the same taken before or after; of an even number, the mean of the middle
     two is taken in dB, as Earth Engine's dB images give it.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         db = 10.0 * np.log10(power.astype(np.float64))
+        lowest, highest = S1_DB_LIMITS
+        db[~((db > lowest) & (db < highest))] = np.nan
     return db_to_codes(db)
 
 

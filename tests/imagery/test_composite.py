@@ -84,15 +84,23 @@ def test_refuses_other_types() -> None:
 
 
 def test_decibels() -> None:
-    power = np.array([1.0, 0.1, 0.01, 0.0, -1.0, np.nan, np.inf, -32768.0, 1e-9], np.float32)
+    power = np.array([1.0, 0.1, 0.01, 0.0, -1.0, np.nan, np.inf, -32768.0, 1e-8], np.float32)
     stored = codes_to_db_hundredths(power_to_codes(power))
     assert stored.dtype == np.int16
-    assert stored.tolist() == [0, -1000, -2000, -32768, -32768, -32768, -32768, -32768, -9000]
+    assert stored.tolist() == [0, -1000, -2000, -32768, -32768, -32768, -32768, -32768, -8000]
     assert codes_to_db_hundredths(db_to_codes(np.array([-11.426, 3.005, np.nan]))).tolist() == [
         -1143,
         301,
         -32768,
     ]
+
+
+def test_backscatter_that_no_scene_can_hold_is_no_observation() -> None:
+    """Terrain flattening can divide by almost nothing, on each pass anew; one pixel of it."""
+    power = np.full((3, 4), 0.05, np.float32)
+    power[:2, 0], power[:2, 1], power[:, 2] = 2e5, 5e-10, 2e5
+    stored = codes_to_db_hundredths(median_composite(power_to_codes(power))[0])
+    assert stored.tolist() == [-1301, -1301, -32768, -1301]
 
 
 def test_median_of_dB_is_dB_of_median_for_odd_counts() -> None:
