@@ -38,22 +38,13 @@ class Verdict:
     best: float = float("inf")
 
 
-def taken_out(
-    ledger: Ledger, year: int | None, against: InUse | None, *, explicit: bool
-) -> dict[int | None, InUse]:
-    """What a decision for a mapped year (None: all) replaces, by the years it is in use for.
+def taken_out(ledger: Ledger, year: int | None, against: InUse | None) -> dict[int | None, InUse]:
+    """What an explicit decision for a mapped year (None: all) replaces, by the years it maps.
 
     Where it replaces nothing, what it is to be compared with: `against`.
     """
-    if year is None:
-        found = {
-            slot: use
-            for slot, use in ledger.standing().items()
-            if explicit or slot is None or not use.entry.explicit
-        }
-        if found:
-            return found
-    return {} if against is None else {year: against}
+    found = ledger.standing() if year is None else {}
+    return found or ({} if against is None else {year: against})
 
 
 def judge(
@@ -72,7 +63,7 @@ def judge(
     last in use of its own country, so that nothing worse comes back by way of another country.
 
     Args:
-        replaced: as `taken_out`.
+        replaced: what it would replace, or is to be compared with, by the years that maps.
         margin: how much worse it may be, relative to the loss in use.
         explicit: somebody decides it. Otherwise what somebody chose has no margin.
     """
@@ -112,23 +103,29 @@ def last_of(ledger: Ledger, country: str, metrics: Metrics, year: int | None) ->
 
     Where none of it was for that year, what was for the nearest. Rolled back models do not count.
     """
-    out = ledger.rolled_back_from()
+    out, line = ledger.rolled_back_from(), {use.entry.number for use in ledger.line(year)}
     own = [e for e in ledger.placed() if e.model.country == country and e.model not in out]
 
-    def nearest(entry: Entry) -> tuple[bool, int, int]:
+    def nearest(entry: Entry) -> tuple[bool, bool, int, int]:
         away = 0 if year is None or entry.year is None else abs(entry.year - year)
-        return bool(incomparable(metrics, entry.metrics)), away, -entry.number
+        differs = bool(incomparable(metrics, entry.metrics))
+        return differs, entry.number not in line, away, -entry.number
 
     found = min(own, key=nearest, default=None)
     return None if found is None else InUse(found.model, found.metrics, found)
 
 
-def refused_by(ledger: Ledger, model: Model, margin: float) -> Entry | None:
-    """The entry that refused a model, unless it came into use since or more is allowed by now."""
-    found = None
+def refused_by(ledger: Ledger, model: Model, year: int | None, margin: float) -> Entry | None:
+    """The entry that refused a model for all years, or for this one.
+
+    None: there is none, it came into use for that since, or more is allowed by now.
+    """
+    found, line = None, {use.entry.number for use in ledger.line(year)}
     for entry in (entry for entry in ledger.entries if entry.model == model):
         if entry.action != "refuse":
-            found = None
+            found = None if entry.number in line else found
+        elif entry.year not in (None, year):
+            continue
         elif found is None and (entry.margin is None or margin <= entry.margin):
             found = entry
     return found
@@ -149,8 +146,8 @@ def _compare(
     """A model against one in use, and why, in a sentence.
 
     It is compared with the best model of its country in use since the last explicit decision on
-    one, so that many small losses within the margin do not add up. Models of other years than
-    `year` were not in use for it, and do not count.
+    one, so that many small losses within the margin do not add up. Models that were not in use
+    for `year` do not count.
 
     With a census corrected in between, the loss in use is known only within bounds. What may be no
     worse is allowed if `lenient`, as it was trained on the counts that hold now, but not as sure.
@@ -164,16 +161,15 @@ def _compare(
     assert metrics.loss is not None
     best_model, best = against.model, float(against.metrics["loss"])
     out = ledger.rolled_back_from() - {against.model}
-    for entry in reversed(ledger.placed()):
-        if entry.year not in (None, year) or entry.model.country != model.country:
+    for use in reversed(ledger.line(year)):
+        if use.model.country != model.country:
             continue
-        use = InUse(entry.model, entry.metrics, entry)
-        if entry.model not in out and not incomparable(metrics, entry.metrics):
+        if use.model not in out and not incomparable(metrics, use.metrics):
             if loss_shift(store, model, metrics, use) != shift:
                 break  # from before the census was corrected: newer ones were judged by it
-            if float(entry.metrics["loss"]) < best:
-                best_model, best = entry.model, float(entry.metrics["loss"])
-        if entry.explicit:
+            if float(use.metrics["loss"]) < best:
+                best_model, best = use.model, float(use.metrics["loss"])
+        if use.entry.explicit:
             break
     if best_model != against.model:
         where = f"in use before {against.model}"

@@ -136,25 +136,26 @@ class Ledger:
     def standing(self) -> dict[int | None, InUse]:
         """What is in use: under None for all years without one of their own, then by year.
 
-        What the rules decide for all years leaves the years that somebody decided on as they are.
+        What the rules decide for all years leaves the years that have one of their own as they are.
         """
         now: dict[int | None, InUse] = {}
         for entry in self.entries:
-            if entry.action in PLACING:
-                if entry.year is None and entry.explicit:
-                    now.clear()
-                elif entry.year is None:
-                    now = {y: use for y, use in now.items() if y and use.entry.explicit}
-                now[entry.year] = InUse(entry.model, entry.metrics, entry)
-            elif (
-                # A year's first training was refused: the model it was compared with maps it.
-                not entry.explicit
-                and entry.against
-                and entry.year is not None
-                and not {entry.year, None} & now.keys()
-            ):
-                now[entry.year] = InUse(entry.against.model, entry.against.metrics, entry)
+            _follow(now, entry)
         return now
+
+    def line(self, year: int | None) -> list[InUse]:
+        """All that came into use for a mapped year (None: for those without their own), in order.
+
+        What was in use for other years only, at the time it was decided on, is not among it.
+        """
+        now: dict[int | None, InUse] = {}
+        found = []
+        for entry in self.entries:
+            _follow(now, entry)
+            use = now.get(year) or now.get(None)
+            if use is not None and use.entry is entry:
+                found.append(use)
+        return found
 
     def in_use(self, year: int) -> InUse | None:
         """The model that decisions put in use for a year."""
@@ -185,6 +186,22 @@ class Ledger:
     def find(self, name: str) -> Entry | None:
         """An entry by its id or number."""
         return next((e for e in self.entries if name in (e.id, str(e.number))), None)
+
+
+def _follow(now: dict[int | None, InUse], entry: Entry) -> None:
+    """Change what is in use, as `Ledger.standing` has it, by one more entry."""
+    if entry.action in PLACING:
+        if entry.year is None and entry.explicit:
+            now.clear()
+        now[entry.year] = InUse(entry.model, entry.metrics, entry)
+    elif (
+        # A year's first training was refused: the model it was compared with maps it.
+        not entry.explicit
+        and entry.against
+        and entry.year is not None
+        and not {entry.year, None} & now.keys()
+    ):
+        now[entry.year] = InUse(entry.against.model, entry.against.metrics, entry)
 
 
 def ledger_path(store: Store, country: str) -> Path:

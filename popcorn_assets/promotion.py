@@ -25,6 +25,7 @@ from popcorn_assets.country import Country, country_files, load_country
 from popcorn_assets.judging import judge, last_of, refused_by, taken_out
 from popcorn_assets.ledger import (
     CHECKPOINTS,
+    PLACING,
     Action,
     Entry,
     InUse,
@@ -166,7 +167,9 @@ def promote(
         _require_sound(store, model)
         metrics = metrics_of(store, model)
         against = ledger.nearest(year)
-        replaced = taken_out(ledger, year, against, explicit=True)
+        replaced = taken_out(ledger, year, against)
+        if against is not None and against.model == model:  # it is another that stands against it
+            against = next((use for use in replaced.values() if use.model != model), against)
         others = {use.model.country for use in replaced.values()}
         expected = {country, *others}
         if expected != {model.country} and not stated:
@@ -293,9 +296,9 @@ def _consider(
     choice, country = settings.model, settings.code
     source = Address(CHECKPOINTS, choice.country or country, choice.year or year)
     current = ledger.in_use(year)
-    # A year that somebody decided on has its own line of decisions from then on.
-    decided = current is not None and current.entry.explicit and current.entry.year == year
-    scope = None if choice.year and not decided else year
+    # A year that was decided on by itself has its own line of decisions from then on.
+    own_line = current is not None and current.entry.year == year
+    scope = None if choice.year and not own_line else year
     found = store.find(source)
 
     def keep(message: str, *, settled: bool) -> tuple[Decision, None]:
@@ -355,7 +358,7 @@ def _consider(
         return keep(instead, settled=False)
 
     def refuse(message: str, *, flags: str) -> tuple[Decision, dict[str, Any] | None]:
-        if against is None:
+        if against is None or against.model == model:
             raise _nothing_maps(store, ledger, settings, year, message)
         remedy = f"To map with it all the same: {by_hand}{flags}" if flags else ""
         own = last_of(ledger, model.country, metrics, scope) if abroad else None
@@ -388,18 +391,20 @@ def _consider(
                 settled=current.entry.explicit,
             )
         action = "transfer"
-        earlier = refused_by(ledger, model, choice.margin)
+        earlier = refused_by(ledger, model, scope, choice.margin)
         if earlier is not None:
             entry["margin"] = choice.margin
             told = f"{model} was refused by entry {earlier.id} and does not come back by itself"
             return refuse(f"{told}: {earlier.reason}", flags=forcing)
-    replaced = taken_out(ledger, scope, against, explicit=False)
+    replaced = {} if against is None else {scope: against}
     verdict = judge(store, ledger, model, metrics, replaced, margin=choice.margin, explicit=False)
     said, entry["margin"] = verdict.said, verdict.margin
     if not verdict.allowed:
         return refuse(said, flags=forcing)
     if against is None:
         said = f"{model} is the first"
+    elif against.model == model:
+        said = f"{model} maps other years already"
     elif abroad:
         named = f", as {country_files()[country].name} says"
         said = _across(model, against.model, named, said)
@@ -477,12 +482,13 @@ def _earlier(ledger: Ledger, country: str, to: str, year: int | None) -> tuple[E
                 + ", ".join(f"{e.id} ({e.model})" for e in placed[-SHOWN_CANDIDATES:]),
             )
         return entry, entry.year if year is None else year
-    covering = [e for e in placed if year is None or e.year in (None, year)]
+    covering = placed if year is None else _placed_for(ledger, year)
     undone = covering[-1] if covering else placed[-1]
     years = undone.year if year is None else year
     out = ledger.rolled_back_from() | {undone.model}
     before = [e for e in placed if e.number < undone.number and e.model not in out]
-    near = [e for e in before if e.year in (None, years)] or before
+    own = {e.number for e in _placed_for(ledger, years)}
+    near = [e for e in before if e.number in own] or before
     if not near:
         raise ConfigError(
             f"there is nothing before {undone.model} to go back to",
@@ -490,6 +496,11 @@ def _earlier(ledger: Ledger, country: str, to: str, year: int | None) -> tuple[E
             remedy=f"promote other checkpoints: popcorn models {country}",
         )
     return near[-1], years
+
+
+def _placed_for(ledger: Ledger, year: int | None) -> list[Entry]:
+    """The entries that put a model in use for a year, or for those without their own."""
+    return [use.entry for use in ledger.line(year) if use.entry.action in PLACING]
 
 
 def _chosen(store: Store, settings: Country, source: str) -> Model:

@@ -297,7 +297,12 @@ def sort_units(counts: Sequence[Count], found: dict[int, _Found], held_out_share
         LeftOut(number, "", "the census has no count for it")
         for number in sorted(found.keys() - numbered)
     ]
-    held = held_out_ids([unit.id for unit in usable], held_out_share)
+    ids = [unit.id for unit in usable]
+    # Drawn from all, so that the others stay where they are when clouds hide one of them, and
+    # the held-out losses of two trainings still compare.
+    held = held_out_ids([count.id for count in counts if count.number in found], held_out_share)
+    if not 0 < len(held.intersection(ids)) < len(ids):  # one side has nothing left
+        held = held_out_ids(ids, held_out_share)
     trained = tuple(unit for unit in usable if unit.id not in held)
     if not trained:
         raise CensusError(

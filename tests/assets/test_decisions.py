@@ -239,8 +239,101 @@ def test_the_rules_put_nothing_worse_in_use_for_any_year_either(home, store):
     assert in_use(store, 2022) == second
     good = train(home, 5.1, year=2021)
     assert decided(store, 2020) == good
-    assert in_use(store, 2019) == good
+    assert in_use(store, 2019) == best  # asked by itself when it is mapped next
+    assert decided(store, 2019) == good
     assert in_use(store, 2022) == second  # somebody decided on it
+
+
+def entries(store: Store, start: int = 0) -> list[tuple]:
+    """What the ledger's entries decided, and for which year."""
+    return [(e.action, e.year, e.model.version) for e in read_ledger(store, "demo").entries[start:]]
+
+
+@pytest.fixture
+def refreshed(home, store) -> dict[int, str]:
+    """Each year has its own model, a little worse than the last year's; then 2022's for all."""
+    configure(home)
+    years = {2019: 10.0, 2020: 10.4, 2021: 10.8, 2022: 11.2}
+    versions = {year: train(home, loss, year=year) for year, loss in years.items()}
+    for year in years:
+        decided(store, year)
+    configure(home, country="demo", year=2022)
+    return versions
+
+
+def test_a_yearly_refresh_is_not_held_up_by_an_older_year_s_model(home, store, refreshed):
+    """Each year that has a model of its own is asked by itself, and keeps it if it is better."""
+    first = refreshed[2022]
+    for year in (2022, 2023, 2024):
+        assert decided(store, year) == first
+        assert left_to_do(store, year) == ""
+    assert entries(store, 4) == [("promote", None, first)]
+    assert read_ledger(store, "demo").entries[-1].reason.endswith("maps other years already")
+    assert decided(store, 2021) == first  # within the margin
+    assert decided(store, 2019) == refreshed[2019]
+    assert f"--from 'demo|2022@{first}' --year 2019 --force" in left_to_do(store, 2019)
+    better = train(home, 10.6, year=2022)
+    for year in (2023, 2022, 2024, 2021, 2020):
+        assert decided(store, year) == better
+        assert left_to_do(store, year) == ""
+    assert decided(store, 2019) == refreshed[2019]
+    assert in_use(store, 2025) == better
+    assert in_use(store, 2019) == refreshed[2019]
+    best = train(home, 9.0, year=2022)
+    assert [decided(store, year) for year in range(2019, 2025)] == [best] * 6
+    ledger = read_ledger(store, "demo")
+    assert all(e.against.model != e.model for e in ledger.entries if e.action == "refuse")
+    # Only somebody brings them under one decision again.
+    train(home, 8.9, year=2022)
+    promote(store, "demo", "2022", who=WHO)
+    assert set(read_ledger(store, "demo").standing()) == {None}
+
+
+def test_what_was_refused_for_one_year_comes_back_for_the_others(home, store, refreshed):
+    assert decided(store, 2023) == refreshed[2022]
+    assert decided(store, 2019) == refreshed[2019]
+    abroad = train(home, 12.0, country="rwa")
+    configure(home, country="rwa", year=2020)
+    assert [decided(store, year) for year in (2019, 2023)] == [abroad, abroad]
+    configure(home, country="demo", year=2022)
+    assert decided(store, 2023) == refreshed[2022]
+    assert decided(store, 2019) == abroad
+    assert "was refused by entry" in left_to_do(store, 2019)
+
+
+def test_nothing_is_refused_for_its_own_sake(home, store, refreshed):
+    """By hand, for all years: what stands against it is another year's."""
+    with pytest.raises(PromotionRefused, match="for 2019"):
+        promote(store, "demo", "2022", who=WHO)
+    refused = read_ledger(store, "demo").entries[-1]
+    assert (refused.action, refused.model.version) == ("refuse", refreshed[2022])
+    assert refused.against.model.version == refreshed[2019]
+
+
+def test_a_year_with_its_own_line_is_not_judged_by_what_the_others_got(home, store):
+    train(home, 10.0)
+    decided(store)
+    train(home, 9.5, year=2019)
+    chosen = promote(store, "demo", "2019", who=WHO, year=2023)
+    for loss in (9.0, 9.3):
+        other = train(home, loss)
+        assert decided(store) == other
+    assert decided(store, 2023) == other  # 9.3 is better than the 9.5 that maps 2023
+    back = roll_back(store, "demo", who=WHO, reason="lakes", year=2023)
+    assert (back.model, back.year) == (chosen.model, 2023)
+
+
+def test_a_year_is_rolled_back_along_its_own_line(home, store):
+    train(home, 10.0)
+    decided(store)
+    train(home, 9.5, year=2019)
+    chosen = promote(store, "demo", "2019", who=WHO, year=2023)
+    between = train(home, 9.0)  # for the others
+    assert decided(store) == between
+    train(home, 8.0, year=2018)
+    promote(store, "demo", "2018", who=WHO, year=2023)
+    back = roll_back(store, "demo", who=WHO, reason="lakes", year=2023)
+    assert (back.model, back.year) == (chosen.model, 2023)
 
 
 def test_rolling_back_a_year_without_a_model_does_not_condemn_another_year_s(home, store, yearly):

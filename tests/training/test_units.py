@@ -252,3 +252,36 @@ def test_a_place_without_built_up_area_is_an_error(tmp_path):
     )
     with pytest.raises(CensusError, match="built-up"):
         initial_bias(found_in(place).trained)
+
+
+def test_a_unit_that_clouds_hide_moves_no_other_one():
+    """Held out are the same ones, so that the losses of two trainings still compare."""
+    counts = [Count(n, f"unit {n}", "", 100.0) for n in range(1, 96)]
+    clear, hidden = (
+        _Found(0, 0, 100, 100, 10_000, np.array([seen, 0]), np.array([seen * 0.2, 0.0]))
+        for seen in (10_000, 4_000)
+    )
+    whole = {count.number: clear for count in counts}
+
+    def held_out(found):
+        return {unit.number for unit in sort_units(counts, found, 0.1).held_out}
+
+    held = held_out(whole)
+    assert {f"unit {n}" for n in held} == held_out_ids([count.id for count in counts], 0.1)
+    for number in whole:
+        assert held_out(whole | {number: hidden}) == held - {number}
+
+
+def test_clouds_leave_something_to_train_on_and_something_held_out():
+    counts = [Count(n, f"unit {n}", "", 100.0) for n in range(1, 11)]
+    clear, hidden = (
+        _Found(0, 0, 100, 100, 10_000, np.array([seen]), np.array([seen * 0.2]))
+        for seen in (10_000, 4_000)
+    )
+    drawn = held_out_ids([count.id for count in counts], 0.3)
+    for out in (drawn, {count.id for count in counts} - drawn):
+        found = {c.number: hidden if c.id in out else clear for c in counts}
+        units = sort_units(counts, found, 0.3)
+        assert units.trained
+        assert units.held_out
+        assert len(units.left_out) == len(out)
