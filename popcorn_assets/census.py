@@ -160,15 +160,13 @@ def counts_by_number(making: Making, level: str) -> tuple[Path, list[float]]:
     """The raster of a level's units, and the people of units 1..n; both noted as inputs.
 
     NaN where a unit has no count of its own: none is known, or its people are counted with the
-    neighbour that it was merged into. A unit off the grid has its count, though no pixel.
+    neighbour that it was merged into.
     """
     import pyarrow.parquet as pq
 
     raster, counts = units_raster(making, level), counts_file(making, level)
-    coverage = json.loads((counts.parent / "coverage.json").read_text("utf-8"))
     entries = json.loads(counts.read_text("utf-8"))
-    off_grid = coverage.get("off_grid", {}).get(level, [])
-    known = {entry["number"]: float(entry["people"]) for entry in (*entries, *off_grid)}
+    known = {entry["number"]: float(entry["people"]) for entry in entries}
     units = pq.read_metadata(raster.with_suffix(".parquet")).num_rows
     return raster, [known.get(number, math.nan) for number in range(1, units + 1)]
 

@@ -172,7 +172,6 @@ def adjusted_map(
                     {"unit": unit, "people": count, "placed by": method}
                     for unit, count, method in adjustment.fallbacks
                 ],
-                "people without a place": float(sum(p for _, p in adjustment.unplaced)),
                 "units without a count": len(adjustment.uncounted),
                 "people estimated in them": float(sum(p for _, p in adjustment.uncounted)),
             },

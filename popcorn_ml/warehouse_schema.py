@@ -331,6 +331,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         JOIN units u USING (country, year, level, unit_id)
         """,
     ),
+    (
+        # A unit is held against what the map is adjusted to: its own count, with those of the
+        # counted units merged into it; none where its own is not known.
+        """
+        CREATE OR REPLACE VIEW map_against_census AS
+        WITH hosts AS (
+            SELECT country, year, level,
+                   CASE WHEN merged_into = '' THEN unit_id ELSE merged_into END AS unit_id,
+                   sum(people) AS people
+            FROM people_per_unit GROUP BY ALL HAVING bool_or(merged_into = '')
+        )
+        SELECT m.country, m.year, m.level, m.unit_id, u.name, m.product,
+               h.people AS census_people, m.people AS map_people, m.people_std AS map_std,
+               m.people - h.people AS difference,
+               (m.people - h.people) / nullif(h.people, 0) AS relative_difference,
+               m.valid_share
+        FROM map_sums m
+        JOIN hosts h USING (country, year, level, unit_id)
+        JOIN units u USING (country, year, level, unit_id)
+        """,
+    ),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 

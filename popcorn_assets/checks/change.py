@@ -33,13 +33,21 @@ SMALLEST_UNIT_PEOPLE = 100.0
 
 @dataclass(frozen=True)
 class Change:
-    """A unit's people last year and this year, on the map and as counted; None: not known."""
+    """A unit's people last year and this year, on the map and as counted.
+
+    Counts are None unless both years have one, with those of the same units merged into it.
+    """
 
     unit: str
     before: float
     now: float
     counted_before: float | None
     counted: float | None
+
+    @property
+    def tells(self) -> bool:
+        """Whether it had enough people for its relative change to say something."""
+        return max(self.before, self.counted_before or 0.0) >= SMALLEST_UNIT_PEOPLE
 
     @property
     def mapped(self) -> float:
@@ -80,10 +88,15 @@ def change_since_last_year(
         return verdict(True, f"there is no map of {year - 1} to compare with", warns=True)
     if (problem := _incomparable(files, code, year)) is not None:
         return verdict(True, f"not compared: {problem}", warns=True)
-    country, units = changes(files, code, year)
+    everywhere = changes(files, code, year)
+    country = together(code, everywhere)
+    counted = together(code, [u for u in everywhere if u.census is not None])
+    uncounted = [u.unit for u in everywhere if u.census is None]
+    units = [u for u in everywhere if u.tells]
+    compared = [u for u in units if u.census is not None]
 
     large = [u for u in units if abs(u.mapped) > MAX_UNIT_CHANGE]
-    apart = [u for u in units if u.disagreement > 3 * MAX_DISAGREEMENT]
+    apart = [u for u in compared if u.disagreement > 3 * MAX_DISAGREEMENT]
     problems = []
     if abs(country.mapped) > MAX_TOTAL_CHANGE:
         problems.append(
@@ -92,15 +105,21 @@ def change_since_last_year(
         )
     if len(large) > MAX_SHARE_OF_UNITS * len(units):
         problems.append(f"{len(large)} of {len(units)} units changed by over {MAX_UNIT_CHANGE:.0%}")
-    if country.disagreement > MAX_DISAGREEMENT:
-        problems.append(f"the census says {country.census:+.1%}, the map {country.mapped:+.1%}")
-    if len(apart) > MAX_SHARE_OF_UNITS * len(units):
-        problems.append(f"in {len(apart)} of {len(units)} units map and census disagree")
+    if counted.disagreement > MAX_DISAGREEMENT:
+        problems.append(f"the census says {counted.census:+.1%}, the map {counted.mapped:+.1%}")
+    if len(apart) > MAX_SHARE_OF_UNITS * len(compared):
+        problems.append(f"in {len(apart)} of {len(compared)} units map and census disagree")
+    found = "; ".join(problems) or f"{country.mapped:+.1%} people on the map since {year - 1}"
+    if uncounted:
+        found += (
+            f"; map and census are not compared in {len(uncounted)} of {len(everywhere)} units, "
+            f"which are not counted alike in both years: {', '.join(uncounted[:5])}"
+        )
     other = _other_model(files, code, year)
     worst = sorted(units, key=lambda u: max(abs(u.mapped), u.disagreement), reverse=True)
     return verdict(
         not problems,
-        "; ".join(problems) or f"{country.mapped:+.1%} people on the map since {year - 1}",
+        found,
         remedy="look at both years' composites (a gap or another product looks like change), at "
         "the units below, and at the census of both years"
         + (f"; the years were mapped by different models ({other})" if other else ""),
@@ -109,7 +128,8 @@ def change_since_last_year(
         people=country.now,
         people_last_year=country.before,
         change=country.mapped,
-        census_change=country.census,
+        census_change=counted.census,
+        units_not_compared_with_the_census=len(uncounted),
         units=len(units),
         units_over_the_bound=len(large),
         units_against_the_census=len(apart),
@@ -134,10 +154,10 @@ def inputs_are_current(
     )
 
 
-def changes(store: Store, code: str, year: int) -> tuple[Change, list[Change]]:
-    """People of a country and of its units of the training level, last year and this year.
+def changes(store: Store, code: str, year: int) -> list[Change]:
+    """People of each unit of the training level that has pixels, last year and this year.
 
-    Both maps are summed over this year's units. Units too small to tell are left out of the list.
+    Both maps are summed over this year's units.
     """
     import pyarrow.parquet as pq
 
@@ -151,38 +171,47 @@ def changes(store: Store, code: str, year: int) -> tuple[Change, list[Change]]:
         store.latest(Address("population_map", code, y)).file(POPULATION) for y in (year - 1, year)
     ]
     grid = country.pixel_grid()
-    sums = raster_zone_sums(units.file(f"units_{level}.tif"), maps, grid, table.num_rows).sums
-    counted_before, counted = (_counts(store, code, y, level) for y in (year - 1, year))
-    found = [
+    sums = raster_zone_sums(units.file(f"units_{level}.tif"), maps, grid, table.num_rows)
+    before, now = (_counts(store, code, y, level) for y in (year - 1, year))
+    # A host with and one without a merged unit's people are not the same people.
+    counted = {
+        unit: (float(before[unit]["people"]), float(row["people"]))
+        for unit, row in now.items()
+        if unit in before and before[unit].get("members") == row.get("members")
+    }
+    return [
         Change(
             unit["id"],
-            float(sums[0, unit["number"]]),
-            float(sums[1, unit["number"]]),
-            counted_before.get(unit["id"]),
-            counted.get(unit["id"]),
+            float(sums.sums[0, unit["number"]]),
+            float(sums.sums[1, unit["number"]]),
+            *counted.get(unit["id"], (None, None)),
         )
         for unit in table.to_pylist()
+        if sums.pixels[unit["number"]] > 0
     ]
-    known = counted and counted_before
-    total = Change(
-        code,
-        float(sums[0, 1:].sum()),
-        float(sums[1, 1:].sum()),
-        sum(counted_before.values()) if known else None,
-        sum(counted.values()) if known else None,
+
+
+def together(name: str, units: list[Change]) -> Change:
+    """Some units as one; its counts are not known where those of one of them are not."""
+    before = [u.counted_before for u in units if u.counted_before is not None]
+    now = [u.counted for u in units if u.counted is not None]
+    known = len(units) > 0 and len(before) == len(now) == len(units)
+    return Change(
+        name,
+        sum(u.before for u in units),
+        sum(u.now for u in units),
+        sum(before) if known else None,
+        sum(now) if known else None,
     )
-    return total, [
-        u for u in found if max(u.before, u.counted_before or 0.0) >= SMALLEST_UNIT_PEOPLE
-    ]
 
 
-def _counts(store: Store, code: str, year: int, level: str) -> dict[str, float]:
-    """People counted or projected by unit id; empty where nobody prepared that year's census."""
+def _counts(store: Store, code: str, year: int, level: str) -> dict[str, dict[str, Any]]:
+    """Rows of counts by unit id; none where nobody prepared that year's census."""
     version = store.find(Address(COUNTS, code, year))
     if version is None or not (version.path / f"counts_{level}.json").is_file():
         return {}
     rows = json.loads(version.file(f"counts_{level}.json").read_text("utf-8"))
-    return {row["id"]: float(row["people"]) for row in rows}
+    return {row["id"]: row for row in rows}
 
 
 def _incomparable(store: Store, code: str, year: int) -> str | None:

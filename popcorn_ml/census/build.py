@@ -355,9 +355,8 @@ def prepare_counts(
     """Join the counts of every level to its units and take them to the partition's year.
 
     Writes into `out_dir`: `counts_<level>.json`, a list of {number, id, name, people, kind, method}
-    for each unit with pixels and a count (`members` lists the units counted with it, their people
-    added), `coverage.json` (whose `off_grid` lists, for each level, number, id and people of the
-    counted units that lie off the grid) and `sources.json`.
+    for each unit with pixels and a count (`members` lists it and the units counted with it, their
+    people added), `coverage.json` and `sources.json`.
 
     Args:
         country: its code.
@@ -385,7 +384,7 @@ def prepare_counts(
     findings: list[Finding] = []
     sources: list[Source] = []
     frames, paths, totals, sums, tables = [], {}, {}, {}, {}
-    coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}, "off_grid": {}}
+    coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
     with Files(base_dir) as files:
         for name, level in settings.levels.items():
             joined, found, own = joined_counts(name, level, files, units[name], year, names)
@@ -412,7 +411,6 @@ def prepare_counts(
             coverage["levels"][name] = {
                 **_count_coverage(joined, units[name], projected, year), **covered
             }  # fmt: skip
-            coverage["off_grid"][name] = _off_grid(projected, units[name])
             projected = projected.assign(level=name, year=year)
             projected["source"] = projected["file"]
             projected["source_sha256"] = [
@@ -589,7 +587,7 @@ def counts_for_year(
 def _entries(
     projected: pd.DataFrame, units: gpd.GeoDataFrame, level: LevelSettings
 ) -> tuple[list[dict[str, Any]], list[Finding], dict[str, Any]]:
-    """The list for training and evaluation: one item for each unit number in the raster."""
+    """The list for training and evaluation: an item for each counted unit with pixels."""
     people = dict(zip(projected["id"], projected["people"], strict=True))
     facts = {
         unit: (kind, method)
@@ -599,16 +597,16 @@ def _entries(
     }
     members: dict[str, list[str]] = {}
     for unit, host in zip(units["id"], units["merged_into"], strict=True):
-        if host:
+        if host and unit in people:
             members.setdefault(host, []).append(unit)
     entries, placed = [], set()
     for number, unit, name, pixels in zip(
         units["number"], units["id"], units["name"], units["pixels"], strict=True
     ):
-        own = [unit, *members.get(unit, [])]
-        # A host whose people, or whose guests' people, are unknown would be trained on a part.
-        if pixels == 0 or any(m not in people for m in own):
+        # The people merged into an uncounted unit say nothing of its own.
+        if pixels == 0 or unit not in people:
             continue
+        own = [unit, *members.get(unit, [])]
         entry: dict[str, Any] = {
             "number": int(number),
             "id": unit,
@@ -638,7 +636,21 @@ def _entries(
                 "error" if level.role == "train" else "warn",
                 f"{rows[0]['file']}: units with {inhabited['people'].sum():,.0f} "
                 "people that have no pixel of their own or with a neighbour: "
-                f"{rows_text(rows)}. Widen the grid, or complete the neighbour's count",
+                f"{rows_text(rows)}. Widen the grid if they lie off it; else complete the count of "
+                "the unit they are merged into, or set `small_units: best_pixel`",
+                rows,
+            )
+        )
+    unknown = units[(units["merged_into"] != "") & ~units["id"].isin(list(people))]
+    if not unknown.empty:
+        rows = _rows(unknown, "merged_into")
+        findings.append(
+            Finding(
+                "people_in_pixels",
+                "warn",
+                f"{rows[0]['file']}: units that have neither a count nor a pixel of their own: "
+                f"{rows_text(rows)}. The units they are merged into keep to their own counts; add "
+                "the missing ones where they are known, 0 where nobody lives",
                 rows,
             )
         )
@@ -648,16 +660,6 @@ def _entries(
         "units_in_training_list": len(entries),
     }
     return entries, findings, covered
-
-
-def _off_grid(projected: pd.DataFrame, units: gpd.GeoDataFrame) -> list[dict[str, Any]]:
-    """Counted units that lie off the grid: no pixel, own or a neighbour's, has their people."""
-    outside = projected[projected["id"].isin(units["id"][units["status"] == "outside"])]
-    columns = (outside[name] for name in ("number", "id", "people"))
-    return [
-        {"number": int(number), "id": unit, "people": float(people)}
-        for number, unit, people in zip(*columns, strict=True)
-    ]
 
 
 def _count_coverage(

@@ -279,7 +279,7 @@ def unmatched(
                 "error" if trains and many else "warn",
                 f"{rows[0]['file']}: units that have no row of people ({len(rows)} of "
                 f"{len(units)}): {rows_text(rows)}. They are not trained on, and the adjusted map "
-                "leaves the model's number there; add their counts, 0 where nobody lives",
+                "leaves the model's number on their pixels; add their counts, 0 where nobody lives",
                 rows,
             )
         )

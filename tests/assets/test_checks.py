@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from popcorn_assets.checks import checks
-from popcorn_assets.checks.change import changes
+from popcorn_assets.checks.change import changes, together
 from popcorn_assets.checks.model import builtup_error
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.store import Address, Store
@@ -30,6 +30,9 @@ ASSETS = (
     "hectare_map",
     "evaluation",
 )
+UNITS = 12
+"""Of the training level."""
+
 WARNINGS = {
     "training_helped",
     "model_beats_builtup",
@@ -251,14 +254,15 @@ def scale_counts(store, year, factor) -> None:
 
 
 def test_change_is_the_maps_over_the_same_units(store):
-    total, units = changes(store, "demo", 2021)
+    units = changes(store, "demo", 2021)
+    total = together("demo", units)
     numbers = raster.read(version(store, "census_units").file("units_coarse.tif"), bands=1)
     for year, people in ((2020, total.before), (2021, total.now)):
         path = version(store, "population_map", year).file("population.tif")
         values = raster.read_float(path, bands=1)
         assert people == pytest.approx(values[numbers > 0].sum(dtype=np.float64), rel=1e-6)
-    assert 0 < len(units) <= 12
-    assert all(unit.census is not None for unit in units)
+    assert len(units) == UNITS
+    assert all(unit.census is not None for unit in (total, *units))
 
 
 def test_a_map_that_changes_too_much_or_against_the_census_is_warned_of(store):
@@ -289,6 +293,44 @@ def test_a_map_that_changes_too_much_or_against_the_census_is_warned_of(store):
     assert "country's total changed" in found.description
     assert "the census says" not in found.description
     assert number(found, "units against the census") == 0
+
+
+def test_a_count_withheld_in_one_year_is_no_change_of_the_population(store):
+    def edit_counts(year, change):
+        edit(version(store, "census_counts", year).file("counts_coarse.json"), change)
+
+    # Nothing changed, on the map or as counted.
+    for asset, file in (
+        ("population_map", "population.tif"), ("census_counts", "counts_coarse.json"),
+    ):  # fmt: skip
+        shutil.copyfile(version(store, asset, 2020).file(file), version(store, asset).file(file))
+    largest = max(changes(store, "demo", 2021), key=lambda unit: unit.counted or 0).unit
+
+    def withhold(rows):
+        rows[:] = [row for row in rows if row["id"] != largest]
+
+    edit_counts(2021, withhold)
+    found = only("change_since_last_year")
+    assert found.passed, found.description
+    assert f"are not compared in 1 of {UNITS} units" in found.description
+    assert largest in found.description
+    assert number(found, "census change") == pytest.approx(0)
+    assert number(found, "change") == pytest.approx(0)  # of all units, the withheld one too
+
+    # Another set of units merged into it is no change either: the counts are of other people.
+    def merge(rows):
+        rows[0].update(people=2 * rows[0]["people"], members=[rows[0]["id"], "guest"])
+
+    edit_counts(2021, merge)
+    found = only("change_since_last_year")
+    assert found.passed, found.description
+    assert number(found, "units not compared with the census") == 2
+
+    edit_counts(2020, lambda rows: rows.clear())
+    found = only("change_since_last_year")
+    assert found.passed, found.description
+    assert f"are not compared in {UNITS} of {UNITS} units" in found.description
+    assert "census change" not in found.metadata
 
 
 def test_without_last_years_map_there_is_nothing_to_compare(store):

@@ -1,5 +1,6 @@
 """A census with gaps, from its files to hectares and evaluation: one unit without a row, one whose
-count is withheld, one merged into a neighbour, and one where the map has no value."""
+count is withheld, two merged into a neighbour, one of them without a count, and one where the map
+has no value."""
 
 from __future__ import annotations
 
@@ -20,32 +21,37 @@ from popcorn_ml.warehouse import Warehouse
 from popcorn_ml.zones import zone_sums
 from tests.assets.conftest import _enter, make_place
 
-GRID = Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, 100, 100)
-SIDE = 200.0
-NO_ROW, WITHHELD, UNMAPPED, HOST, GUEST = "u08", "u17", "u03", "u20", "v00"
+COLUMNS, ROWS, SIDE = 7, 6, 200.0
+GRID = Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, 20 * COLUMNS, 20 * ROWS)
+NO_ROW, WITHHELD, UNMAPPED = "u08", "u17", "u03"
+HOST, GUEST, UNKNOWN_GUEST = "u20", "v00", "v01"
+UNCOUNTED = (NO_ROW, WITHHELD, UNKNOWN_GUEST)
 MADE = ("census_units", "census_counts", "adjusted_map", "hectare_map", "evaluation")
 
 
 def write_census(folder) -> dict[str, int]:
-    """25 squares and one of a metre in a hole of its host; people by unit, as in the table."""
-    ids = [f"u{k:02d}" for k in range(25)]
+    """42 squares and two of a metre in holes of their host; people by unit, as in the table."""
+    ids = [f"u{k:02d}" for k in range(COLUMNS * ROWS)]
     corners = [
-        (GRID.west + k % 5 * SIDE, GRID.north - (k // 5 + 1) * SIDE) for k in range(len(ids))
+        (GRID.west + k % COLUMNS * SIDE, GRID.north - (k // COLUMNS + 1) * SIDE)
+        for k in range(len(ids))
     ]
     boxes = [shapely.box(x, y, x + SIDE, y + SIDE) for x, y in corners]
     x, y = corners[ids.index(HOST)]
-    boxes.append(shapely.box(x + 31, y + 31, x + 32, y + 32))
-    boxes[ids.index(HOST)] -= boxes[-1]
-    frame = gpd.GeoDataFrame({"id": [*ids, GUEST]}, geometry=boxes, crs=GRID.crs)
+    for at in (31, 61):
+        boxes.append(shapely.box(x + at, y + at, x + at + 1, y + at + 1))
+        boxes[ids.index(HOST)] -= boxes[-1]
+    ids += [GUEST, UNKNOWN_GUEST]
+    frame = gpd.GeoDataFrame({"id": ids}, geometry=boxes, crs=GRID.crs)
     frame.to_file(folder / "units.gpkg")
-    people = {unit: 100 + 7 * k for k, unit in enumerate([*ids, GUEST])}
+    people = {unit: 100 + 7 * k for k, unit in enumerate(ids)}
     with open(folder / "counts.csv", "w", newline="") as stream:
         out = csv.writer(stream)
         out.writerow(["id", "people"])
         for unit, count in people.items():
             if unit != NO_ROW:
-                out.writerow([unit, "" if unit == WITHHELD else count])
-    return {unit: n for unit, n in people.items() if unit not in (NO_ROW, WITHHELD)}
+                out.writerow([unit, "" if unit in UNCOUNTED else count])
+    return {unit: n for unit, n in people.items() if unit not in UNCOUNTED}
 
 
 def publish_map(store: Store) -> None:
@@ -86,7 +92,7 @@ def country(tmp_path_factory):
         "counts": {"file": "counts.csv", "year": 2020, "columns": {"id": "id", "people": "people"}},
     }
     written = {
-        "name": "Twenty-five squares",
+        "name": "Forty-two squares",
         "grid": {"crs": GRID.crs, "bounds": [west, south, east, north]},
         "imagery": {"source": "files", "files": {"root": "none", "region": "none"}},
         "census": {"levels": {"square": level}},
@@ -110,7 +116,7 @@ def country(tmp_path_factory):
 def test_units_without_a_count_keep_the_models_number_all_the_way(country):
     store, people, judged = country
     assert judged["units_sum_to_the_census"].passed
-    assert judged["units_sum_to_the_census"].metadata["units"].value == 23
+    assert judged["units_sum_to_the_census"].metadata["units"].value == 40
     assert judged["hectares_keep_every_person"].passed
 
     def version(asset):
@@ -120,7 +126,7 @@ def test_units_without_a_count_keep_the_models_number_all_the_way(country):
         return raster.read_float(version(asset).file(f"{name}.tif"), bands=1)
 
     units = raster.read(version("census_units").file("units_square.tif"), bands=1)
-    number = {unit: k + 1 for k, unit in enumerate(sorted([*people, NO_ROW, WITHHELD]))}
+    number = {unit: k + 1 for k, unit in enumerate(sorted([*people, *UNCOUNTED]))}
     uncounted = np.isin(units, [number[NO_ROW], number[WITHHELD]])
     assert uncounted.sum() == 2 * 400
     predicted, adjusted = read("population_map"), read("adjusted_map")
@@ -144,19 +150,27 @@ def test_units_without_a_count_keep_the_models_number_all_the_way(country):
     manifest = version("adjusted_map").manifest()
     shown = dict(manifest["shown"])
     assert shown["census people"] == sum(people.values())
-    assert shown["people without a place"] == 0
     assert shown["units without a count"] == 2
     assert shown["people estimated in them"] == pytest.approx(estimated)
     assert shown["people in census units"] == pytest.approx(total, abs=0.1)
     assert [row["id"] for row in manifest["facts"]["units without a count"]] == [NO_ROW, WITHHELD]
 
-    # Neither they nor the merged unit are scored; the one without a value is told as unpredicted.
+    # A merged unit without a count takes nothing from its host, and is named by a warning.
+    told = judged["people_in_pixels"]
+    assert (told.passed, told.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert UNKNOWN_GUEST in told.description
+    assert not any(
+        found.severity == dg.AssetCheckSeverity.ERROR and not found.passed
+        for found in judged.values()
+    )
+
+    # Neither they nor the merged units are scored; the one without a value is told as unpredicted.
     (scores,) = (
         row
         for row in dict(version("evaluation").manifest()["shown"])["metrics"]
         if row["approach"] == "map"
     )
-    assert (scores["n"], scores["unpredicted"]) == (22, 1)
+    assert (scores["n"], scores["unpredicted"]) == (39, 1)
     assert scores["unpredicted_people"] == people[UNMAPPED]
 
 

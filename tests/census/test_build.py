@@ -60,16 +60,41 @@ def test_merged_units_keep_their_people_together(tmp_path: Path) -> None:
     assert len(built.counts.counts) == 14
 
 
-def test_a_host_is_not_trained_on_part_of_its_people(tmp_path: Path) -> None:
+def with_merged(tmp_path: Path, host: object, *guests: object) -> place.Built:
+    """The country with the first unit's count, and those of tiny units within it, as given."""
     rows = place.write_place(tmp_path)
-    rows.append(Unit("0013", "X", "Nord", "", squares((10.1, 10.1, 10.3, 10.3)).geometry[0]))
+    rows[0].people = host
+    tiny = squares(*((10.1 + 2 * k, 10.1, 10.3 + 2 * k, 10.3) for k in range(len(guests))))
+    rows += [
+        Unit(f"{13 + k:04d}", "XYZ"[k], "Nord", people, tiny.geometry[k])
+        for k, people in enumerate(guests)
+    ]
     write_boundaries(tmp_path / "units.gpkg", rows)
     write_counts(tmp_path / "counts.csv", rows)
-    built = build(tmp_path, settings(small_units="merge"))
+    return build(tmp_path, settings(small_units="merge"))
+
+
+def test_a_merged_unit_without_a_count_leaves_its_host_the_known_people(tmp_path: Path) -> None:
+    built = with_merged(tmp_path, 107, "", 5)
+    host = built.entries()[0]
+    assert (host["id"], host["people"], host["members"]) == ("0001", 112.0, ["0001", "0014"])
+    found = built.checks["people_in_pixels"]
+    assert (found.passed, found.severity) == (False, "warn")
+    (named,) = found.rows
+    assert (named["id"], named["name"], named["merged_into"]) == ("0013", "X", "0001")
+    covered = built.counts.coverage["levels"]["district"]
+    assert (covered["units_without_count"], covered["people_without_pixel"]) == (1, 0)
+    assert covered["people_in_pixels"] == TOTAL + 5
+
+
+def test_people_merged_into_a_unit_without_a_count_have_no_pixel(tmp_path: Path) -> None:
+    built = with_merged(tmp_path, "", 11)
     assert "0001" not in {e["id"] for e in built.entries()}
     lost = built.checks["people_in_pixels"]
     assert lost.blocks
-    assert lost.rows[0]["people"] == 107.0
+    assert (lost.rows[0]["id"], lost.rows[0]["people"]) == ("0013", 11.0)
+    covered = built.counts.coverage["levels"]["district"]
+    assert (covered["people_in_pixels"], covered["people_without_pixel"]) == (TOTAL - 107, 11)
 
 
 def test_people_of_units_off_the_grid_are_told(tmp_path: Path) -> None:
@@ -79,9 +104,9 @@ def test_people_of_units_off_the_grid_are_told(tmp_path: Path) -> None:
     write_counts(tmp_path / "counts.csv", [*rows, far])
     built = build(tmp_path, settings(box=(30.0, -5.0, 35.0, 0.0)))
     assert built.checks["unit_pixels"].blocks
-    assert built.counts.coverage["off_grid"] == {
-        "district": [{"number": 1, "id": "0000", "people": 31.0}]
-    }
+    lost = built.checks["people_in_pixels"]
+    assert lost.blocks
+    assert [(row["id"], row["people"]) for row in lost.rows] == [("0000", 31.0)]
     assert built.counts.coverage["levels"]["district"]["people_without_pixel"] == 31.0
     assert "0000" not in {e["id"] for e in built.entries()}
 
@@ -163,9 +188,12 @@ def test_national_growth_is_used_and_recorded(tmp_path: Path) -> None:
     seed=st.integers(0, 10**6),
     count=st.integers(2, 40),
     rule=st.sampled_from(["best_pixel", "merge"]),
+    withheld=st.sampled_from([0.0, 0.3]),
 )
-def test_people_are_conserved_in_random_countries(seed: int, count: int, rule: str) -> None:
-    """Units of all sizes, some below a pixel, some without a row: nobody is lost or doubled."""
+def test_people_are_conserved_in_random_countries(
+    seed: int, count: int, rule: str, withheld: float
+) -> None:
+    """Units of all sizes, some below a pixel, some without a count: nobody is lost or doubled."""
     rng = np.random.default_rng(seed)
     frame = voronoi(seed, count)
     holes = squares(*[
@@ -179,6 +207,10 @@ def test_people_are_conserved_in_random_countries(seed: int, count: int, rule: s
         Unit(f"{k:03d}", f"unit {k}", "", int(rng.integers(0, 5000)), g)
         for k, g in enumerate(geometry)
     ]
+    for unit in rows[1:]:
+        if rng.random() < withheld:
+            unit.people = ""
+    counted = {unit.id: unit.people for unit in rows if unit.people != ""}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_boundaries(folder / "units.gpkg", rows)
@@ -186,15 +218,19 @@ def test_people_are_conserved_in_random_countries(seed: int, count: int, rule: s
         section = settings(small_units=rule, max_people_per_ha=1e6)
         built = build(folder, section, grid=GRID)
         covered = built.counts.coverage["levels"]["district"]
-        total = sum(u.people for u in rows)
+        total = sum(counted.values())
         assert covered["years"]["2020"]["people"] == total + 321
         assert covered["years"]["2020"]["people_unmatched"] == 321
         placed = sum(e["people"] for e in built.entries())
         assert placed + covered["people_without_pixel"] == pytest.approx(total)
-        assert covered["people_without_pixel"] == 0
-        # Each entry's number is in the raster, and no other number but those merged away.
+        host = dict(zip(built.units.units["id"], built.units.units["merged_into"], strict=True))
+        stranded = {unit for unit in counted if host[unit] and host[unit] not in counted}
+        assert covered["people_without_pixel"] == sum(counted[unit] for unit in stranded)
+        assert built.checks["people_in_pixels"].blocks == any(counted[unit] for unit in stranded)
+        # Each entry's number is in the raster, and no other counted unit's but those merged away.
         burnt = raster.read(built.units.rasters["district"], bands=1)
-        numbers = {e["number"] for e in built.entries()}
-        assert numbers == set(np.unique(burnt).tolist()) - {0}
+        ids = dict(zip(built.units.units["number"], built.units.units["id"], strict=True))
+        on_grid = {ids[number] for number in np.unique(burnt).tolist() if number}
+        assert {ids[e["number"]] for e in built.entries()} == on_grid & counted.keys()
         members = [m for e in built.entries() for m in e.get("members", [e["id"]])]
-        assert sorted(members) == [u.id for u in rows]
+        assert sorted(members) == sorted(counted.keys() - stranded)

@@ -162,18 +162,21 @@ def test_the_map_against_the_census_counts_merged_units_with_their_host(
     ]
 
 
-def test_units_counted_together_with_one_that_is_not_are_not_compared(
+def test_units_are_compared_with_the_counts_that_they_are_adjusted_to(
     warehouse: Warehouse,
 ) -> None:
-    """The rest of their people are known to nobody."""
+    """Those of the counted units merged into them included, where their own is known."""
     rows = [{**row, "valid_share": 0.5} for row in [
         {"level": "coarse", "product": "map", "unit_id": unit, "people": 500.0}
         for unit in ("0001", "0002")
     ]]  # fmt: skip
     publish(warehouse, "map_sums", "rwa", 2020, rows)
+    question = "SELECT unit_id, census_people, valid_share FROM map_against_census ORDER BY unit_id"
     publish(warehouse, "counts", "rwa", 2020, count_rows(1000, 500))
-    found = warehouse.query("SELECT unit_id, valid_share FROM map_against_census")
-    assert found == [("0001", 0.5)]
+    assert warehouse.query(question) == [("0001", 1000.0, 0.5), ("0002", 500.0, 0.5)]
+    host_uncounted = count_rows(1000, 500, 20).drop(index=1)
+    publish(warehouse, "counts", "rwa", 2020, host_uncounted)
+    assert warehouse.query(question) == [("0001", 1000.0, 0.5)]
 
 
 def test_evaluation_and_sources(warehouse: Warehouse) -> None:
