@@ -17,7 +17,11 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluation,
     AssetCheckEvaluationTargetMaterializationData,
 )
-from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.event_api import EventLogRecord, PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 
 from popcorn_assets.console import QUIET
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
@@ -97,11 +101,39 @@ def _partition(address: Address) -> dg.MultiPartitionKey | None:
 def _on_record(
     instance: dg.DagsterInstance, keys: set[dg.AssetCheckKey], address: Address
 ) -> set[dg.AssetCheckKey]:
-    """Checks that have been carried out on the partition."""
+    """Checks whose verdict on what is there now is on record, or in the making."""
+    newest = _newest(instance, dg.AssetKey(address.asset), _partition(address))
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(
         sorted(keys), PartitionKeyFilter(key=_partition(address))
     )
-    return set(found)
+    return {key for key, latest in found.items() if _is_of(instance, latest, newest)}
+
+
+def _is_of(
+    instance: dg.DagsterInstance,
+    latest: AssetCheckExecutionRecord,
+    newest: EventLogRecord,
+) -> bool:
+    """Whether a check's latest execution judged a materialisation, or is about to.
+
+    One that was planned and never ended hides any verdict before it from Dagster, too.
+    """
+    if latest.status == AssetCheckExecutionRecordStatus.PLANNED:
+        run = instance.get_run_by_id(latest.run_id)
+        return run is not None and not run.is_finished
+    target = latest.evaluation.target_materialization_data if latest.evaluation else None
+    if target is None:  # judged by the step that made an asset without partitions
+        return latest.run_id == newest.run_id
+    return target.storage_id == newest.storage_id
+
+
+def _newest(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: dg.MultiPartitionKey | None
+) -> EventLogRecord:
+    """The newest materialisation, which is there for every address to be judged."""
+    wanted = dg.AssetRecordsFilter(asset, asset_partitions=partition and [partition])
+    (newest,) = instance.fetch_materializations(wanted, limit=1).records
+    return newest
 
 
 def _tell(
@@ -113,8 +145,7 @@ def _tell(
 ) -> Verdict:
     """Put a verdict from a manifest on record, of the newest materialisation."""
     partition = _partition(address)
-    wanted = dg.AssetRecordsFilter(key.asset_key, asset_partitions=partition and [partition])
-    (newest,) = instance.fetch_materializations(wanted, limit=1).records
+    newest = _newest(instance, key.asset_key, partition)
     instance.report_runless_asset_event(
         AssetCheckEvaluation(
             asset_key=key.asset_key,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from popcorn_assets.store import LATEST, NAME_PATTERN, VERSION_PATTERN, Store
+from popcorn_assets.store import DAMAGED, LATEST, NAME_PATTERN, VERSION_PATTERN, Store
 from popcorn_assets.upkeep.inventory import YEAR_PATTERN, folders_of, size_of, subfolders
 from popcorn_assets.upkeep.removal import Removal, work_locks
 from popcorn_ml.compute.locks import is_free
@@ -30,6 +30,7 @@ def leftovers(store: Store, now: float, horizon: float, unfinished_runs: set[str
         *_work(store, horizon),
         *_killed(store, now - HALF_WRITTEN_S),
         *_steps(store, horizon, unfinished_runs),
+        *_damaged(store, horizon),
     ]
 
 
@@ -100,6 +101,14 @@ def _steps(store: Store, horizon: float, unfinished: set[str]) -> Iterator[Remov
             yield Removal(
                 "steps", folder, size_of(folder), f"its run ended; last used {_date(used)}"
             )
+
+
+def _damaged(store: Store, horizon: float) -> Iterator[Removal]:
+    """Damaged manifests that nobody has looked into for long."""
+    for path in sorted((store.root / DAMAGED).rglob("*.json")):
+        aside = path.stat().st_mtime
+        if path.is_file() and aside < horizon:
+            yield Removal("damaged", path, size_of(path), f"set aside {_date(aside)}")
 
 
 def _last_used(folder: Path) -> float:

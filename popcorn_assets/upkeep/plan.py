@@ -4,7 +4,8 @@ A version stays while anything that counts needs it: every partition's current v
 newest few, all of a partition that has lost its LATEST, whatever a promotion ledger names, what
 is younger than a stated age or might be in the hands of a run under way; and, through the inputs
 in their manifests, earlier manifests included, all that these were made from. So what is kept can
-always be traced to its sources.
+always be traced to its sources. A superseded version whose manifest cannot be read has lost its own
+trace: while nothing names it, it stays as long as its age says and nothing stays for its sake.
 """
 
 from __future__ import annotations
@@ -59,16 +60,18 @@ def plan(
         unfinished_runs: runs, and those they repeat, whose steps' values stay.
 
     Raises:
-        StoreError: something that stays cannot say what it was made from, so that nothing can be
-            said to be needless.
+        StoreError: something that counts cannot say what it was made from, so that nothing can
+            be said to be needless.
     """
     now = time.time() if now is None else now
     horizon = min(now - older_than_days * DAY_S, now if in_use_since is None else in_use_since)
     found = {version.key: version for version in versions(store)}
-    reasons = _roots(found, keep, horizon, set(ledger))
-    _require_readable(found, reasons)
+    promoted = set(ledger)
+    reasons = _roots(found, keep, horizon, promoted)
     for key in reachable(found, reasons):
         reasons.setdefault(key, "what those were made from")
+    for key in _untraceable(found, reasons, promoted):
+        reasons[key] += f"; {key[0]} {key[1]} has no readable manifest, and nothing stays for it"
     going = [version for key, version in found.items() if key not in reasons]
     stays: dict[str, tuple[int, int]] = {}
     for key, reason in reasons.items():
@@ -98,9 +101,9 @@ def _roots(found: dict[Key, Kept], keep: int, horizon: float, ledger: set[Key]) 
     chosen = {
         version.key
         for those in newest.values()
-        for version in sorted(those, key=lambda v: v.superseded is not None)[: max(keep, 1)]
+        for version in sorted(those, key=_last_to_go)[: max(keep, 1)]
     }
-    current = {version.address for version in found.values() if version.superseded is None}
+    current = _with_current(found)
     for key, version in found.items():
         if version.superseded is None:
             reasons[key] = "current"
@@ -115,17 +118,52 @@ def _roots(found: dict[Key, Kept], keep: int, horizon: float, ledger: set[Key]) 
     return reasons
 
 
-def _require_readable(found: dict[Key, Kept], roots: Iterable[Key]) -> None:
-    for key in sorted(reachable(found, roots), key=str):
-        if UNREADABLE in found[key].inputs:
-            raise StoreError(
-                f"version {key[1]} of {key[0]} does not say what it was made from; "
-                "nothing was removed",
-                where=found[key].path / MANIFEST,
-                expected="a manifest that lists its inputs",
-                remedy=f"materialise {key[0]} again, or what was made from this version; "
-                "or restore the manifest from a backup",
+def _last_to_go(version: Kept) -> tuple[bool, bool]:
+    """The current version first; one that cannot be read takes no other's place."""
+    return version.superseded is not None, UNREADABLE in version.inputs
+
+
+def _with_current(found: dict[Key, Kept]) -> set[Address]:
+    return {version.address for version in found.values() if version.superseded is None}
+
+
+def _untraceable(found: dict[Key, Kept], kept: Iterable[Key], promoted: set[Key]) -> list[Key]:
+    """Superseded versions that cannot say what they were made from, and that nothing names.
+
+    Raises:
+        StoreError: another cannot say it: one that is or may have been current, that a promotion
+            names, or that something kept was made from.
+    """
+    kept, current = sorted(kept, key=str), _with_current(found)
+    named: dict[Key, str] = dict.fromkeys(promoted, "a promotion")
+    for key in kept:
+        for other in found[key].inputs - {key}:
+            named.setdefault(other, f"{key[0]} {key[1]}")
+    nobodys = []
+    for key in kept:
+        version = found[key]
+        if UNREADABLE not in version.inputs:
+            continue
+        if version.superseded is not None and version.address in current and key not in named:
+            nobodys.append(key)
+            continue
+        again = f"materialise {key[0]} again"
+        if key in named:  # only equal contents make this very version good
+            again = (
+                f"{again}, if that makes equal contents; where neither can be done, move the "
+                f"version's folder out of the store, after which {named[key]} cannot be traced "
+                f"beyond it"
             )
+            if version.superseded is None:
+                again = f"{again}, and {key[0]} is to be materialised again"
+        raise StoreError(
+            f"version {key[1]} of {key[0]} does not say what it was made from; nothing was removed",
+            where=version.path / MANIFEST,
+            expected="a manifest that lists its inputs",
+            found=f"none that can be read, and {named[key]} names it" if key in named else None,
+            remedy=f"restore the manifest from a backup, or {again}",
+        )
+    return nobodys
 
 
 def _dependents_first(going: list[Kept]) -> list[Kept]:

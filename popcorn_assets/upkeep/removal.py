@@ -24,7 +24,7 @@ class Removal:
     """One thing that may go.
 
     Attributes:
-        kind: "version", "draft", "work", "steps", "half-written" or "lock".
+        kind: "version", "draft", "work", "steps", "half-written", "damaged" or "lock".
         why: half a sentence.
         version: the version it is, if it is one.
     """
@@ -128,7 +128,7 @@ def _correct_marks(store: Store, going: set[Key]) -> None:
 
 def _remove_other(store: Store, removal: Removal) -> str | None:
     path = removal.path
-    if removal.kind == "half-written":
+    if removal.kind in ("half-written", "damaged"):
         path.unlink(missing_ok=True)
         return None
     if removal.kind == "lock":

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.retention import old_runs, unfinished
-from popcorn_assets.store import LATEST, MANIFEST, Address, Store, digests
+from popcorn_assets.store import DAMAGED, LATEST, MANIFEST, Address, Store, digests
 from popcorn_assets.upkeep.inventory import versions
 from popcorn_assets.upkeep.plan import DAY_S, plan
 from popcorn_assets.upkeep.removal import apply
@@ -237,8 +237,73 @@ def test_a_version_that_is_needed_and_lost_its_manifest_stops_everything(store):
     put(store, (PLACES[1], name(5)), [needed], age_days=90)
     assert plan(store, now=NOW).removals == []
     (path / MANIFEST).unlink()
-    with pytest.raises(StoreError, match="does not say what it was made from"):
+    with pytest.raises(StoreError, match="does not say what it was made from") as stopped:
         plan(store, now=NOW)
+    assert stopped.value.found == f"none that can be read, and maps demo|2020 {name(5)} names it"
+    assert "move the version's folder out of the store" in stopped.value.remedy
+    path.rename(store.root.parent / "aside")
+    assert [r.version.version for r in plan(store, now=NOW).removals] == [name(1)]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_superseded_manifest_that_nobody_needs_stops_nothing(store, damage):
+    lost, current = (PLACES[2], name(1)), (PLACES[2], name(2))
+    path = put(store, lost, age_days=20)
+    put(store, current, age_days=10)
+    old, newest = (PLACES[1], name(3)), (PLACES[1], name(4))
+    for key, age in ((old, 100), (newest, 90)):
+        put(store, key, age_days=age)
+    if damage == "gone":
+        (path / MANIFEST).unlink()
+    else:
+        (path / MANIFEST).write_text('{"inp')
+    for again in (None, name(5)):  # also after the partition was materialised again
+        if again:
+            put(store, (PLACES[2], again), age_days=1)
+        planned = plan(store, now=NOW)
+        assert [r.version.version for r in planned.removals] == [old[1]]
+        (told,) = [reason for reason in planned.stays if "no readable manifest" in reason]
+        assert told == (
+            f"too young, or in use by a run; maps demo|2021 {name(1)} has no readable manifest, "
+            "and nothing stays for it"
+        )
+    remove(store)
+    assert (path / "map.txt").read_text() == name(1) * 3
+
+
+def test_a_manifest_of_a_promoted_version_or_without_a_latest_is_required(store):
+    lost, current = (PLACES[3], name(1)), (PLACES[3], name(2))
+    path = put(store, lost, age_days=20)
+    put(store, current, age_days=10)
+    (path / MANIFEST).unlink()
+    assert plan(store, now=NOW).removals == []
+    with pytest.raises(StoreError, match="does not say") as stopped:
+        plan(store, now=NOW, ledger={lost})
+    assert stopped.value.found == "none that can be read, and a promotion names it"
+    (store.folder(PLACES[3]) / LATEST).unlink()
+    with pytest.raises(StoreError, match="does not say") as stopped:
+        plan(store, now=NOW)
+    again = "restore the manifest from a backup, or materialise models demo|2020 again"
+    assert stopped.value.remedy == again
+    put(store, (PLACES[3], name(3)), age_days=1)
+    assert plan(store, now=NOW).removals == []
+    damaged = store.folder(PLACES[3]) / name(3) / MANIFEST
+    damaged.write_text("{")
+    os.utime(damaged, (NOW - DAY_S,) * 2)
+    with pytest.raises(StoreError, match="does not say") as stopped:
+        plan(store, now=NOW)
+    assert stopped.value.remedy == again
+    put(store, (PLACES[3], name(4)), age_days=0)
+    assert plan(store, now=NOW).removals == []
+
+
+def test_a_version_that_cannot_be_read_takes_no_other_s_place(store):
+    for number, age in ((1, 100), (2, 90), (3, 80)):
+        put(store, (PLACES[1], name(number)), age_days=age)
+    path = store.folder(PLACES[1]) / name(2)
+    (path / MANIFEST).write_text("{")
+    os.utime(path / MANIFEST, (NOW - 85 * DAY_S,) * 2)
+    assert [r.version.version for r in plan(store, now=NOW, keep=2).removals] == [name(2)]
 
 
 @pytest.mark.parametrize("damage", ["cut", "filed with the earlier ones"])
@@ -310,6 +375,19 @@ def test_left_overs_go_and_work_under_way_stays(store):
         f"maps/demo/2020/{name(8)}/state", "steps/going/a.json",
     ]  # fmt: skip
     writing.__exit__(None, None, None)
+
+
+def test_damaged_manifests_that_were_set_aside_go_when_they_are_old(store):
+    paths = [put(store, (place, name(1)), age_days=100) / MANIFEST for place in PLACES[:2]]
+    for path, days in zip(paths, (40, 20), strict=True):
+        store.set_aside(path)
+        (aside,) = (store.root / DAMAGED / path.parent.relative_to(store.root)).iterdir()
+        os.utime(aside, (NOW - days * DAY_S,) * 2)
+    ((removal, problem),) = remove(store)
+    assert problem is None
+    assert str(removal).startswith("damaged ")
+    (left,) = (path for path in (store.root / DAMAGED).rglob("*") if path.is_file())
+    assert left == aside
 
 
 def test_what_a_killed_reproduction_left_goes_after_a_day(store):

@@ -48,6 +48,7 @@ class Small:
         )  # fmt: skip
         def made(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
             making = Making(context, store.open(), name, code_version="1")
+            assert name not in self.failing
             severity = self.failing.get(IN_RANGE)
             check = CheckResult("in_range", severity is None, severity or "error", "as counted")
 
@@ -72,10 +73,11 @@ class Small:
 
         return sound
 
-    def make(self, instance: dg.DagsterInstance, *names: str) -> None:
+    def make(self, instance: dg.DagsterInstance, *names: str, checks: bool = True) -> None:
+        chosen = dg.AssetSelection.assets(*names)
         dg.materialize(
             [*self.defs.assets, *self.defs.asset_checks],
-            selection=dg.AssetSelection.assets(*names),
+            selection=chosen if checks else chosen.without_checks(),
             partition_key=KEY,
             instance=instance,
             resources={"store": StoreResource()},
@@ -139,6 +141,50 @@ def test_what_follows_by_itself_goes_on_after_the_records_were_lost(small, place
         assert small.tick(empty) == 1
 
 
+@pytest.mark.parametrize("trouble", ["was not carried out", "broke off"])
+def test_a_verdict_on_an_older_materialisation_is_none(small, place, trouble):
+    """Made again, and killed before its check; or the check itself came to no verdict."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        small.make(instance, "census_counts", "population_map", "adjusted_map")
+        small.tick(instance)
+        assert record(small, place, instance) == {}
+        if trouble == "broke off":
+            small.failing = {SOUND: "no severity"}
+            small.make(instance, "population_map")
+            small.failing = {}
+        else:
+            small.make(instance, "population_map", checks=False)
+        assert small.tick(instance) == 0
+        assert record(small, place, instance) == {SOUND: True}
+        assert statuses(small, instance) == {SOUND: "SUCCEEDED", IN_RANGE: "SUCCEEDED"}
+        assert small.tick(instance) == 1
+        assert record(small, place, instance) == {}
+
+
+def test_a_verdict_of_a_manifest_hidden_by_a_run_that_broke_off_is_told_again(small, place):
+    with dg.DagsterInstance.ephemeral() as instance:
+        small.make(instance, "census_counts")
+        small.failing = {"census_counts": "itself"}
+        small.make(instance, "census_counts")
+        assert record(small, place, instance) == {IN_RANGE: True}
+        assert statuses(small, instance) == {IN_RANGE: "SUCCEEDED"}
+        assert record(small, place, instance) == {}
+
+
+def test_a_check_that_is_being_carried_out_is_left_to_its_run(small, place):
+    with dg.DagsterInstance.ephemeral() as instance:
+        small.make(instance, "population_map", checks=False)
+        (check,) = small.defs.asset_checks[0].check_keys
+        job = small.defs.resolve_implicit_global_asset_job_def()
+        run = instance.create_run_for_job(
+            job.get_subset(asset_check_selection={check}),
+            tags={"dagster/partition": str(KEY)},
+        )
+        assert record(small, place, instance) == {}
+        instance.report_run_canceled(run)
+        assert record(small, place, instance) == {SOUND: True}
+
+
 @pytest.mark.parametrize(
     ("failing", "severity", "requested"),
     [(SOUND, "error", 0), (IN_RANGE, "error", 0), (SOUND, "warn", 1)],
@@ -192,6 +238,7 @@ def test_every_check_of_the_real_maps_has_a_verdict_again(tiny, monkeypatch):
     with dg.DagsterInstance.ephemeral() as empty:
         told = [address for address, _, _ in record_again(empty, store)]
         verdicts = judge_again(empty, store, defs, told, told)
+        assert judge_again(empty, store, defs, told) == []
     assert {path for path in tiny.data.rglob("*") if "dagster" not in path.parts} == before
     assert [v for v in verdicts if v.passed is None or v.blocks] == []
     blocking = {c for a in told for c in graph.get(dg.AssetKey(a.asset)).check_keys
