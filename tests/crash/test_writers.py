@@ -22,9 +22,9 @@ HERE = Address("population_map", "demo", 2020)
 KILLS = 40
 
 
-def write_versions(root: Path) -> None:
+def write_versions(root: Path, start: int = 0) -> None:
     """Publish one version after another, some of contents that are there already."""
-    store, count = Store(root), 0
+    store, count = Store(root), start
     while True:
         count += 1
         with store.draft(HERE) as draft:
@@ -70,8 +70,9 @@ def test_a_reader_never_sees_half_a_version(tmp_path):
         while len(seen) < 3 and time.monotonic() < began + 60:
             seen.add(read_whole(store))
         pace = (time.monotonic() - began) / 3  # what this machine needs for a version, busy or not
-    for _ in range(KILLS):
-        with writing(lambda: write_versions(tmp_path)):
+    for kill in range(KILLS):
+        # Each begins with other contents: a busy disk may allow a writer one version and no more.
+        with writing(lambda start=kill: write_versions(tmp_path, start)):
             until = time.monotonic() + chance.uniform(0, 3 * pace)
             while time.monotonic() < until:
                 seen.add(read_whole(store))
