@@ -311,27 +311,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "ALTER TABLE map_sums ADD COLUMN valid_share DOUBLE",
-        # Where one of the units counted together has no count, their people are not known.
-        """
-        CREATE OR REPLACE VIEW map_against_census AS
-        WITH hosts AS (
-            SELECT u.country, u.year, u.level,
-                   CASE WHEN u.merged_into = '' THEN u.unit_id ELSE u.merged_into END AS unit_id,
-                   sum(c.people) AS people
-            FROM units u LEFT JOIN counts c USING (country, year, level, unit_id)
-            GROUP BY ALL HAVING count(c.people) = count(*)
-        )
-        SELECT m.country, m.year, m.level, m.unit_id, u.name, m.product,
-               h.people AS census_people, m.people AS map_people, m.people_std AS map_std,
-               m.people - h.people AS difference,
-               (m.people - h.people) / nullif(h.people, 0) AS relative_difference,
-               m.valid_share
-        FROM map_sums m
-        JOIN hosts h USING (country, year, level, unit_id)
-        JOIN units u USING (country, year, level, unit_id)
-        """,
-    ),
-    (
         # A unit is held against what the map is adjusted to: its own count, with those of the
         # counted units merged into it; none where its own is not known.
         """
