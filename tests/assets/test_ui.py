@@ -111,7 +111,7 @@ def page(web):
 def test_the_asset_graph_shows_every_group(page, web, tmp_path):
     page.goto(f"{web}/asset-groups")
     for group in ("imagery", "census", "builtup", "training", "maps", "evaluation"):
-        page.get_by_text(group, exact=True).first.wait_for(timeout=60_000)
+        expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=60_000)
     page.screenshot(path=tmp_path / "graph.png")
 
 
@@ -154,7 +154,7 @@ def test_a_partition_is_materialised_from_the_launchpad_and_its_checks_are_shown
     expect(page.get_by_text("Succeeded", exact=True)).to_have_count(6, timeout=60_000)
     page.get_by_text("unit_pixels", exact=True).first.click()
     page.get_by_text("demo|2021", exact=True).first.wait_for(timeout=60_000)
-    page.get_by_text("Passed", exact=True).first.wait_for(timeout=60_000)
+    expect(page.get_by_text("Passed", exact=True).first).to_be_visible(timeout=60_000)
 
 
 @needs_browser
