@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 
 class AssetLost(Exception):
-    """An asset that is not there or not readable; the composite goes on without it."""
+    """An asset that is not there or not readable; the composite goes on without it.
+
+    Attributes:
+        down: its provider did not answer, or answered with errors of its own, to the end.
+    """
+
+    def __init__(self, reason: str, *, down: bool = False) -> None:
+        super().__init__(reason)
+        self.down = down
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class WebServer:
         self.search_fault: Callable[[int], int | None] = lambda number: None
         self.signed = False
         self.tokens: list[str] = []
-        self.token_status = 200
+        self.token_status: int | str = 200
+        self.token_body: bytes | None = None
         self.seen: Counter[str] = Counter()
         self.searches: list[dict[str, Any]] = []
         self.bytes_sent = 0
@@ -162,8 +163,11 @@ def _handler(server: WebServer) -> type[BaseHTTPRequestHandler]:
             self._raster(parts.path, parts.query, number)
 
         def _token(self) -> None:
-            if server.token_status != 200:
-                return self._send(b"{}", server.token_status)
+            if server.token_status == "cut":
+                self.close_connection = True
+                return self.connection.shutdown(socket.SHUT_RDWR)
+            if server.token_status != 200 or server.token_body is not None:
+                return self._send(server.token_body or b"{}", server.token_status)
             with server._lock:
                 server.tokens.append(f"sig=canary-signature-{len(server.tokens)}")
                 token = server.tokens[-1]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from popcorn_ml.edges import ServiceAddress, WrittenPath, within
-from popcorn_ml.errors import ConfigError, ImageryError
+from popcorn_ml.errors import ConfigError, ImageryError, ProviderDown
 from popcorn_ml.grid import Window
 from popcorn_ml.imagery.source import (
     STANDARD_ENCODING,
@@ -265,6 +265,7 @@ class StacSource:
                     continue
                 np.copyto(first, codes, where=new)
             used.append(scene.id)
+        _refuse_if_down(request, window, lost, traffic)
         shape = (len(request.bands), window.height, window.width)
         if observations:
             values, count = median_composite(
@@ -302,10 +303,15 @@ class StacSource:
             return None
         name = self.profile(sensor).name
         if name not in self._fetchers:
-            from popcorn_ml.imagery.remote import Fetcher, signer
+            from popcorn_ml.imagery.backoff import Backoff
+            from popcorn_ml.imagery.remote import Fetcher
+            from popcorn_ml.imagery.signing import TOKEN_RETRIES, signer
 
+            patience = Backoff(
+                min(self._settings.retries, TOKEN_RETRIES), self._settings.first_wait_s
+            )
             self._fetchers[name] = Fetcher(
-                signer(name, self._settings.sign_url, self._secrets),
+                signer(name, self._settings.sign_url, self._secrets, patience),
                 retries=self._settings.retries,
                 timeout_s=self._settings.timeout_s,
                 connections=self._settings.pool,
@@ -357,6 +363,26 @@ def collection_files(settings: Settings) -> list[Path]:
     return sorted(pattern.parent.glob(pattern.name.replace("{year}", "*")))
 
 
+def _refuse_if_down(
+    request: SeasonRequest, window: Window, lost: Sequence[Lost], traffic: Traffic
+) -> None:
+    """End a season of which a tile has lost everything to a provider that does not answer.
+
+    A single asset may be at fault itself.
+
+    Raises:
+        ProviderDown: as said.
+    """
+    if len(lost) > 1 and len(lost) >= traffic.assets and all(one.down for one in lost):
+        raise ProviderDown(
+            f"none of {len(lost)} scene assets of a tile of {request} could be had",
+            where=f"tile at row {window.row}, column {window.col}",
+            expected="an answer from where the scenes are kept",
+            found=f"{lost[0].reason}; first: {lost[0].scene} {lost[0].asset}",
+            remedy="run again later: finished tiles are kept",
+        )
+
+
 def _rooted(item: Any, folder: Path) -> Any:
     """An item on disk with the paths of its assets taken from its folder.
 
@@ -390,7 +416,7 @@ def _read_s2(
     try:
         labels = _asset(reader, scene, SCL, 0, traffic)
     except AssetLost as error:
-        return None, [Lost(scene.id, SCL, str(error))], traffic
+        return None, [Lost(scene.id, SCL, str(error), error.down)], traffic
     if labels is None:
         return None, [], traffic
     clear = np.isin(labels, classes)
@@ -401,7 +427,7 @@ def _read_s2(
         try:
             numbers = _asset(reader, scene, band, 0, traffic)
         except AssetLost as error:
-            lost.append(Lost(scene.id, band, str(error)))
+            lost.append(Lost(scene.id, band, str(error), error.down))
             continue
         if numbers is not None:
             np.multiply(reflectance_codes(numbers, scene.offset), clear, out=codes[place])
@@ -426,7 +452,7 @@ def _read_s1(
         try:
             power = _asset(reader, scene, band, -32768, traffic)
         except AssetLost as error:
-            lost.append(Lost(scene.id, band, str(error)))
+            lost.append(Lost(scene.id, band, str(error), error.down))
             power = None
         layers.append(None if power is None else power_to_codes(power))
     present = next((layer for layer in layers if layer is not None), None)
