@@ -16,7 +16,8 @@ from popcorn_assets.paths import published_weights
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import raster_summary, save_picture
-from popcorn_assets.store.making import Making, Outcome, code_digest
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import StoreError, WeightsError
 

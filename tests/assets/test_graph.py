@@ -15,8 +15,7 @@ from popcorn_assets.store.making import REUSE_TAG
 from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml import raster
 from popcorn_ml.sentinel import SEASONS, SENSORS
-
-from .conftest import tiny_spec
+from tests.platforms import tiny_spec
 
 pytestmark = [pytest.mark.timeout(400)]
 

@@ -13,7 +13,7 @@ from popcorn_assets.audit.recorded import DagsterRecords
 from popcorn_assets.commands.demo import run_demo
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.warehouse import Warehouse
-from tests.assets.conftest import tiny_spec
+from tests.platforms import tiny_spec
 
 UI = """
 query Versions($keys: [AssetKeyInput!], $partition: String!) {

@@ -10,23 +10,27 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from popcorn_assets.promotion.candidates import Metrics, held_out_people, loss_shift, metrics_of
-from popcorn_assets.promotion.decide import (
-    PromotionRefused,
+from popcorn_assets.promotion.by_hand import PromotionRefused, promote, roll_back
+from popcorn_assets.promotion.candidates import (
+    Metrics,
     candidates,
-    decide,
-    model_for,
-    promote,
+    held_out_people,
+    loss_shift,
+    metrics_of,
+)
+from popcorn_assets.promotion.decide import decide, model_for
+from popcorn_assets.promotion.entries import InUse, Model
+from popcorn_assets.promotion.ledger import (
+    ledger_path,
+    ledger_versions,
     read_ledger,
-    roll_back,
+    removing,
     verify,
 )
-from popcorn_assets.promotion.ledger import InUse, Model, ledger_path, ledger_versions, removing
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import StoreError
-
-from .conftest import Place
-from .test_promotion import (
+from tests.platforms import Place
+from tests.promotion.models import (
     WHO,
     actions,
     configure,
@@ -36,18 +40,6 @@ from .test_promotion import (
     rewrite,
     train,
 )
-
-
-@pytest.fixture
-def home(place) -> Place:
-    """An empty platform whose country `demo` maps every year with checkpoints of 2020."""
-    configure(place, country="demo", year=2020)
-    return place
-
-
-@pytest.fixture
-def store(home) -> Store:
-    return Store(home.data)
 
 
 def maps(store: Store, year: int) -> str:

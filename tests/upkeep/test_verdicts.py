@@ -16,8 +16,7 @@ from popcorn_assets.store.versions import Address, Store
 from popcorn_assets.upkeep.records import record_again
 from popcorn_assets.upkeep.verdicts import judge_again
 from popcorn_ml.census.findings import CheckResult
-
-from .conftest import _enter
+from tests.platforms import enter
 
 KEY = partition_key("demo", 2020)
 SOUND, IN_RANGE = "population_map sound", "census_counts in_range"
@@ -232,7 +231,7 @@ def test_the_command_tells_of_checks_that_could_not_be_carried_out(small, place)
 def test_every_check_of_the_real_maps_has_a_verdict_again(tiny, monkeypatch):
     from popcorn_assets.definitions import defs
 
-    _enter(tiny, monkeypatch)
+    enter(tiny, monkeypatch)
     store, graph = Store(tiny.data), defs.resolve_asset_graph()
     before = {path for path in tiny.data.rglob("*") if "dagster" not in path.parts}
     with dg.DagsterInstance.ephemeral() as empty:

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from popcorn_ml import raster
-
-from .mapping.places import an_extractor
-from .mapping.test_predict import a_spec
-from .training.places import block_units, write_place
+from tests.mapping.places import an_extractor
+from tests.mapping.test_predict import a_spec
+from tests.training.places import block_units, write_place
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device: GPU and CPU cannot be compared"

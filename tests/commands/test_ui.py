@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from .conftest import Place
+from tests.platforms import Place
 
 pytestmark = [pytest.mark.timeout(600)]
 

@@ -17,8 +17,7 @@ from dagster import DagsterEventType
 from popcorn_assets.resources import ComputeResource, compute_resource, steps_at_once
 from popcorn_assets.runs import launch
 from popcorn_ml.errors import ConfigError
-
-from ..training.places import block_units, write_place
+from tests.training.places import block_units, write_place
 
 pytestmark = [pytest.mark.timeout(300)]
 
@@ -89,9 +88,8 @@ def test_a_member_is_the_same_from_a_process_of_its_own(place):
 def test_maps_are_the_same_from_a_process_of_its_own(tmp_path):
     from popcorn_ml.mapping.builtup import BuiltupSpec
     from popcorn_ml.model.weights import save_extractor
-
-    from ..mapping.places import an_extractor
-    from ..mapping.test_predict import a_spec
+    from tests.mapping.places import an_extractor
+    from tests.mapping.test_predict import a_spec
 
     spec = a_spec(tmp_path, (40, 60), tile_px=32)
     weights = save_extractor(an_extractor(), tmp_path / "extractor.safetensors", {"name": "test"})

@@ -27,8 +27,7 @@ from dagster._scheduler.scheduler import launch_scheduled_runs
 from popcorn_assets.automation.schedules import WORK_TAG, closed_season, closed_year
 from popcorn_assets.store.making import REUSE_TAG
 from popcorn_assets.store.versions import Store
-
-from .conftest import REPOSITORY, make_place, publish_model
+from tests.platforms import REPOSITORY, make_place, publish_model
 
 pytestmark = [pytest.mark.timeout(600)]
 

@@ -8,8 +8,7 @@ from popcorn_assets.runs.retry import again_later
 from popcorn_ml.errors import ImageryError, ProviderDown
 from popcorn_ml.imagery.stac_search import search
 from popcorn_ml.sentinel import Period
-
-from .test_launch import run
+from tests.runs.test_launch import run
 
 PERIOD = Period(datetime(2020, 3, 1, tzinfo=UTC), datetime(2020, 6, 1, tzinfo=UTC))
 

@@ -13,8 +13,7 @@ from popcorn_assets.automation import census_inbox
 from popcorn_assets.automation import inbox as module
 from popcorn_assets.resources import StoreResource
 from popcorn_ml.warehouse import Warehouse
-
-from .conftest import tiny_spec, write_demo_file
+from tests.platforms import tiny_spec, write_demo_file
 
 
 @pytest.fixture

@@ -12,167 +12,40 @@ from threading import Event
 
 import dagster as dg
 import pytest
-import yaml
 from click.testing import CliRunner
 
-from popcorn_assets.country import PACKAGED
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.promotion.decide import (
-    PromotionRefused,
-    candidates,
-    decide,
+from popcorn_assets.promotion.by_hand import PromotionRefused, promote, roll_back
+from popcorn_assets.promotion.candidates import candidates, mapped
+from popcorn_assets.promotion.decide import decide, model_for
+from popcorn_assets.promotion.ledger import (
+    append,
+    deciding,
+    ledger_path,
     ledger_versions,
-    mapped,
-    model_for,
-    promote,
     read_ledger,
-    roll_back,
+    removing,
     verify,
 )
-from popcorn_assets.promotion.ledger import append, deciding, ledger_path, removing
 from popcorn_assets.resources import ComputeResource
-from popcorn_assets.store.making import failed_checks
+from popcorn_assets.store.manifests import failed_checks
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import ConfigError, StoreError
-
-from .conftest import Place, _enter, make_place
-
-HELD_OUT = ["0101", "0207"]
-WHO = "user tester"
-
-
-@pytest.fixture
-def home(place) -> Place:
-    """An empty platform whose country `demo` maps every year with checkpoints of 2020."""
-    configure(place, country="demo", year=2020)
-    return place
-
-
-@pytest.fixture
-def store(home) -> Store:
-    return Store(home.data)
-
-
-def configure(place: Place, **model) -> None:
-    """Write the demo's country file with this `model` section."""
-    settings = yaml.safe_load((PACKAGED / "demo.yaml").read_text("utf-8"))
-    settings["model"] = model
-    path = place.home / "countries" / "demo.yaml"
-    path.write_text(yaml.safe_dump(settings, allow_unicode=True), "utf-8")
-
-
-def publish(place: Place, write, *, country="demo", year=2020, parameters=None, inputs=()) -> str:
-    """Publish a version of `checkpoints` in the store; `write` fills its folder. The version."""
-    store, address = Store(place.data), Address("checkpoints", country, year)
-    with store.draft(address) as draft:
-        seeds = write(draft)
-        manifest = {
-            "inputs": list(inputs),
-            "parameters": {
-                "level": "coarse",
-                "pixel_area_m2": 100.0,
-                "provenance": {},
-                **(parameters or {}),
-            },
-            "facts": {"seeds": seeds},
-            "checks": [],
-            "run_id": "a test's",
-        }
-        return store.publish(address, draft, manifest).version
-
-
-def train(
-    place: Place,
-    loss: float,
-    *,
-    country="demo",
-    year=2020,
-    level="coarse",
-    held_out=HELD_OUT,
-    chosen_by="held_out_loss",
-    weight=None,
-    counts=None,
-) -> str:
-    """A version of two members whose held-out losses have this mean at their best epochs.
-
-    `counts` is the version of the census counts that they say they were trained on.
-    """
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    def write(folder):
-        for seed, own in ((1600, loss * 0.9), (1601, loss * 1.1)):
-            member = folder / f"member_{seed}"
-            member.mkdir()
-            save_file({"w": np.array([weight or own])}, member / "occupancy.safetensors")
-            worse = {"held_out_loss": own * 2, "held_out_total_ratio": 3.0}
-            best = {"held_out_loss": own, "held_out_total_ratio": 1.25}
-            history = [worse, best if held_out else {"train_loss": 1.0}, worse]
-            (member / "history.json").write_text(json.dumps(history))
-            card = {
-                "best_epoch": 2,
-                "chosen_by": chosen_by,
-                "hyperparameters": {"occupancy_weight": 0.01},
-            }
-            (member / "card.json").write_text(json.dumps(card))
-            (member / "units.json").write_text(json.dumps({"held_out": list(held_out)}))
-        return [1600, 1601]
-
-    inputs = []
-    if counts:
-        named = {"asset": "census_counts", "country": country, "year": year}
-        inputs = [{**named, "version": counts}]
-    parameters = {"level": level}
-    return publish(place, write, country=country, year=year, parameters=parameters, inputs=inputs)
-
-
-def deploy(place: Place, year=2021, *, country="demo", also=()):
-    """Materialise deployed_model (and others) of a year in the place's own instance."""
-    from popcorn_assets.definitions import defs
-
-    with place.instance() as instance:
-        return dg.materialize(
-            [*defs.assets],
-            selection=["deployed_model", *also],
-            partition_key=partition_key(country, year),
-            instance=instance,
-            resources={**defs.resources, "compute": ComputeResource(launcher="inline")},
-            tags={"popcorn/reuse": "true"},
-            raise_on_error=False,
-        )
-
-
-def shown(result, asset="deployed_model") -> dict:
-    (event,) = (
-        e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset)
-    )
-    return {title: value.value for title, value in event.materialization.metadata.items()}
-
-
-def warning(result) -> str:
-    """The message of the check `promotion`; empty where it passed."""
-    (check,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "promotion")
-    assert check.severity == dg.AssetCheckSeverity.WARN
-    return "" if check.passed else check.description
-
-
-def deployed(store: Store, year=2021) -> dict:
-    version = store.latest(Address("deployed_model", "demo", year))
-    return json.loads(version.file("deployed.json").read_text())
-
-
-def actions(store: Store) -> list[str]:
-    return [entry.action for entry in read_ledger(store, "demo").entries]
-
-
-def decided(store: Store, year=2021) -> str:
-    return decide(store, "demo", year, who=WHO).model.version
-
-
-def left_to_do(store: Store, year=2021) -> str:
-    """What a decision leaves to an operator; empty for nothing."""
-    decision = decide(store, "demo", year, who=WHO)
-    return "" if decision.settled else decision.message
+from tests.platforms import Place, enter, make_place
+from tests.promotion.models import (
+    WHO,
+    actions,
+    configure,
+    decided,
+    deploy,
+    deployed,
+    left_to_do,
+    publish,
+    rewrite,
+    shown,
+    train,
+    warning,
+)
 
 
 def test_the_first_model_comes_into_use_and_a_second_run_decides_nothing(home, store):
@@ -203,7 +76,7 @@ def test_the_same_decisions_give_the_same_entry_ids_elsewhere(home, store, tmp_p
     decided(store)
     other = make_place(tmp_path / "other")
     configure(other, country="demo", year=2020)
-    _enter(other, monkeypatch)
+    enter(other, monkeypatch)
     train(other, 10.0)
     decide(Store(other.data), "demo", 2020, who="somebody else")
     here, there = (read_ledger(s, "demo").entries[0] for s in (store, Store(other.data)))
@@ -527,7 +400,7 @@ def decisions(tmp_path_factory) -> Place:
     place = make_place(tmp_path_factory.mktemp("decisions") / "home")
     configure(place, country="demo", year=2020)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _enter(place, monkeypatch)
+        enter(place, monkeypatch)
         train(place, 10.0)
         decided(Store(place.data))
         train(place, 13.0)
@@ -544,12 +417,6 @@ def three(home, store, decisions):
         shutil.copytree(decisions.data / name, home.data / name)
     assert len(read_ledger(store, "demo").entries) == 3
     return ledger_path(store, "demo")
-
-
-def rewrite(path, change):
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -692,19 +559,19 @@ def test_what_is_promoted_while_gc_runs_stays(home, store):
 
 
 def test_what_gc_removes_while_it_is_being_promoted_is_not_promoted(home, store, monkeypatch):
-    from popcorn_assets.promotion import decide as promotion
+    from popcorn_assets.promotion import by_hand
 
     old = train(home, 10.0)
     train(home, 9.0)
     decided(store)
-    chosen, choose = Event(), promotion._chosen
+    chosen, choose = Event(), by_hand._chosen
 
     def choosing(*arguments):
         found = choose(*arguments)
         chosen.set()
         return found
 
-    monkeypatch.setattr(promotion, "_chosen", choosing)
+    monkeypatch.setattr(by_hand, "_chosen", choosing)
     with ThreadPoolExecutor(1) as pool:
         with removing(store) as named:
             assert (Address("checkpoints", "demo", 2020), old) not in named
@@ -823,7 +690,7 @@ def test_trained_weights_that_are_no_number_never_come_into_use(tiny, tmp_path, 
 
     place = Place(tmp_path / "home")
     shutil.copytree(tiny.home, place.home)
-    _enter(place, monkeypatch)
+    enter(place, monkeypatch)
     store, train_member = Store(place.data), launch.train_member
     good = store.latest(Address("checkpoints", "demo", 2020))
     (kept,) = good.manifest()["checks"]
@@ -862,7 +729,7 @@ def test_the_map_names_its_model_refused_forced_and_rolled_back(tiny, tmp_path, 
 
     place = Place(tmp_path / "home")
     shutil.copytree(tiny.home, place.home)
-    _enter(place, monkeypatch)
+    enter(place, monkeypatch)
     store = Store(place.data)
     first = store.latest(Address("checkpoints", "demo", 2020)).version
     loss = read_ledger(store, "demo").entries[0].metrics["loss"]

@@ -19,8 +19,7 @@ from popcorn_assets.country import load_country
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import ConfigError
-
-from .conftest import REPOSITORY, publish_model
+from tests.platforms import REPOSITORY, publish_model
 
 SECRET = "T0K3N-that-nobody-may-see"
 

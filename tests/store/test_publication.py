@@ -18,7 +18,8 @@ from popcorn_assets.assets.training import train_member
 from popcorn_assets.audit.judge import audit
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import ComputeResource, StoreResource
-from popcorn_assets.store.making import REUSE_TAG, Making, Outcome, code_digest
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import REUSE_TAG, Making, Outcome
 from popcorn_assets.store.versions import (
     DAMAGED,
     HISTORY,
@@ -313,7 +314,7 @@ def test_a_death_between_two_steps_is_made_good_by_the_next_run(place, instance,
             Warehouse.record_publication = die
 
         import dagster as dg
-        from tests.assets.test_publication import counting, run
+        from tests.store.test_publication import counting, run
         with dg.DagsterInstance.ephemeral() as instance:
             run(counting(20), instance)
     """

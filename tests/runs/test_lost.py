@@ -22,7 +22,8 @@ from dagster._core.events import EngineEventData
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from rich.console import Console
 
-from popcorn_assets.commands.console import QUIET, printing
+from popcorn_assets.commands.console import printing
+from popcorn_assets.runs.in_process import QUIET
 from popcorn_assets.runs.instance import LocalLauncher
 from popcorn_assets.runs.lost import (
     BEGUN_TAG,
@@ -32,9 +33,8 @@ from popcorn_assets.runs.lost import (
     end_lost_runs,
     lost_its_process,
     owner_tags,
-    pools,
-    stuck_slots,
 )
+from popcorn_assets.runs.pools import pools, stuck_slots
 
 HERE = socket.gethostname()
 

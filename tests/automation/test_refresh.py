@@ -12,8 +12,7 @@ from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.sentinel import SEASONS, SENSORS
-
-from .conftest import Place
+from tests.platforms import Place
 
 pytestmark = [pytest.mark.timeout(400)]
 

@@ -1,11 +1,10 @@
-"""Platforms of a test's own; the small country that tests share is in tests/conftest.py."""
+"""Platforms for tests: a home with an instance, a store and country files, and what is in it."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from safetensors.numpy import save_file
 
 from popcorn_assets.store.versions import Address, Store
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,7 @@ def tiny_spec():
     )
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Iterator[Place]:
-    """An empty platform of one test's own."""
-    made = make_place(tmp_path / "home")
-    _enter(made, monkeypatch)
-    return made
-
-
-def _enter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def enter(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(place.home)
