@@ -329,7 +329,7 @@ class Making:
         return version
 
     def _warehouse(self) -> Any:
-        from popcorn_ml.warehouse import Warehouse
+        from popcorn_ml.warehouse.warehouse import Warehouse
 
         return Warehouse(self.store.warehouse)
 
@@ -338,7 +338,7 @@ class Making:
 
         Tried against the tables' rules here, before anything is published.
         """
-        from popcorn_ml.warehouse_rows import prepared
+        from popcorn_ml.warehouse.rows import prepared
 
         rows, told = {}, {}
         for table, given in outcome.tables.items():

@@ -33,7 +33,7 @@ from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.grid import Grid
 
 if TYPE_CHECKING:
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
 REJECTED = "rejected"
 HISTORY = ".history"

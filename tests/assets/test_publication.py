@@ -32,7 +32,7 @@ from popcorn_assets.training import train_member
 from popcorn_assets.upkeep.plan import plan
 from popcorn_assets.upkeep.removal import apply
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import TABLES, Warehouse
+from popcorn_ml.warehouse.warehouse import TABLES, Warehouse
 
 HERE = Address("counts", "demo", 2020)
 KEY = partition_key("demo", 2020)
@@ -302,7 +302,7 @@ def test_a_death_between_two_steps_is_made_good_by_the_next_run(place, instance,
     code = f"""
         import os, signal
         from popcorn_assets import store as module
-        from popcorn_ml.warehouse import Warehouse
+        from popcorn_ml.warehouse.warehouse import Warehouse
 
         def die(*a, **k):
             os.kill(os.getpid(), signal.SIGKILL)

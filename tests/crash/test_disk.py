@@ -25,7 +25,7 @@ from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.raster import CogWriter
 from popcorn_ml.simulate.country import write_country
 from popcorn_ml.simulate.spec import CountrySpec
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.crash.soak import versions
 from tests.warehouse.rows import publish as publish_rows
 

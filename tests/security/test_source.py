@@ -16,7 +16,7 @@ MODULES = sorted(
 
 SQL_METHODS = ("execute", "executemany", "sql", "query", "frame", "read_sql", "read_sql_query")
 QUOTERS = ("identifier",)
-"""Functions that let only names of the schema through (`popcorn_ml.warehouse_schema`)."""
+"""Functions that let only names of the schema through (`popcorn_ml.warehouse.schema`)."""
 SQL_WORDS = (
     "SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "ALTER ", "ATTACH ", "DETACH ",
     "COPY ", "USE ", "DESCRIBE ", "PRAGMA ", "WITH ", "INSTALL ", "LOAD ", "EXPORT ",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 from .rows import publish
 
@@ -115,7 +115,7 @@ def test_a_killed_writer_leaves_the_partition_as_it_was(tmp_path: Path) -> None:
     publish(warehouse, "counts", "rwa", 2020, _rows(1))
     script = f"""
 import os, signal
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 w = Warehouse({str(path)!r})
 with w._writing() as connection:
     connection.execute("DELETE FROM counts")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from popcorn_ml import warehouse as module
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import Warehouse, chained
-from popcorn_ml.warehouse_rows import digest, prepared
+from popcorn_ml.warehouse import warehouse as module
+from popcorn_ml.warehouse.rows import digest, prepared
+from popcorn_ml.warehouse.warehouse import Warehouse, chained
 
 from .rows import manifest, sha
 from .test_warehouse import count_rows

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import shapely
 
-from popcorn_ml import warehouse as module
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import TABLES, VIEWS, Warehouse
+from popcorn_ml.warehouse import warehouse as module
+from popcorn_ml.warehouse.warehouse import TABLES, VIEWS, Warehouse
 
 from .rows import publish
 

@@ -24,8 +24,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import naming_the_disk
-from popcorn_ml.warehouse_rows import arrow_rows, broken, columns_of, digest, insert, partition_of
-from popcorn_ml.warehouse_schema import (
+from popcorn_ml.warehouse.rows import arrow_rows, broken, columns_of, digest, insert, partition_of
+from popcorn_ml.warehouse.schema import (
     MIGRATIONS,
     ROW_TABLES,
     TABLES,
@@ -150,7 +150,7 @@ class Warehouse:
         Args:
             manifest: the version's, as `popcorn_assets.lineage` writes it.
             manifest_sha256: of the manifest's file.
-            rows: table -> rows as `warehouse_rows.prepared` gave them; they replace those of the
+            rows: table -> rows as `rows.prepared` gave them; they replace those of the
                 asset's partition.
             earlier: digest -> manifest of further publications of the same partition to record,
                 none of them current. They are in the store, whatever was said of them before.
