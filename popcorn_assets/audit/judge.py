@@ -32,7 +32,7 @@ from popcorn_assets.ledger import (
 from popcorn_assets.lineage import kept_source
 from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store, sha256, version_of
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse.warehouse import chained, lineage_rows, publication_of
+from popcorn_ml.warehouse.lineage import chained, lineage_rows, publication_of
 
 Hasher = Callable[[Path], tuple[int, str]]
 """A file's size and sha256."""

@@ -1,52 +1,32 @@
-"""The warehouse: one DuckDB file of units, counts, sources, evaluation and lineage, and its views.
+"""Reading the warehouse, and writing whole partitions of it.
 
 The only module that writes it. A publication is one transaction: a partition's old rows out, its
-new rows in, with the lineage of the version they belong to; connections are short. DuckDB lets
-one process write or several read, and refuses the others at once; so every connection first takes
-a place in a queue of file locks beside the database, and retries for a bounded time. Tables and
-views are described in docs/warehouse.md.
+new rows in, with the lineage of the version they belong to; connections are short.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
 import os
-import random
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.errors import StoreError
 from popcorn_ml.files import naming_the_disk
+from popcorn_ml.warehouse.lineage import address_of, chained, lineage_rows, publication_of
+from popcorn_ml.warehouse.opening import attached, instance, is_current, migrated
 from popcorn_ml.warehouse.rows import arrow_rows, broken, columns_of, digest, insert, partition_of
-from popcorn_ml.warehouse.schema import (
-    MIGRATIONS,
-    ROW_TABLES,
-    TABLES,
-    VIEWS,
-    identifier,
-)
+from popcorn_ml.warehouse.schema import ROW_TABLES, identifier
+from popcorn_ml.warehouse.turns import beside, turn
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["TABLES", "VIEWS", "Warehouse", "remove"]
-
-CATALOG = "popcorn_warehouse"
-"""Name under which a connection knows the file."""
 LOCK_TIMEOUT_S = 60.0
 """How long a connection waits for its turn before it gives up."""
-
-_thread = threading.local()
-"""The DuckDB instance, with nothing attached, that a thread has ready, and its process."""
 
 
 class Warehouse:
@@ -73,14 +53,14 @@ class Warehouse:
         """
         if not self.path.exists():
             self.migrate()
-        with self._instance() as connection:
-            with self._turn(exclusive=False), self._attached(connection, read_only=True):
-                current = self._version(connection) == len(MIGRATIONS)
+        with instance() as connection:
+            with self._opened(connection, exclusive=False):
+                current = is_current(connection, self.path)
                 if current:
                     yield connection
             if not current:
                 self.migrate()
-                with self._turn(exclusive=False), self._attached(connection, read_only=True):
+                with self._opened(connection, exclusive=False):
                     yield connection
 
     def query(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> list:
@@ -110,11 +90,10 @@ class Warehouse:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            self._instance() as connection,
-            self._turn(exclusive=True),
-            self._attached(connection, read_only=False),
+            instance() as connection,
+            self._opened(connection, exclusive=True),
         ):
-            return self._migrated(connection)
+            return migrated(connection, self.path)
 
     def register_received(
         self, country: str, file: str, sha256: str, size: int, levels: Sequence[str],
@@ -252,6 +231,15 @@ class Warehouse:
     # Within -------------------------------------------------------------------------------------
 
     @contextmanager
+    def _opened(self, connection: duckdb.DuckDBPyConnection, exclusive: bool) -> Iterator[None]:
+        """The file, attached when our turn comes: for writing where it is ours alone."""
+        with (
+            turn(self.path, self.timeout_s, exclusive),
+            attached(connection, self.path, self.timeout_s, read_only=not exclusive),
+        ):
+            yield
+
+    @contextmanager
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection within one transaction, rolled back on an exception.
 
@@ -262,11 +250,10 @@ class Warehouse:
 
         with (
             naming_the_disk(self.path),
-            self._instance() as connection,
-            self._turn(exclusive=True),
-            self._attached(connection, read_only=False),
+            instance() as connection,
+            self._opened(connection, exclusive=True),
         ):
-            self._migrated(connection)
+            migrated(connection, self.path)
             connection.execute("BEGIN")
             try:
                 yield connection
@@ -276,191 +263,11 @@ class Warehouse:
                 raise
             connection.execute("COMMIT")
 
-    def _migrated(self, connection: duckdb.DuckDBPyConnection) -> int:
-        version = self._version(connection)
-        if version < 0:
-            connection.execute(
-                "CREATE TABLE schema_versions "
-                "(version INTEGER PRIMARY KEY, applied_at VARCHAR NOT NULL)"
-            )
-            version = 0
-        for number in range(version + 1, len(MIGRATIONS) + 1):
-            connection.execute("BEGIN")
-            try:
-                for statement in MIGRATIONS[number - 1]:
-                    connection.execute(statement)
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                connection.execute("INSERT INTO schema_versions VALUES (?, ?)", [number, now])
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-        return len(MIGRATIONS)
-
-    def _version(self, connection: duckdb.DuckDBPyConnection) -> int:
-        """The schema's version, -1 for a database that has none yet."""
-        import duckdb
-
-        try:
-            # All rows: a result not read to its end keeps the connection to itself.
-            (row,) = connection.execute("SELECT max(version) FROM schema_versions").fetchall()
-        except duckdb.CatalogException:
-            return -1
-        version = int(row[0] or 0)
-        if version > len(MIGRATIONS):
-            raise StoreError(
-                "the warehouse was made by a newer version of this project",
-                where=self.path,
-                expected=f"schema version {len(MIGRATIONS)} or older",
-                found=version,
-                remedy="update the project, or name another warehouse file",
-            )
-        return version
-
-    @contextmanager
-    def _instance(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """An empty DuckDB in memory, which the file is attached to when our turn comes.
-
-        Starting DuckDB takes ten times as long as attaching a file, so each thread keeps its own
-        for the next time; a forked child starts afresh, and so does what follows an exception.
-        """
-        import duckdb
-
-        # A parent's instance stays in the list, untouched: closing it here could hang.
-        idle: dict[int, duckdb.DuckDBPyConnection] = _thread.__dict__.setdefault("idle", {})
-        connection = idle.pop(os.getpid(), None)
-        if connection is None:
-            connection = duckdb.connect(":memory:", config={"threads": 1})
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        idle[os.getpid()] = connection
-
-    @contextmanager
-    def _attached(self, connection: duckdb.DuckDBPyConnection, read_only: bool) -> Iterator[None]:
-        """Attach the file; one that another program holds is waited for."""
-        import duckdb
-
-        deadline = time.monotonic() + self.timeout_s
-        pause = 0.01
-        mode = "READ_ONLY" if read_only else "READ_WRITE"
-        statement = f"ATTACH ? AS {CATALOG} ({mode})"
-        while True:
-            try:
-                connection.execute(statement, [str(self.path)])
-                break
-            except duckdb.Error as error:
-                busy = "could not set lock" in str(error).lower()
-                if not busy or time.monotonic() > deadline:
-                    raise StoreError(
-                        "another program holds the warehouse"
-                        if busy
-                        else "the warehouse cannot be opened",
-                        where=self.path,
-                        found=str(error).splitlines()[0],
-                        remedy="close the program that has it open, such as a DuckDB shell"
-                        if busy
-                        else "restore the file, or remove it and materialise the census again",
-                    ) from error
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.5, 0.25)
-        try:
-            connection.execute(f"USE {CATALOG}")
-            yield
-        finally:
-            connection.execute("USE memory")
-            connection.execute(f"DETACH {CATALOG}")
-
-    @contextmanager
-    def _turn(self, exclusive: bool) -> Iterator[None]:
-        """A place in the queue: readers together, a writer alone.
-
-        Two lock files: whoever wants in first takes the gate, waits there for the room, and lets
-        go of the gate once inside. A waiting writer thereby keeps later readers out, so that a
-        stream of readers cannot starve it.
-        """
-        deadline = time.monotonic() + self.timeout_s
-        with (
-            self._lock_file(".gate", exclusive) as gate,
-            self._lock_file(".lock", exclusive) as room,
-        ):
-            if gate is None or room is None:  # DuckDB's own lock still keeps a writer out
-                yield
-                return
-            # A file that is open for reading only cannot be locked exclusively everywhere (NFS).
-            self._take(gate, fcntl.LOCK_EX if gate.writable() else fcntl.LOCK_SH, deadline)
-            try:
-                self._take(room, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH, deadline)
-            finally:
-                fcntl.flock(gate, fcntl.LOCK_UN)
-            try:
-                yield
-            finally:
-                fcntl.flock(room, fcntl.LOCK_UN)
-
-    def _lock_file(self, suffix: str, exclusive: bool) -> AbstractContextManager[IO[str] | None]:
-        """A lock file, opened; made where it is missing.
-
-        Who may not write opens it for reading, or has None where that cannot be either.
-
-        Raises:
-            StoreError: it cannot be written, and `exclusive` says that somebody wants to.
-        """
-        path = self._beside(suffix)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return open(path, "a")
-        except OSError as error:
-            if exclusive:
-                raise StoreError(
-                    "the warehouse cannot be written",
-                    where=self.path,
-                    found=str(error),
-                    remedy="work as the user whom the store belongs to, or make it writable",
-                ) from error
-        try:
-            return open(path)
-        except OSError:
-            return nullcontext()
-
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
-
-    def _take(self, file, how: int, deadline: float) -> None:
-        pause = 0.001
-        while True:
-            try:
-                fcntl.flock(file, how | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StoreError(
-                        "no turn at the warehouse in time",
-                        where=self.path,
-                        expected=f"a turn within {self.timeout_s:g} s",
-                        found=f"other processes hold {file.name}",
-                        remedy="see which runs are stuck, or lower how many run at once",
-                    ) from None
-            # Jitter keeps waiting processes from asking in step.
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 1.3, 0.02)
-
 
 def _delete(connection: duckdb.DuckDBPyConnection, table: str, where: Mapping[str, object]) -> None:
     condition = " AND ".join(f"{identifier(name)} = ?" for name in where)
     statement = f"DELETE FROM {identifier(table)} WHERE {condition}"
     connection.execute(statement, list(where.values()))
-
-
-def address_of(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Asset, country and year of a manifest or of one of its inputs; "" and 0 if unpartitioned."""
-    return {
-        "asset": entry["asset"],
-        "country": entry["country"] or "",
-        "year": entry["year"] or 0,
-    }
 
 
 def _note(
@@ -492,80 +299,9 @@ def _note(
         )
 
 
-def publication_of(manifest: Mapping[str, Any], manifest_sha256: str) -> dict[str, Any]:
-    """What the rows of a publication start with in every lineage table."""
-    return {
-        **address_of(manifest),
-        "version": manifest["version"],
-        "manifest_sha256": manifest_sha256,
-    }
-
-
-def lineage_rows(manifest: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """A manifest's rows of `versions` and the lineage tables, without what `publication_of` says.
-
-    `versions` says `current`, which only the newest publication of a partition is.
-    """
-    code = manifest["code"]
-    facts = manifest["facts"]
-    other = facts.get("other_orbit") or {}
-    scenes = [*(facts.get("scenes") or []), *(other.get("scenes") or [])]
-    return {
-        "versions": [
-            {
-                **{name: manifest[name] for name in ("recipe", "run_id", "started", "finished")},
-                "code_version": code["version"],
-                "code_commit": code.get("commit"),
-                "code_modified": code.get("modified"),
-                "current": True,
-                "removed": False,
-            }
-        ],
-        "version_inputs": [
-            {
-                **{f"input_{name}": value for name, value in address_of(entry).items()},
-                "input_version": entry["version"],
-            }
-            for entry in manifest["inputs"]
-        ],
-        "version_sources": [
-            {
-                "path": source["path"],
-                "file": os.path.basename(source["path"]),
-                "bytes": source["size"],
-                "sha256": source["sha256"],
-            }
-            for source in (*manifest["sources"], *facts.get("scene_files", ()))
-        ],
-        "version_files": [
-            {"file": name, "bytes": entry["size"], "sha256": entry["sha256"]}
-            for name, entry in manifest["files"].items()
-        ],
-        "version_scenes": [
-            {
-                "scene": scene["id"],
-                "taken": scene.get("datetime"),
-                "platform": scene.get("platform"),
-                "href": scene.get("href"),
-            }
-            for scene in scenes
-        ],
-        "version_tables": [
-            {"name": name, "row_count": entry["rows"], "digest": entry["digest"]}
-            for name, entry in manifest["tables"].items()
-        ],
-    }
-
-
-def chained(previous: str, values: Sequence[object]) -> str:
-    """What a receipt's row keeps of itself and of the one before it, so that a change shows."""
-    text = json.dumps([previous, *values], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def remove(path: str | Path) -> None:
     """Remove a warehouse and what lies beside it (its log and lock files)."""
     for suffix in ("", ".wal", ".gate", ".lock"):
-        target = Path(str(path) + suffix)
+        target = beside(Path(path), suffix)
         if target.exists():
             os.unlink(target)

@@ -32,7 +32,8 @@ from popcorn_assets.training import train_member
 from popcorn_assets.upkeep.plan import plan
 from popcorn_assets.upkeep.removal import apply
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse.warehouse import TABLES, Warehouse
+from popcorn_ml.warehouse.schema import TABLES
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 HERE = Address("counts", "demo", 2020)
 KEY = partition_key("demo", 2020)

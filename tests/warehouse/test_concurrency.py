@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from popcorn_ml.errors import StoreError
+from popcorn_ml.warehouse.turns import turn
 from popcorn_ml.warehouse.warehouse import Warehouse
 
 from .rows import publish
@@ -170,7 +171,7 @@ def test_no_turn_in_time_is_reported(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "w.duckdb")
     warehouse.migrate()
     with (
-        warehouse._turn(exclusive=True),
+        turn(warehouse.path, 60.0, exclusive=True),
         pytest.raises(StoreError, match="no turn at the warehouse in time"),
     ):
         Warehouse(warehouse.path, timeout_s=0.2).query("SELECT 1")
