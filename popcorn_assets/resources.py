@@ -14,9 +14,9 @@ from popcorn_assets.paths import data_root, given_path
 from popcorn_assets.store import Store
 from popcorn_ml.compute.devices import check_device, cpus, require_device
 from popcorn_ml.errors import ConfigError
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import open_source
 
 
 class StoreResource(dg.ConfigurableResource):

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import ConfigError, ImageryError
 from popcorn_ml.grid import Grid, Tile
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.gaps import FillReport, fill_gaps
 from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.source import (
@@ -39,7 +40,6 @@ from popcorn_ml.imagery.source import (
     Source,
     TileAnswer,
     Traffic,
-    open_source,
     scene_from_dict,
 )
 from popcorn_ml.sentinel import Orbit, Season, Sensor
