@@ -29,7 +29,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 
-from popcorn_ml.errors import ConfigError, TrainingError
+from popcorn_ml.compute.devices import pick_device
+from popcorn_ml.errors import TrainingError
 from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.model.popcorn import OccupancyModel, from_extractor
 from popcorn_ml.model.weights import OCCUPANCY_FILE, load_extractor, save_occupancy
@@ -95,7 +96,7 @@ def train_member(
         TrainingError: the loss is no longer a number.
     """
     begun = time.monotonic()
-    device = choose_device(spec.device)
+    device = pick_device(spec.device)
     grid, units = find_units(
         spec.units, spec.builtup, spec.counts, spec.seasons, spec.held_out_share
     )
@@ -140,32 +141,6 @@ def train_member(
         resumed_after=member.resumed_after,
         seconds=time.monotonic() - begun,
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that "auto", "cpu", "cuda" or "cuda:N" means here.
-
-    Raises:
-        ConfigError: no such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ConfigError(
-            "there is no such device", expected="auto, cpu, cuda or cuda:N", found=name
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            "there is no such GPU",
-            expected=f"one of {torch.cuda.device_count()} GPUs on this machine",
-            found=name,
-            remedy="set device to auto or cpu, or train on another machine",
-        )
-    return device
 
 
 def parameter_groups(model: OccupancyModel, weight_decay: float) -> list[dict[str, Any]]:

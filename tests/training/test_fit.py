@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
+from popcorn_ml.compute.devices import pick_device
 from popcorn_ml.errors import CensusError, ConfigError, TrainingError, WeightsError
 from popcorn_ml.model.popcorn import BuiltupExtractor, from_extractor
 from popcorn_ml.model.weights import load_extractor, load_occupancy, read_card
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.training import fit
 from popcorn_ml.training.augment import Draw
-from popcorn_ml.training.fit import choose_device, parameter_groups, train_member
+from popcorn_ml.training.fit import parameter_groups, train_member
 from popcorn_ml.training.loss import unit_loss
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import SMALLEST_UNIT_PX
@@ -313,7 +314,7 @@ def test_inputs_that_cannot_be_used_leave_nothing(tmp_path):
     with pytest.raises(ConfigError, match="device"):
         train_member(dataclasses.replace(spec, device="abacus"))
     with pytest.raises(ConfigError, match="GPU"):
-        choose_device("cuda:99")
+        pick_device("cuda:99")
     assert not Path(spec.out).exists()
 
 
