@@ -21,7 +21,7 @@ from popcorn_assets.show import check_specs, save_picture
 from popcorn_assets.store import Address, Version
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
-from popcorn_ml.pictures import Kind
+from popcorn_ml.mapping.pictures import Kind
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
 
 GROUP = "imagery"

@@ -162,7 +162,7 @@ class ComputeResource(dg.ConfigurableResource):
             ConfigError, ComputeError: no such GPU; or no scheduler, worker or GPU of a worker.
         """
         if self.launcher == "dask":
-            from popcorn_ml.compute.cluster import connected, examine
+            from popcorn_ml.launching.cluster import connected, examine
 
             with connected(self.scheduler_address()) as client:
                 examine(client, self.scheduler_address(), self.device)

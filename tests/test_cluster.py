@@ -20,9 +20,9 @@ import pytest
 
 from popcorn_assets import launch
 from popcorn_assets.resources import ComputeResource
-from popcorn_ml.compute import cluster
 from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.errors import ComputeError, ConfigError, LostConnection
+from popcorn_ml.launching import cluster
 from popcorn_ml.training.fit import STATE_FILE
 from popcorn_ml.training.run import LOCK_FILE, train
 

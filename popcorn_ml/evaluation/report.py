@@ -235,7 +235,7 @@ def scatter_png(evaluation: Evaluation) -> bytes:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    from popcorn_ml.pictures import figure_png
+    from popcorn_ml.mapping.pictures import figure_png
 
     figure = Figure(figsize=(8.4, 8.0), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
