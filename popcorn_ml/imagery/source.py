@@ -259,3 +259,8 @@ class Source(Protocol):
     def close(self) -> None:
         """Let go of threads and connections."""
         ...
+
+
+def opposite(orbit: Orbit) -> Orbit:
+    """The other direction of flight."""
+    return "ascending" if orbit == "descending" else "descending"

@@ -420,7 +420,7 @@ def test_the_scene_list_is_kept_when_resuming(
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_assemble", stop)
+    monkeypatch.setattr(module, "assemble", stop)
     with pytest.raises(KeyboardInterrupt):
         build(place, settings, tmp_path / "out", "s1")
     monkeypatch.undo()
