@@ -347,7 +347,8 @@ def test_a_training_state_that_would_run_code_is_thrown_away(tmp_path, how):
 
     import torch
 
-    from popcorn_ml.training.fit import STATE_FILE, _usable_state
+    from popcorn_ml.training.fit import _usable_state
+    from popcorn_ml.training.loop import STATE_FILE
 
     mark = tmp_path / "ran"
     space: dict = {}
