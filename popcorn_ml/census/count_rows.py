@@ -17,7 +17,6 @@ from popcorn_ml.errors import CensusError
 if TYPE_CHECKING:
     import pandas as pd
 
-
 US_DEFAULT_YEARS = {"P1_001N": 2020}
 
 YEARS = range(1800, 2200)
