@@ -24,7 +24,7 @@ from popcorn_ml.census.findings import (
     results,
 )
 from popcorn_ml.census.placing import Progress, box_degrees, unit_coverage, units_of_level
-from popcorn_ml.census.settings import CensusSettings
+from popcorn_ml.census.settings import CensusSettings, LevelSettings
 from popcorn_ml.census.text import name_key
 from popcorn_ml.errors import CensusError
 from popcorn_ml.files import replacing, write_json
@@ -204,40 +204,22 @@ def prepare_counts(
             entries, more, covered = entries_of(projected, units[name], level)
             found += more
             if not entries:
-                raise CensusError(
-                    f"no unit of level {name} has both a pixel and a count",
-                    where=level.counts[0].file,
-                    expected="at least one",
-                    found=f"{len(units[name])} units, {len(joined)} rows of people",
-                    remedy="see the checks: " + "; ".join(f.message for f in found)[:2000],
-                )
+                raise _nobody_on_the_grid(name, level, len(units[name]), len(joined), found)
             paths[name] = out_dir / f"counts_{name}.json"
             write_json(paths[name], entries)
             findings += of_level(found, name)
             sources += own
-            hashes = {Path(s.file).name: s for s in own}
             totals[name] = float(projected["people"].sum())
             sums[name] = (totals[name], float(projected["area_ha"].sum()))
             tables[name] = dict(zip(projected["id"], projected["people"], strict=True))
             coverage["levels"][name] = {
                 **count_coverage(joined, units[name], projected, year), **covered
             }  # fmt: skip
-            projected = projected.assign(level=name, year=year)
-            projected["source"] = projected["file"]
-            projected["source_sha256"] = [
-                hashes[f].sha256 if f in hashes else "" for f in projected["file"]
-            ]
-            projected["retrieved"] = [
-                hashes[f].retrieved if f in hashes else None for f in projected["file"]
-            ]
-            frames.append(projected)
+            frames.append(_with_sources(projected.assign(level=name, year=year), own))
     train = settings.train_level
-    findings += of_level(
-        validate.national_total(
-            train, totals[train], year, settings, settings.levels[train].counts[0].file
-        ),
-        train,
-    )
+    file = settings.levels[train].counts[0].file
+    found = validate.national_total(train, totals[train], year, settings, file)
+    findings += of_level(found, train)
     findings += validate.levels_agree(sums, train)
     findings += validate.levels_separate(tables, settings)
     sources = _distinct(sources)
@@ -253,6 +235,27 @@ def prepare_counts(
         coverage,
         tuple(sources),
     )
+
+
+def _nobody_on_the_grid(
+    name: str, level: LevelSettings, units: int, rows: int, findings: Iterable[Finding]
+) -> CensusError:
+    return CensusError(
+        f"no unit of level {name} has both a pixel and a count",
+        where=level.counts[0].file,
+        expected="at least one",
+        found=f"{units} units, {rows} rows of people",
+        remedy="see the checks: " + "; ".join(f.message for f in findings)[:2000],
+    )
+
+
+def _with_sources(counts: pd.DataFrame, sources: Iterable[Source]) -> pd.DataFrame:
+    """Rows of counts with the file that each comes from, its hash and when it was fetched."""
+    by_name = {Path(s.file).name: s for s in sources}
+    counts["source"] = counts["file"]
+    counts["source_sha256"] = [by_name[f].sha256 if f in by_name else "" for f in counts["file"]]
+    counts["retrieved"] = [by_name[f].retrieved if f in by_name else None for f in counts["file"]]
+    return counts
 
 
 def _existing(path: Path) -> Path:
