@@ -152,9 +152,6 @@ def _part(progress: Progress | None, k: int, of: int) -> Progress | None:
     return lambda done, total: progress(k * total + done, of * total)
 
 
-# Counts -----------------------------------------------------------------------------------------
-
-
 def prepare_counts(
     country: str,
     year: int,

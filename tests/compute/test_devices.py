@@ -14,7 +14,7 @@ from popcorn_ml.compute.devices import claimed, gpus, require_device
 from popcorn_ml.compute.locks import held, holder, try_lock
 from popcorn_ml.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOUR = [f"GPU-{i}" for i in range(4)]
 
 HOLDER = """

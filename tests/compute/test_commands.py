@@ -17,7 +17,7 @@ from popcorn_ml.model.weights import save_extractor
 
 from .mapping.places import a_grid, an_extractor, write_composites
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(path: Path) -> subprocess.CompletedProcess[str]:

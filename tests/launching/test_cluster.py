@@ -32,7 +32,7 @@ from .training.places import block_units, write_place
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(module: str, *arguments: str, **environment: str) -> subprocess.Popen:
