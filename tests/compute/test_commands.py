@@ -14,8 +14,7 @@ from popcorn_ml.compute.command import describe, restored
 from popcorn_ml.errors import ConfigError, PopcornError, WeightsError
 from popcorn_ml.mapping.builtup import BuiltupSpec, run_builtup
 from popcorn_ml.model.weights import save_extractor
-
-from .mapping.places import a_grid, an_extractor, write_composites
+from tests.mapping.places import a_grid, an_extractor, write_composites
 
 ROOT = Path(__file__).resolve().parents[2]
 

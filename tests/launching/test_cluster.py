@@ -25,9 +25,8 @@ from popcorn_ml.errors import ComputeError, ConfigError, LostConnection
 from popcorn_ml.launching import cluster
 from popcorn_ml.training.loop import STATE_FILE
 from popcorn_ml.training.run import LOCK_FILE, train
-
-from .assets.test_launch import contents, failure, run
-from .training.places import block_units, write_place
+from tests.assets.test_launch import contents, failure, run
+from tests.training.places import block_units, write_place
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.timeout(300)]
@@ -141,9 +140,8 @@ def test_maps_over_the_cluster_are_the_same(compute, tmp_path):
     from popcorn_ml.mapping.builtup import BuiltupSpec, run_builtup
     from popcorn_ml.mapping.predict import map_population
     from popcorn_ml.model.weights import save_extractor
-
-    from .mapping.places import an_extractor
-    from .mapping.test_predict import a_spec
+    from tests.mapping.places import an_extractor
+    from tests.mapping.test_predict import a_spec
 
     spec = a_spec(tmp_path, (40, 60), tile_px=32)
     weights = save_extractor(an_extractor(), tmp_path / "extractor.safetensors", {"name": "test"})
