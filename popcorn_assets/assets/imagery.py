@@ -23,7 +23,7 @@ from popcorn_assets.store.sources import outside
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
-from popcorn_ml.pictures import Kind
+from popcorn_ml.mapping.pictures import Kind
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
 
 GROUP = "imagery"

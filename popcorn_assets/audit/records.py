@@ -11,7 +11,7 @@ from popcorn_assets.audit.recorded import DagsterRecords, Place, Records, addres
 from popcorn_assets.audit.trail import FORM_ERRORS, Node, Trail
 from popcorn_assets.store.versions import HISTORY, MANIFEST, Store
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import chained, lineage_rows, publication_of
+from popcorn_ml.warehouse.lineage import chained, lineage_rows, publication_of
 
 
 def tables_of(node: Node) -> list[str]:

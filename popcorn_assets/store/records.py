@@ -11,7 +11,7 @@ from typing import Any
 
 from popcorn_assets.store.manifests import SCHEMA
 from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 
 class Records:
@@ -30,7 +30,7 @@ class Records:
 
         Tried against the tables' rules here, before anything is published.
         """
-        from popcorn_ml.warehouse_rows import prepared
+        from popcorn_ml.warehouse.rows import prepared
 
         rows, told = {}, {}
         for table, given in tables.items():

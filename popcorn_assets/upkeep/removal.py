@@ -95,7 +95,7 @@ def _remove_version(store: Store, version: Kept) -> str | None:
 
 def _record_removal(store: Store, version: Kept) -> None:
     """Tell the warehouse before the folder goes, so that the audit does not miss it."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     if store.warehouse.exists():
         address = version.address
@@ -106,7 +106,7 @@ def _record_removal(store: Store, version: Kept) -> None:
 
 def _correct_marks(store: Store, going: set[Key]) -> None:
     """Tell the warehouse of versions that stay after all: a killed gc said they were removed."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     if not store.warehouse.exists():
         return

@@ -141,7 +141,7 @@ def test_summary_has_the_promised_keys(in_tiny):
 
 
 def test_census_tables_are_in_the_warehouse(in_tiny):
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     rows = Warehouse(in_tiny.data / "warehouse.duckdb").query(
         "SELECT year, count(*), sum(people) FROM counts WHERE country = ? AND level = ? "
@@ -153,7 +153,7 @@ def test_census_tables_are_in_the_warehouse(in_tiny):
 
 
 def test_maps_and_their_evaluation_are_in_the_warehouse(in_tiny, store):
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     tables = Warehouse(in_tiny.data / "warehouse.duckdb")
     rows = tables.query(

@@ -17,7 +17,7 @@ from popcorn_assets.partitions import partition_key
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from popcorn_ml.grid import Grid
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from popcorn_ml.zones import zone_sums
 from tests.platforms import enter, make_place
 

@@ -12,7 +12,7 @@ from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.recorded import DagsterRecords
 from popcorn_assets.commands.demo import run_demo
 from popcorn_assets.store.versions import Address, Store
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.platforms import tiny_spec
 
 UI = """

@@ -23,7 +23,7 @@ from popcorn_assets.audit.trail import walk
 from popcorn_assets.cli import cli
 from popcorn_assets.store.code import digest_of_code
 from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 MAP = Address("hectare_map", "demo", 2021)
 

@@ -25,7 +25,7 @@ READ_ONLY = """
 import os, sys
 from click.testing import CliRunner
 from popcorn_assets.cli import cli, main
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 home, copy, code = sys.argv[1:4]
 sys.argv = ["popcorn", "audit", "demo", "2020", *sys.argv[4:]]
 

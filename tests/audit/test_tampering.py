@@ -25,7 +25,7 @@ from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, Address, St
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.simulate.country import ITEMS
-from popcorn_ml.warehouse_schema import TABLES, VIEWS
+from popcorn_ml.warehouse.schema import TABLES, VIEWS
 from tests.platforms import enter
 
 COUNTRY, YEARS = "demo", (2020, 2021)

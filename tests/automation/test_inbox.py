@@ -12,7 +12,7 @@ import pytest
 from popcorn_assets.automation import census_inbox
 from popcorn_assets.automation import inbox as module
 from popcorn_assets.resources import StoreResource
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.platforms import tiny_spec, write_demo_file
 
 

@@ -33,7 +33,8 @@ from popcorn_assets.store.versions import (
 from popcorn_assets.upkeep.plan import plan
 from popcorn_assets.upkeep.removal import apply
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import TABLES, Warehouse
+from popcorn_ml.warehouse.schema import TABLES
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 HERE = Address("counts", "demo", 2020)
 KEY = partition_key("demo", 2020)
@@ -303,7 +304,7 @@ def test_a_death_between_two_steps_is_made_good_by_the_next_run(place, instance,
     code = f"""
         import os, signal
         from popcorn_assets.store import versions as module
-        from popcorn_ml.warehouse import Warehouse
+        from popcorn_ml.warehouse.warehouse import Warehouse
 
         def die(*a, **k):
             os.kill(os.getpid(), signal.SIGKILL)

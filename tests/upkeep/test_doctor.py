@@ -14,7 +14,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE
 from popcorn_assets.upkeep import doctor as machine
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 HOLD = """
 import duckdb, sys, time

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse_schema import MIGRATIONS, RENAMED, ROW_TABLES, identifier
+from popcorn_ml.warehouse.schema import MIGRATIONS, RENAMED, ROW_TABLES, identifier
 
 if TYPE_CHECKING:
     import duckdb

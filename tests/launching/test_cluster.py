@@ -20,10 +20,10 @@ import pytest
 
 from popcorn_assets.resources import ComputeResource
 from popcorn_assets.runs import launch
-from popcorn_ml.compute import cluster
 from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.errors import ComputeError, ConfigError, LostConnection
-from popcorn_ml.training.fit import STATE_FILE
+from popcorn_ml.launching import cluster
+from popcorn_ml.training.loop import STATE_FILE
 from popcorn_ml.training.run import LOCK_FILE, train
 from tests.runs.test_launch import contents, failure, run
 from tests.training.places import block_units, write_place

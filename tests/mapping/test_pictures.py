@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from popcorn_ml import pictures, raster
+from popcorn_ml import raster
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
-from popcorn_ml.pictures import thumbnail
+from popcorn_ml.mapping import pictures
+from popcorn_ml.mapping.pictures import thumbnail
 
 
 def pixels(png: bytes) -> np.ndarray:
