@@ -8,7 +8,6 @@ remembered for the next try.
 
 from __future__ import annotations
 
-import threading
 import uuid
 from bisect import bisect_right
 from collections import Counter
@@ -19,7 +18,6 @@ from urllib.parse import urlsplit
 from rasterio.abc import MultiByteRangeResourceContainer
 
 from popcorn_ml.errors import ImageryError, ProviderDown
-from popcorn_ml.imagery.assets import AssetLost
 from popcorn_ml.imagery.backoff import RETRY_STATUS, Backoff
 from popcorn_ml.imagery.secrets import unsigned
 from popcorn_ml.imagery.signing import Sign
@@ -33,6 +31,18 @@ MOST_SIGNATURES = 3
 
 DOWN_AFTER = 8
 """So many assets of one host in a row that were tried to the end in vain: the host is down."""
+
+
+class AssetLost(Exception):
+    """An asset that is not there or not readable; the composite goes on without it.
+
+    Attributes:
+        down: its provider did not answer, or answered with errors of its own, to the end.
+    """
+
+    def __init__(self, reason: str, *, down: bool = False) -> None:
+        super().__init__(reason)
+        self.down = down
 
 
 class Fetcher:
