@@ -18,10 +18,11 @@ import pytest
 from popcorn_ml import raster
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.imagery.build import build_season
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.kinds import OtherKind, s1_bands
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import SeasonRequest, open_source
+from popcorn_ml.imagery.source import SeasonRequest
 from popcorn_ml.imagery.stac_items import PROFILES, scene_from_item
 from tests.imagery import plain
 from tests.imagery.conftest import TILE_PX, YEAR, Place
