@@ -11,6 +11,7 @@ import pytest
 from popcorn_ml.errors import ImageryError, ProviderDown, Transient
 from popcorn_ml.imagery.backoff import Backoff
 from popcorn_ml.imagery.build import build_season
+from popcorn_ml.imagery.nearest import lonlat_bounds
 from popcorn_ml.imagery.remote import DOWN_AFTER
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
@@ -33,10 +34,15 @@ def remote(web: WebServer, **options) -> ImagerySettings:
     return ImagerySettings.parse({"source": "stac", "stac": stac, "tile_px": 64, **options})
 
 
-def build(place: Place, settings: ImagerySettings, folder: Path, sensor: str = "s1"):
+def build(place: Place, settings: ImagerySettings, folder: Path, sensor: str = "s1", **options):
     return build_season(
-        sensor, "spring", YEAR, place.grid, settings, folder / "out", folder / "scratch"
+        sensor, "spring", YEAR, place.grid, settings, folder / "out", folder / "scratch", **options
     )
+
+
+def paths(web: WebServer, key: str) -> set[str]:
+    """Links of one band."""
+    return {item["assets"][key]["href"] for item in web.items if key in item["assets"]}
 
 
 @pytest.fixture(autouse=True)
@@ -122,13 +128,55 @@ def test_one_asset_that_always_fails_is_lost_alone(
     place: Place, web: WebServer, tmp_path: Path
 ) -> None:
     """It is no sign of a provider that is down, in whatever tile it lies."""
-    bad = sorted(i["assets"]["vv"]["href"] for i in web.items if "vv" in i["assets"])[0]
-    chosen = {i["assets"]["vv"]["href"] for i in web.items if "vv" in i["assets"]}
-    bad = min(href for href in chosen if "20200" in href and "T0348" in href)
+    bad = min(link for link in paths(web, "vv") if "20200309" in link)
     web.fault = lambda path, number: 503 if bad.endswith(path) else None
     report = build(place, remote(web, max_lost_share=1.0), tmp_path)
-    assert {one["asset"] for one in report.lost} <= {"VV"}
-    assert len(report.lost) <= 1
+    assert [one["asset"] for one in report.lost] == ["VV"]
+
+
+def test_only_tiles_that_lost_something_are_fetched_again(
+    place: Place, web: WebServer, tmp_path: Path
+) -> None:
+    """And a tile keeps what it had if even less is to be had the next time."""
+    whole = build(place, remote(web), tmp_path / "whole")
+    bad = {link.removeprefix(web.url) for link in paths(web, "vh") if "20200309" in link}
+    done = web.seen.copy()
+    web.fault = lambda path, number: 404 if path in bad and number == done[path] + 1 else None
+    report = build(place, remote(web), tmp_path, keep_work=True)
+    assert len(report.lost) == 1
+    assert 0 < report.lost_share < 0.01
+    web.fault = lambda path, number: 404 if "20200309" in path else None
+    again = build(place, remote(web), tmp_path, keep_work=True)
+    assert (again.lost, again.lost_share) == (report.lost, report.lost_share)
+    web.fault = lambda path, number: None
+    last = build(place, remote(web), tmp_path)
+    assert last.tiles["fetched"] == 1
+    assert (last.lost, last.lost_share) == ([], 0)
+    assert last.bands == whole.bands
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_mended_catalogue_changes_the_tiles_that_it_concerns(
+    place: Place, web: WebServer, tmp_path: Path
+) -> None:
+    """A scene that could not be used is looked for again; the tiles it does not reach stay."""
+    west, south, _, north = lonlat_bounds(place.grid)
+    chosen = next(i for i in web.items if i["id"] in used(place, web, tmp_path))
+    chosen["bbox"] = [west, south, west + 0.0001, north]  # reaches the first column of tiles
+    whole = build(place, remote(web), tmp_path / "whole")
+    state = chosen["properties"].pop("sat:orbit_state")
+    report = build(place, remote(web, max_lost_share=0.5), tmp_path, keep_work=True)
+    assert [one["scene"] for one in report.lost] == [chosen["id"]]
+    chosen["properties"]["sat:orbit_state"] = state
+    last = build(place, remote(web, max_lost_share=0.5), tmp_path)
+    assert last.lost == []
+    assert last.tiles["resumed"] == 12
+    assert (last.scenes, last.bands) == (whole.scenes, whole.bands)
+
+
+def used(place: Place, web: WebServer, tmp_path: Path) -> set[str]:
+    """Ids of the season's scenes."""
+    return {scene["id"] for scene in build(place, remote(web), tmp_path / "used").scenes}
 
 
 def test_losses_are_judged_while_tiles_come_in(
@@ -148,9 +196,7 @@ def test_losses_are_judged_while_tiles_come_in(
 def test_a_provider_that_fails_half_of_the_time_is_tried_again_later(
     place: Place, web: WebServer, tmp_path: Path
 ) -> None:
-    bad = {
-        i["assets"]["vv"]["href"].removeprefix(web.url) for i in web.items if "vv" in i["assets"]
-    }
+    bad = {link.removeprefix(web.url) for link in paths(web, "vv")}
     web.fault = lambda path, number: 503 if path in bad else None
     with pytest.raises(ProviderDown, match="could not be read"):
         build(place, remote(web), tmp_path)
