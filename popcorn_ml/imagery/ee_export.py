@@ -37,15 +37,14 @@ class ExportedSeason:
     """The files of a finished export, on disk, read as one raster."""
 
     def __init__(self, files: list[Path], grid: Grid, bands: int) -> None:
-        from popcorn_ml.imagery.placement import placed
+        from popcorn_ml.imagery.placement import covered_px, placed
 
         self._bands, self._parts = bands, []
-        covered = 0
         for file in files:
             place = placed(file, grid)
             if place is not None:
                 self._parts.append((file, place))
-                covered += place.height * place.width
+        covered = covered_px(place for _, place in self._parts)
         if covered != grid.width * grid.height:
             raise ImageryError(
                 "the export does not cover the country's grid",

@@ -28,7 +28,7 @@ SCENES = 8
 
 @pytest.fixture
 def country(place: Place) -> Place:
-    """A country of 120 x 120 pixels with scenes of one summer on disk, all alike but for a level."""
+    """A country of 120 x 120 pixels with scenes of one summer on disk, each of one level."""
     folder = place.data / "scenes"
     features = []
     for number in range(SCENES):
