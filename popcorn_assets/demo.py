@@ -21,11 +21,12 @@ from rich.table import Table
 
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
 from popcorn_assets.console import QUIET, failure_text, printing
+from popcorn_assets.here import run_here
 from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.runs import end_lost_runs, owner_tags
+from popcorn_assets.runs import end_lost_runs
 from popcorn_assets.store import Address
 from popcorn_ml.files import write_json
 from popcorn_ml.simulate.spec import CountrySpec
@@ -104,13 +105,13 @@ def execute(
     from popcorn_assets.definitions import defs
 
     with printing(instance, run_id, console):
-        result = defs.resolve_job_def(job).execute_in_process(
-            run_config={**QUIET, **INLINE},
-            instance=instance,
-            partition_key=partition_key(COUNTRY, year),
-            tags={REUSE_TAG: "true", **owner_tags(run_id)},
+        result = run_here(
+            instance,
+            defs.resolve_job_def(job),
             run_id=run_id,
-            raise_on_error=False,
+            partition=partition_key(COUNTRY, year),
+            run_config={**QUIET, **INLINE},
+            tags={REUSE_TAG: "true"},
         )
     return result.success
 
