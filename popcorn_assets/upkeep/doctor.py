@@ -15,6 +15,7 @@ from popcorn_assets.paths import data_root, published_weights
 from popcorn_assets.resources import StoreResource, compute_resource, imagery_resource
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE
 from popcorn_assets.upkeep.health import examine_dagster
+from popcorn_assets.upkeep.inventory import linked_folders
 from popcorn_ml.errors import PopcornError, StoreError
 from popcorn_ml.imagery.doctor import Finding
 from popcorn_ml.imagery.doctor import examine as examine_imagery
@@ -44,7 +45,8 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
     Raises:
         ConfigError: a country that there is not, or whose file cannot be used.
     """
-    findings = [_disk(), _memory(), *_gpus(), _compute(connect), _gdal(), *_credentials()]
+    findings = [_disk(), *_other_disks(), _memory(), *_gpus(), _compute(connect), _gdal()]
+    findings += _credentials()
     findings += [_warehouse(), *examine_dagster()]
     findings += [
         Finding(False, f"country {code}: {error.what}", str(error))
@@ -60,14 +62,32 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
 def _disk() -> Finding:
     root = data_root()
     place = next(folder for folder in (root, *root.parents) if folder.exists())
-    free = shutil.disk_usage(place).free / 1e9
     if not os.access(place, os.W_OK):
         return Finding(
             False, f"store {root} cannot be written", "make it writable, or set POPCORN_DATA"
         )
+    return _room(f"store {root}", place)
+
+
+def _other_disks() -> Iterator[Finding]:
+    """Other disks that folders of the store are on, each by the first folder there."""
+    store = StoreResource().open()
+    if not store.root.is_dir():
+        return
+    try:
+        linked = [p for p in linked_folders(store) if p.stat().st_dev != store.root.stat().st_dev]
+    except PopcornError as error:
+        yield Finding(False, f"store: {error.where}: {error.what}", error.remedy or str(error))
+        return
+    for path in {path.stat().st_dev: path for path in reversed(linked)}.values():
+        yield _room(f"{path}, on a disk of its own", path)
+
+
+def _room(what: str, place: Path) -> Finding:
+    free = shutil.disk_usage(place).free / 1e9
     return Finding(
         free >= MIN_FREE_GB,
-        f"store {root}: {free:.0f} GB free",
+        f"{what}: {free:.0f} GB free",
         f"make room for at least {MIN_FREE_GB} GB, or set POPCORN_DATA to a larger disk",
     )
 
