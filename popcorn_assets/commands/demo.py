@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
-from popcorn_assets.commands.console import failure_text, printing
+from popcorn_assets.commands.console import failure_text, open_console, printing
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
@@ -51,9 +51,7 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     """
     spec = spec or CountrySpec()
     started = time.monotonic()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=110)  # a log file is no 80 columns wide
+    console = open_console(110)
     console.print(f"[bold]The demo country[/bold], in {data_root()}")
     write_scenes(console, spec)
     instance = dg.DagsterInstance.get()
