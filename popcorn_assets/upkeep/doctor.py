@@ -240,7 +240,7 @@ def _credentials() -> Iterator[Finding]:
 
 
 def _warehouse() -> Finding:
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     path = StoreResource().open().warehouse
     if not path.exists():
