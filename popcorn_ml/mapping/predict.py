@@ -72,8 +72,9 @@ class MappingSpec:
         precision: float32, or bfloat16 for speed on a GPU.
         threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
             most `engine.TILES_ON_A_GPU`.
-        pixel_area_ratio: area of this grid's pixels over that of the pixels that the members were
-            trained on. Occupancy counts people in a pixel, so it is multiplied with this.
+        pixel_area_ratio: mean area of this grid's pixels over that of the pixels that the members
+            were trained on. Occupancy counts people in a pixel, so it is multiplied with this, and
+            on a geographic grid with the row's own area over the grid's mean.
         tags: what the rasters say about themselves.
     """
 
@@ -190,6 +191,7 @@ def predict_tile(
     people = SeasonMean((len(members), *shape))
     occupancy_mean, score_mean = SeasonMean(shape), SeasonMean(shape)
     bands = season_bands(builtup, tuple(seasons))
+    area_ratio = (pixel_area_ratio * grid.relative_area(core)).astype(np.float32)
     for pair, band in zip(seasons.values(), bands, strict=True):
         score = raster.read_float(builtup, core, band)
         if np.isnan(score).all():
@@ -203,7 +205,7 @@ def predict_tile(
         laid = tile.lay(channels)
         with arithmetic(device, precision):
             occupancy = _occupancy(members, laid, tile, valid, device)
-        occupancy *= np.float32(pixel_area_ratio)
+        occupancy *= area_ratio
         occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
         people.add(population(occupancy, score))
     by_member = people.mean()
