@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,11 @@ class MappingSpec:
         precision: float32, or bfloat16 for speed on a GPU.
         threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
             most `engine.TILES_ON_A_GPU`.
-        pixel_area_ratio: mean area of this grid's pixels over that of the pixels that the members
-            were trained on. Occupancy counts people in a pixel, so it is multiplied with this, and
-            on a geographic grid with the row's own area over the grid's mean.
+        trained_pixel_m2: area of the pixels that the members were trained on. Occupancy counts
+            people in a pixel, so that of each row is multiplied with its own pixels' area over
+            this. None: what the members' cards say of it; where they say nothing, as in published
+            weights, people per pixel are taken as predicted.
+        pixel_area_ratio: what occupancy is multiplied with besides, the same everywhere.
         tags: what the rasters say about themselves.
     """
 
@@ -87,6 +89,7 @@ class MappingSpec:
     device: str = "auto"
     precision: str = "float32"
     threads: int = 0
+    trained_pixel_m2: float | None = None
     pixel_area_ratio: float = 1.0
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -102,6 +105,7 @@ class MappingSpec:
             "device": self.device,
             "precision": self.precision,
             "threads": self.threads,
+            "trained_pixel_m2": self.trained_pixel_m2,
             "pixel_area_ratio": self.pixel_area_ratio,
             "tags": dict(self.tags),
         }
@@ -162,7 +166,7 @@ def predict_tile(
     *,
     device: torch.device | None = None,
     precision: str = "float32",
-    pixel_area_ratio: float = 1.0,
+    pixel_area_ratio: float | np.ndarray = 1.0,
 ) -> TilePrediction:
     """Predict one tile, each of its pixels as the whole raster would give it.
 
@@ -174,7 +178,7 @@ def predict_tile(
         core: pixels wanted.
         device: where the networks run; None means the CPU.
         precision: float32 or bfloat16.
-        pixel_area_ratio: see `MappingSpec`.
+        pixel_area_ratio: what occupancy is multiplied with: a number, or one a row, (rows, 1).
 
     A season without input or built-up score at a pixel is left out of that
     pixel's mean. A season without any in the tile is not computed.
@@ -191,7 +195,6 @@ def predict_tile(
     people = SeasonMean((len(members), *shape))
     occupancy_mean, score_mean = SeasonMean(shape), SeasonMean(shape)
     bands = season_bands(builtup, tuple(seasons))
-    area_ratio = (pixel_area_ratio * grid.relative_area(core)).astype(np.float32)
     for pair, band in zip(seasons.values(), bands, strict=True):
         score = raster.read_float(builtup, core, band)
         if np.isnan(score).all():
@@ -205,7 +208,7 @@ def predict_tile(
         laid = tile.lay(channels)
         with arithmetic(device, precision):
             occupancy = _occupancy(members, laid, tile, valid, device)
-        occupancy *= area_ratio
+        occupancy *= np.asarray(pixel_area_ratio, np.float32)
         occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
         people.add(population(occupancy, score))
     by_member = people.mean()
@@ -290,6 +293,7 @@ def map_population(
 
     _check(spec)
     tiles = list(spec.grid.tiles(spec.tile_px))
+    spec = replace(spec, trained_pixel_m2=_trained_pixel_m2(spec))
     if pool is None:
         device, models = pick_device(spec.device), _load(spec)
         work: Callable[[Tile], TilePrediction] = lambda tile: _predict(spec, models, tile)  # noqa: E731
@@ -330,8 +334,10 @@ def _check(spec: MappingSpec) -> None:
         wrong = ("members", "each member once", "one given twice")
     elif spec.tile_px < 1:
         wrong = ("tile_px", "a positive number of pixels", str(spec.tile_px))
-    elif not 0 < spec.pixel_area_ratio < float("inf"):
-        wrong = ("pixel_area_ratio", "a positive number", str(spec.pixel_area_ratio))
+    for name in ("pixel_area_ratio", "trained_pixel_m2"):
+        value = getattr(spec, name)
+        if value is not None and not 0 < value < float("inf"):
+            wrong = (name, "a positive number", str(value))
     if wrong is not None:
         where, expected, found = wrong
         raise ConfigError("the map cannot be made so", where=where, expected=expected, found=found)
@@ -341,6 +347,29 @@ def _check(spec: MappingSpec) -> None:
                 raster.check(path, spec.grid)
     raster.check(spec.builtup, spec.grid)
     season_bands(spec.builtup, tuple(seasons))
+
+
+def _trained_pixel_m2(spec: MappingSpec) -> float | None:
+    """Area of the pixels that the members were trained on, if anybody says so.
+
+    Raises:
+        ConfigError: the members' cards say different ones.
+        WeightsError: a member is missing.
+    """
+    from popcorn_ml.model.weights import read_card
+
+    if spec.trained_pixel_m2 is not None:
+        return spec.trained_pixel_m2
+    said = {read_card(path).get("pixel_area_m2") for path in spec.members}
+    if len(said) > 1:
+        raise ConfigError(
+            "the members were trained on pixels of different areas",
+            where="members",
+            expected="members of one training",
+            found=", ".join("unknown" if one is None else f"{one:.4g} m2" for one in said),
+            remedy="give trained_pixel_m2, or leave out the members of another grid",
+        )
+    return said.pop()
 
 
 def _load(spec: MappingSpec) -> list[OccupancyModel]:
@@ -359,8 +388,16 @@ def _predict(spec: MappingSpec, models: Sequence[OccupancyModel], tile: Tile) ->
         tile.core,
         device=pick_device(spec.device),
         precision=spec.precision,
-        pixel_area_ratio=spec.pixel_area_ratio,
+        pixel_area_ratio=_area_ratio(spec, tile.core),
     )
+
+
+def _area_ratio(spec: MappingSpec, core: Window) -> np.ndarray:
+    """What the occupancy of each row of a tile is multiplied with, (rows, 1)."""
+    if spec.trained_pixel_m2 is None:
+        return np.full((core.height, 1), spec.pixel_area_ratio)
+    mean = spec.grid.pixel_area_m2 / spec.trained_pixel_m2
+    return spec.grid.relative_area(core) * (mean * spec.pixel_area_ratio)
 
 
 def predict_elsewhere(spec: MappingSpec, tile: Tile) -> TilePrediction:

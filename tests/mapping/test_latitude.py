@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popcorn_ml import raster
+from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
 from popcorn_ml.mapping.aggregate import aggregate_map
 from popcorn_ml.mapping.dasymetric import AdjustedMembers, Layers, adjust_map
 from popcorn_ml.mapping.predict import MappingSpec, map_population
+from popcorn_ml.model.weights import load_occupancy, save_occupancy
 from popcorn_ml.sentinel import S1_BANDS, S1_NODATA, S1_SCALE, S2_BANDS
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
@@ -60,7 +62,7 @@ def tall(tmp_path_factory):
         tile_px=500,
         device="cpu",
         threads=1,
-        pixel_area_ratio=grid.pixel_area_m2 / TRAINED_M2,
+        trained_pixel_m2=TRAINED_M2,
     )
     map_population(spec)
     return folder, spec, units, score
@@ -91,7 +93,7 @@ def test_a_row_counts_with_its_own_area_over_that_of_the_trained_pixels(tall, tm
         builtup=tmp_path / "score.tif",
         grid=plane,
         out=tmp_path / "map",
-        pixel_area_ratio=1.0,
+        trained_pixel_m2=None,
     )
     map_population(flat)
     ratio = spec.grid.row_area_m2()[:, None] / TRAINED_M2
@@ -100,6 +102,30 @@ def test_a_row_counts_with_its_own_area_over_that_of_the_trained_pixels(tall, tm
         np.testing.assert_allclose(found, expected * ratio, rtol=1e-5, atol=2e-6, err_msg=name)
     same = [raster.read_float(s.out / "builtup_score.tif") for s in (spec, flat)]
     np.testing.assert_array_equal(*same)
+
+
+def test_members_say_what_pixels_they_were_trained_on(tall, tmp_path):
+    """By their cards; of those that do not agree nothing is guessed."""
+    _, spec, _, _ = tall
+    there = raster.read_float(spec.out / "population.tif", bands=1)
+    said = [
+        save_occupancy(
+            load_occupancy(path),
+            tmp_path / path.parent.name / "occupancy.safetensors",
+            {"pixel_area_m2": TRAINED_M2},
+        )
+        for path in spec.members
+    ]
+    by_card = replace(spec, members=said, trained_pixel_m2=None, out=tmp_path / "map")
+    map_population(by_card)
+    found = raster.read_float(by_card.out / "population.tif", bands=1)
+    np.testing.assert_allclose(found, there, rtol=1e-5, atol=2e-6)
+    mixed = replace(by_card, members=[said[0], spec.members[1]], out=tmp_path / "none")
+    with pytest.raises(ConfigError, match="pixels of different areas"):
+        map_population(mixed)
+    with pytest.raises(ConfigError, match="trained_pixel_m2"):
+        map_population(replace(by_card, trained_pixel_m2=0.0, out=tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 def _on_a_plane(source, target, grid):
