@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from popcorn_ml.mapping.dasymetric import apply, plan
-from popcorn_ml.mapping.placing import METHODS, Adjustment, Area
+from popcorn_ml.mapping.placing import METHODS, Adjustment, Area, apply, plan
 from popcorn_ml.zones import ZoneSums
 
 

@@ -1,15 +1,19 @@
-"""How census units' people are placed: the methods, the factors, and what is told of them.
+"""How census units' people are placed: methods and factors from sums, and what they do to pixels.
 
-An `Adjustment` is worked out, and applied to pixels, in `dasymetric`.
+The arithmetic of `dasymetric`, which says what it is for and reads the rasters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+
+from popcorn_ml.errors import CensusError
+from popcorn_ml.mapping.ensemble import SpreadAcross
+from popcorn_ml.zones import ZoneSums
 
 Method = Literal["model", "builtup", "area", "all_pixels", "unplaced", "uncounted"]
 
@@ -25,6 +29,13 @@ prediction as it is.
 """
 
 MODEL, BUILTUP, AREA, ALL_PIXELS, UNPLACED, UNCOUNTED = range(len(METHODS))
+
+MAX_FACTOR = 1e4
+"""A unit predicted below 1 / MAX_FACTOR of its people counts as seen empty: that small, the pattern
+of its pixels is no longer the model's opinion but its rounding."""
+
+BUILTUP_FLOOR = 1e-6
+"""Mean built-up score below which a unit has no built-up area to spread people over."""
 
 Area = float | np.ndarray
 """Area of pixels over the grid's mean, as `Grid.relative_area` gives it; 1.0 where all are equal.
@@ -189,3 +200,133 @@ def _or_nan(value: float | None) -> float:
 
 def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
+
+
+def plan(
+    sums: ZoneSums,
+    people: np.ndarray | Sequence[float],
+    land: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Adjustment:
+    """Choose each unit's method and factor from what its pixels sum to, and those of each member.
+
+    Args:
+        sums: over the units, of predicted population, built-up area (score x `Area`) where the
+            population has a value, and the population predicted by each member.
+        people: counted in units 1..n, in this order; NaN for a unit without a count of its own.
+        land: `Area` summed over the units' pixels that have a value, and over all of them; None
+            where all pixels are of one area.
+
+    Raises:
+        CensusError: another number of counts than units, or a count infinite or negative.
+    """
+    counted = _checked_people(people, sums.pixels.size - 1)
+    pixels, valid = sums.pixels, sums.valid[0]
+    predicted, builtup, *members = sums.sums
+    seen, whole = land or (valid.astype(np.float64), pixels.astype(np.float64))
+    uncounted = np.isnan(counted) & (pixels > 0)
+
+    def placing(total: np.ndarray) -> Placing:
+        choices = [
+            (total > 0) & (total * MAX_FACTOR >= counted),
+            (builtup > 0) & (builtup >= BUILTUP_FLOOR * seen),
+            valid > 0,
+            pixels > 0,
+        ]
+        # without people, any method gives zero: keep to the model where it has a value at all
+        choices[0] |= (counted == 0) & (valid > 0)
+        method = np.select(choices, [0, 1, 2, 3], default=UNPLACED).astype(np.int8)
+        method[uncounted] = UNCOUNTED
+        method[0] = 0
+        weight = np.select(choices, [total, builtup, seen, whole], default=np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = np.where(counted == 0, np.where(pixels > 0, 0.0, np.nan), counted / weight)
+        factor[uncounted] = 1.0
+        factor[0] = np.nan
+        return Placing(method, factor)
+
+    chosen = placing(predicted)
+    return Adjustment(
+        method=chosen.method,
+        factor=chosen.factor,
+        people=counted,
+        predicted=predicted.copy(),
+        pixels=pixels.copy(),
+        valid=valid.copy(),
+        members=tuple(placing(total) for total in members),
+    )
+
+
+def _checked_people(people: np.ndarray | Sequence[float], units: int) -> np.ndarray:
+    counted = np.asarray(people, dtype=np.float64)
+    if counted.shape != (units,):
+        raise CensusError(
+            "there are not as many counts as units",
+            expected=f"{units} counts, of units 1..{units}",
+            found=f"an array of shape {counted.shape}",
+            remedy="prepare the units and their counts together",
+        )
+    wrong = np.flatnonzero(np.isinf(counted) | (counted < 0))
+    if wrong.size:
+        raise CensusError(
+            "a census count is infinite or negative",
+            where="unit " + ", ".join(str(unit + 1) for unit in wrong[:10]),
+            expected="a finite number of people, zero or more",
+            found=", ".join(str(counted[unit]) for unit in wrong[:10]),
+            remedy="correct the counts; NaN says that there is none",
+        )
+    return np.concatenate(([0.0], counted))
+
+
+def apply(
+    adjustment: Adjustment,
+    units: np.ndarray,
+    population: np.ndarray,
+    builtup: np.ndarray,
+    members: Iterable[np.ndarray] | None = None,
+    area: Area = 1.0,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Adjusted values of some pixels.
+
+    Args:
+        adjustment: the plan of all units.
+        units: unit numbers, any shape.
+        population: predicted people per pixel, NaN where there is none; same shape. Units without
+            a count keep it and its spread as they are.
+        builtup: built-up score; same shape.
+        members: what each member predicts, of that shape, or None.
+        area: of the pixels.
+
+    Returns:
+        Adjusted people per pixel, its standard deviation across members (None without them), and
+        the factor that the prediction was multiplied with, NaN where a fallback placed the people.
+        New float64 arrays; NaN outside all units.
+    """
+    method, factor = adjustment.method[units], adjustment.factor[units]
+    by_model = np.where((method == MODEL) | (method == UNCOUNTED), factor, np.nan)
+    spread = None
+    if members is not None:
+        across = SpreadAcross()
+        for people in adjusted_members(adjustment, units, members, builtup, area):
+            across.add(people)
+        spread = across.result()
+    return adjustment.placed(units, population, builtup, area), spread, by_model
+
+
+def adjusted_members(
+    adjustment: Adjustment,
+    units: np.ndarray,
+    members: Iterable[np.ndarray],
+    builtup: np.ndarray,
+    area: Area = 1.0,
+) -> Iterator[np.ndarray]:
+    """People per pixel by each member, adjusted by its own unit sums; arguments as for `apply`.
+
+    Each member's people of a unit add up to its count, as the map's do: a member that sees a unit
+    as empty has fallbacks of its own. NaN outside all units, and where a fallback placed the
+    people of the map.
+    """
+    silent = ~np.isin(adjustment.method, (MODEL, UNCOUNTED))[units]
+    for placing, population in zip(adjustment.members, members, strict=True):
+        people = placing.placed(units, population, builtup, area)
+        people[silent] = np.nan
+        yield people

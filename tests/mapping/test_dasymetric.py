@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from popcorn_ml import raster
 from popcorn_ml.errors import CensusError, GridMismatch
 from popcorn_ml.grid import Grid
-from popcorn_ml.mapping.dasymetric import adjust, adjust_map, adjusted_members
+from popcorn_ml.mapping.dasymetric import adjust, adjust_map
 from popcorn_ml.mapping.ensemble import spread_of
-from popcorn_ml.mapping.placing import METHODS, Adjustment
+from popcorn_ml.mapping.placing import METHODS, Adjustment, adjusted_members
 from popcorn_ml.zones import raster_zone_sums, zone_sums
 
 UNITS = 6
