@@ -40,6 +40,7 @@ from popcorn_ml.mapping.engine import (
     to_numpy,
 )
 from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
+from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
 from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
 from popcorn_ml.model.popcorn import OccupancyModel, population
 from popcorn_ml.parallel import Pool
@@ -293,7 +294,11 @@ def map_population(
 
     _check(spec)
     tiles = list(spec.grid.tiles(spec.tile_px))
-    spec = replace(spec, trained_pixel_m2=_trained_pixel_m2(spec))
+    spec = replace(
+        spec,
+        trained_pixel_m2=spec.trained_pixel_m2 or trained_pixel_m2(spec.members),
+        tags={**spec.tags, **extractor_tags(spec.members, spec.builtup)},
+    )
     if pool is None:
         device, models = pick_device(spec.device), _load(spec)
         work: Callable[[Tile], TilePrediction] = lambda tile: _predict(spec, models, tile)  # noqa: E731
@@ -347,29 +352,6 @@ def _check(spec: MappingSpec) -> None:
                 raster.check(path, spec.grid)
     raster.check(spec.builtup, spec.grid)
     season_bands(spec.builtup, tuple(seasons))
-
-
-def _trained_pixel_m2(spec: MappingSpec) -> float | None:
-    """Area of the pixels that the members were trained on, if anybody says so.
-
-    Raises:
-        ConfigError: the members' cards say different ones.
-        WeightsError: a member is missing.
-    """
-    from popcorn_ml.model.weights import read_card
-
-    if spec.trained_pixel_m2 is not None:
-        return spec.trained_pixel_m2
-    said = {read_card(path).get("pixel_area_m2") for path in spec.members}
-    if len(said) > 1:
-        raise ConfigError(
-            "the members were trained on pixels of different areas",
-            where="members",
-            expected="members of one training",
-            found=", ".join("unknown" if one is None else f"{one:.4g} m2" for one in said),
-            remedy="give trained_pixel_m2, or leave out the members of another grid",
-        )
-    return said.pop()
 
 
 def _load(spec: MappingSpec) -> list[OccupancyModel]:
