@@ -21,6 +21,7 @@ ON_THE_SMALL_COUNTRY = {
     "test_agreement": 2,
     "test_audit": 2,
     "test_checks": 2,
+    "test_extractors": 1,
     "test_members": 2,
     "test_refresh": 2,
     "test_reproduce": 2,
