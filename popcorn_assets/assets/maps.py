@@ -187,6 +187,7 @@ def adjusted_map(
             people,
             country.pixel_grid(),
             folder,
+            spread=predicted.file(POPULATION_STD),
             threads=compute.thread_count(),
             tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
