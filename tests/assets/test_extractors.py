@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import dagster as dg
@@ -164,13 +163,11 @@ def test_training_does_not_begin_from_another_extractor_than_the_scores(store, t
     assert latest(store, "checkpoints").version == before
 
 
-def test_a_transferred_model_of_another_extractor_is_refused(in_tiny):
+def test_a_transferred_model_of_another_extractor_is_refused(store, two_extractors):
     """Two countries with extractors of their own: what counts is what the score was made with."""
-    files = Store(in_tiny.data)
-    trained = latest(files, "checkpoints")
-    facts = json.loads(json.dumps(trained.manifest()["facts"]))
-    facts["extractor"] = {"name": "published", "fingerprint": "f" * 64}
-    with altered(trained, facts=facts):
-        result = run(in_tiny, "population_map")
+    trained = latest(store, "checkpoints")
+    elsewhere = {"name": "published", "fingerprint": "f" * 64}
+    with altered(trained, facts={**trained.manifest()["facts"], "extractor": elsewhere}):
+        result = run(two_extractors, "population_map", 2020)
         assert "trained on that of published (ffffffffffff)" in failure(result)
     assert not result.asset_materializations_for_node("population_map")
