@@ -102,7 +102,7 @@ def evaluation(
                 "people in census units": found.totals_in_units,
             },
             tables={
-                "evaluation": _metric_rows(found, finest, country.pixel_grid()),
+                "evaluation": metric_rows(found, finest, country.pixel_grid()),
                 "map_sums": sums,
             },
         )
@@ -110,7 +110,7 @@ def evaluation(
     return making.publish(make)
 
 
-def _metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
+def metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
     """One row a metric, as the warehouse keeps them; of cells with their true area."""
     area_ha = grid.hectares().pixel_area_m2 / HECTARE_M2
     return [
