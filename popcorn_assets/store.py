@@ -2,7 +2,9 @@
 
 Files lie at `<root>/<asset>/<country>/<year>/<version>/`, the version being a hash of the
 contents; `LATEST` beside the versions names the current one and is replaced only after everything
-is written and synced. Unpartitioned assets have no country and year. A draft is a folder with a
+is written and synced. A version that failed a check that blocks is kept to be looked at and never
+becomes current: `REJECTED` names it until a better one is published. Versions are read-only.
+Unpartitioned assets have no country and year. A draft is a folder with a
 dot in front that its writer holds a lock on; a killed run leaves one that nothing reads and that
 the next draft of the same place clears away. Earlier manifests of the same contents lie in
 `.history` inside the version, named by their digest; one that was damaged is set aside in
@@ -15,7 +17,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,10 +27,12 @@ from typing import Any
 
 from popcorn_ml.compute.locks import held, holder, try_lock
 from popcorn_ml.errors import StoreError
-from popcorn_ml.files import sync, write_bytes, write_json
+from popcorn_ml.files import protect, remove_tree, sync, write_bytes, write_json
 
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
+REJECTED = "REJECTED"
+"""Names the newest version of a partition, and its manifest, where that did not become current."""
 HISTORY = ".history"
 DAMAGED = ".damaged"
 WORK_WAIT_S = 600.0
@@ -67,11 +70,16 @@ class Address:
 
 @dataclass(frozen=True)
 class Version:
-    """One whole version of an asset, on disk."""
+    """One whole version of an asset, on disk.
+
+    Attributes:
+        told: name of the manifest meant, where it is not the version's first.
+    """
 
     address: Address
     version: str
     path: Path
+    told: str = MANIFEST
 
     def file(self, name: str) -> Path:
         """A file of this version.
@@ -91,14 +99,18 @@ class Version:
     def manifest(self) -> dict[str, Any]:
         """What `lineage` recorded when the version was made."""
         try:
-            return json.loads(self.file(MANIFEST).read_text("utf-8"))
+            return json.loads(self.file(self.told).read_text("utf-8"))
         except ValueError as error:
             raise StoreError(
                 "the manifest is not readable JSON",
-                where=self.path / MANIFEST,
+                where=self.path / self.told,
                 found=str(error),
                 remedy=f"materialise {self.address} again",
             ) from error
+
+    def manifest_sha256(self) -> str:
+        """Digest of the manifest's file."""
+        return sha256(self.file(self.told))
 
 
 class Store:
@@ -197,16 +209,58 @@ class Store:
         """The current version.
 
         Raises:
-            StoreError: there is none, or `LATEST` points nowhere.
+            StoreError: there is none, none that passed its checks, or `LATEST` points nowhere.
         """
         version = self.find(address)
-        if version is None:
-            raise StoreError(
-                f"{address} has not been materialised",
-                where=self.folder(address),
-                remedy=f"materialise {address} first",
-            )
-        return version
+        if version is not None:
+            return version
+        rejected = self.rejected(address)
+        if rejected is not None:
+            raise not_passed(rejected)
+        raise StoreError(
+            f"{address} has not been materialised",
+            where=self.folder(address),
+            remedy=f"materialise {address} first",
+        )
+
+    def rejected(self, address: Address) -> Version | None:
+        """The newest version, where it failed a check that blocks and so did not become current.
+
+        Raises:
+            StoreError: `REJECTED` names nothing that is there.
+        """
+        folder = self.folder(address)
+        try:
+            text = (folder / REJECTED).read_text("utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+        version, _, digest = text.strip().partition(" ")
+        if _is_version(folder, version):
+            for path in _manifests_in(folder / version):
+                if sha256(path) == digest:
+                    told = path.relative_to(folder / version).as_posix()
+                    return Version(address, version, folder / version, told)
+        raise StoreError(
+            f"{REJECTED} names a version that is not there",
+            where=folder / REJECTED,
+            found=text.strip()[:100],
+            remedy=f"materialise {address} again, or remove this file",
+        )
+
+    def newest(self, address: Address) -> Version:
+        """The version that was made last: the current one, or one that was rejected since.
+
+        Raises:
+            StoreError: there is none.
+        """
+        return self.rejected(address) or self.latest(address)
+
+    def settle(self, address: Address) -> None:
+        """Forget that a later version was rejected: the current one is what was asked for again."""
+        path = self.folder(address) / REJECTED
+        if path.exists():
+            with held(path.with_name(".publishing.lock")):
+                path.unlink(missing_ok=True)
 
     def version(self, address: Address, version: str) -> Version:
         """A given version, current or not.
@@ -233,7 +287,7 @@ class Store:
             try:
                 yield draft
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                remove_tree(draft)
                 _lock_path(draft).unlink(missing_ok=True)
 
     def publish(
@@ -243,57 +297,73 @@ class Store:
         manifest: dict[str, Any],
         record: Callable[[dict[str, Any], str], None] | None = None,
     ) -> Version:
-        """Make a draft the current version.
+        """Make a draft the current version, unless its manifest has a failed check that blocks.
 
         Args:
             manifest: what to record; `files` and `version` are added here.
             record: told the whole manifest and the digest of its file once the version is the
-                current one, before any other run of the partition can publish.
+                current one, or is rejected, before any other run of the partition can publish.
 
         Contents that are in the store already keep their folder and get the new manifest, since
         the same result may have come from other inputs; the earlier one goes to `.history`, unless
-        it was damaged: then it is set aside.
+        it was damaged: then it is set aside. What is current is not touched by a version that is
+        rejected: of equal contents, the new manifest goes to `.history`.
         """
-        files = digests(draft)
-        if not files:
-            raise StoreError("an asset published no file", where=str(address))
-        if any(path.is_symlink() for path in draft.rglob("*")):
-            raise StoreError("an asset wrote a link; versions hold files", where=str(address))
-        hidden = [name for name in files if any(p.startswith(".") for p in Path(name).parts)]
-        if hidden:  # such as the draft of a file whose writer was killed
-            raise StoreError(
-                "an asset wrote a hidden file", where=str(address), found=", ".join(hidden)
-            )
-        if (draft / HISTORY).exists():
-            raise StoreError(f"an asset wrote {HISTORY}, a name of the store's", where=str(address))
+        files = _files_of(draft, address)
         version = version_of(files)
         manifest = {**manifest, "version": version, "files": files}
+        accepted = not failing(manifest)
         folder, target = self.folder(address), self.folder(address) / version
         write_json(draft / MANIFEST, manifest, sort_keys=True)
-        written = sha256(draft / MANIFEST)
+        written, told = sha256(draft / MANIFEST), MANIFEST
         for path in sorted(draft.rglob("*")):
             sync(path)
         sync(draft)
+        protect(draft)
         with held(folder / ".publishing.lock"):  # two runs of one partition take turns
             for path in _manifests_in(target):
                 if not _is_whole(path, version):
                     self.set_aside(path)
+            stays = not accepted and self._stands(address, target)
             if (target / MANIFEST).is_file() and digests(target) == files:
-                _keep_manifests(target, target, draft)
-                os.replace(draft / MANIFEST, target / MANIFEST)
-                sync(target)
+                with _writable(draft), _writable(target):
+                    if stays:
+                        told = _add_to_history(draft / MANIFEST, target)
+                    else:
+                        _keep_manifests(target, target, draft)
+                        os.replace(draft / MANIFEST, target / MANIFEST)
+                    sync(target)
             else:
                 if target.exists():  # the same contents once, damaged since
-                    _keep_manifests(target, draft, draft)
+                    with _writable(draft):
+                        _keep_manifests(target, draft, draft)
+                        if stays:
+                            told = _add_to_history(draft / MANIFEST, draft)
+                            first = draft / HISTORY / f"{sha256(target / MANIFEST)}.json"
+                            os.replace(first, draft / MANIFEST)
                     aside = folder / f".draft-{uuid.uuid4().hex}"
                     os.replace(target, aside)
-                    shutil.rmtree(aside, ignore_errors=True)
+                    remove_tree(aside)
                 os.replace(draft, target)
                 sync(folder)
-            write_bytes(folder / LATEST, f"{version}\n".encode())
+            if accepted:
+                write_bytes(folder / LATEST, f"{version}\n".encode())
+                (folder / REJECTED).unlink(missing_ok=True)
+            else:
+                write_bytes(folder / REJECTED, f"{version} {written}\n".encode())
             if record is not None:
                 record(manifest, written)
-        return Version(address, version, target)
+        return Version(address, version, target, told)
+
+    def _stands(self, address: Address, target: Path) -> bool:
+        """Whether there is a version whose manifest no rejected one may take the place of."""
+        if not (target / MANIFEST).is_file() or not _is_whole(target / MANIFEST, target.name):
+            return False
+        try:
+            current = (self.folder(address) / LATEST).read_text("utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            current = ""
+        return target.name == current or not failing(json.loads((target / MANIFEST).read_bytes()))
 
     def manifests(self, address: Address) -> Iterator[tuple[str, Path]]:
         """Every manifest of an asset's partition, earlier ones too, with its version."""
@@ -313,8 +383,101 @@ class Store:
         aside.mkdir(parents=True, exist_ok=True)
         write_bytes(aside / f"{hashlib.sha256(content).hexdigest()}.json", content)
         if manifest.parent.name == HISTORY:
-            manifest.unlink()
-            sync(manifest.parent)
+            with _writable(version):
+                manifest.unlink()
+                sync(manifest.parent)
+
+
+def failing(manifest: Any) -> list[dict[str, Any]]:
+    """Verdicts in a manifest, of any form, that block whatever would be made from its version."""
+    try:
+        return [c for c in manifest["checks"] if not c["passed"] and c["severity"] == "error"]
+    except (KeyError, TypeError):
+        return []
+
+
+def failed_checks(version: Version) -> list[dict[str, Any]]:
+    """As `failing`, of a version.
+
+    Raises:
+        StoreError: its manifest keeps no verdicts.
+    """
+    manifest = version.manifest()
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("checks"), list):
+        raise StoreError(
+            "the manifest does not say which checks its version passed",
+            where=version.path / version.told,
+            expected="a list of checks",
+            remedy=f"materialise {version.address} again",
+        )
+    return failing(manifest)
+
+
+def not_passed(version: Version) -> StoreError:
+    """The error of a version that nothing may be made from."""
+    failed = failed_checks(version)
+    return StoreError(
+        f"{version.address} did not pass its checks",
+        where=version.path,
+        expected="every check that blocks to pass",
+        found="; ".join(f"{check['name']}: {check['message']}" for check in failed)[:2000],
+        remedy=f"put right what they name and materialise {version.address} again",
+    )
+
+
+def _files_of(draft: Path, address: Address) -> dict[str, dict[str, Any]]:
+    """Size and digest of a draft's files.
+
+    Raises:
+        StoreError: there are none, or what a version cannot hold.
+    """
+    files = digests(draft)
+    if not files:
+        raise StoreError("an asset published no file", where=str(address))
+    if any(path.is_symlink() for path in draft.rglob("*")):
+        raise StoreError("an asset wrote a link; versions hold files", where=str(address))
+    hidden = [name for name in files if any(p.startswith(".") for p in Path(name).parts)]
+    if hidden:  # such as the draft of a file whose writer was killed
+        raise StoreError(
+            "an asset wrote a hidden file", where=str(address), found=", ".join(hidden)
+        )
+    if (draft / HISTORY).exists():
+        raise StoreError(f"an asset wrote {HISTORY}, a name of the store's", where=str(address))
+    return files
+
+
+@contextmanager
+def _writable(version: Path) -> Iterator[None]:
+    """Let a version's own folder take manifests for the block.
+
+    Raises:
+        StoreError: it belongs to another user.
+    """
+    try:
+        for folder in (version, version / HISTORY):
+            if folder.is_dir():
+                folder.chmod(0o700)
+    except PermissionError as error:
+        raise StoreError(
+            "the version belongs to another user, who alone can add to it",
+            where=version,
+            found=f"it is user {version.stat().st_uid}'s; this is user {os.geteuid()}",
+            remedy="work as the user whom the store belongs to",
+        ) from error
+    try:
+        yield
+    finally:
+        if version.is_dir():
+            protect(version)
+
+
+def _add_to_history(manifest: Path, version: Path) -> str:
+    """Move a manifest among a version's earlier ones; its name there."""
+    name = f"{HISTORY}/{sha256(manifest)}.json"
+    (version / HISTORY).mkdir(exist_ok=True)
+    os.replace(manifest, version / name)
+    sync(version / HISTORY)
+    return name
 
 
 def _keep_manifests(version: Path, to: Path, scratch: Path) -> None:
@@ -426,7 +589,7 @@ def _clear_abandoned_drafts(folder: Path) -> None:
         if lock is None:
             continue  # its writer lives
         try:
-            shutil.rmtree(draft, ignore_errors=True)
+            remove_tree(draft)
             _lock_path(draft).unlink(missing_ok=True)
         finally:
             os.close(lock)

@@ -1,6 +1,7 @@
 """Files that appear under their name only when they are complete and on disk.
 
 Libraries say in many ways, or not at all, that a disk is full: `naming_the_disk` says it in one.
+Who may read a file is what the umask says, of every file alike; what is finished nobody writes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     draft = Path(name)
     try:
         yield draft
-        draft.chmod(0o644)  # mkstemp gives it to nobody else
+        draft.chmod(0o666 & ~umask())  # mkstemp gives it to nobody else, whatever was asked for
         sync(draft)
         os.replace(draft, path)
         sync(path.parent)
@@ -111,6 +112,37 @@ def write_json(path: str | Path, value: Any, *, sort_keys: bool = False) -> None
     """Write JSON, whole or not at all; NaN and infinity, which JSON has not, are refused."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, sort_keys=sort_keys)
     write_bytes(path, f"{text}\n".encode())
+
+
+def umask() -> int:
+    """Permission bits that this process gives to nobody; they say of every file who may read it."""
+    try:
+        status = Path("/proc/self/status").read_text("ascii", errors="replace")
+        return int(status.partition("\nUmask:")[2].split(maxsplit=1)[0], 8)
+    except (OSError, IndexError, ValueError):  # not Linux: it can only be asked for by setting it
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
+def protect(folder: Path) -> None:
+    """Make a finished folder and all in it read-only, for those whom the umask lets read it.
+
+    What belongs to another user stays as it is: only its owner could change that.
+    """
+    mask = umask()
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            with suppress(PermissionError):
+                path.chmod((0o555 if path.is_dir() else 0o444) & ~mask)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, read-only or not; what belongs to another user may stay."""
+    for path in (folder, *(p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink())):
+        with suppress(OSError):
+            path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

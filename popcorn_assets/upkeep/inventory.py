@@ -17,6 +17,8 @@ from popcorn_assets.store import (
     VERSION_PATTERN,
     Address,
     Store,
+    Version,
+    failing,
 )
 from popcorn_ml.errors import StoreError
 
@@ -38,6 +40,8 @@ class Kept:
         superseded: when another version took its place; None for the current one.
         inputs: versions it was made from, by any of its manifests that can be read.
         size: bytes.
+        rejected: whether it failed a check that blocks, and so never became current.
+        attempt: whether it is, rejected or not by now, what its partition's newest run made.
     """
 
     address: Address
@@ -47,6 +51,8 @@ class Kept:
     superseded: float | None
     inputs: frozenset[Key]
     size: int
+    rejected: bool = False
+    attempt: bool = False
 
     @property
     def key(self) -> Key:
@@ -104,11 +110,15 @@ def _versions_in(store: Store, address: Address) -> list[Kept]:
     current = store.find(address)  # raises where LATEST points nowhere: nothing is safe to judge
     paths = _version_folders(folder)
     made = {path.name: made_at(path) for path in paths}
+    rejected = {path.name for path in paths if _is_rejected(path, current)}
+    attempt = _attempt(store, address)
     switched = (folder / LATEST).stat().st_mtime if current else 0.0
     result = []
     for path in paths:
-        later = [m for name, m in made.items() if m > made[path.name] and name != path.name]
+        later = [m for name, m in made.items() if m > made[path.name] and name not in rejected]
         superseded = min(later, default=max(switched, made[path.name]))
+        if path.name in rejected:  # it never was current
+            superseded = made[path.name]
         is_current = current is not None and current.version == path.name
         result.append(
             Kept(
@@ -119,9 +129,29 @@ def _versions_in(store: Store, address: Address) -> list[Kept]:
                 None if is_current else superseded,
                 _inputs(path),
                 size_of(path),
+                path.name in rejected,
+                path.name == attempt,
             )
         )
     return result
+
+
+def _is_rejected(path: Path, current: Version | None) -> bool:
+    """Whether a version's own manifest has a failed check that blocks; not of what is current."""
+    if current is not None and current.path == path:
+        return False
+    try:
+        return bool(failing(json.loads((path / MANIFEST).read_text("utf-8"))))
+    except (OSError, ValueError):
+        return False
+
+
+def _attempt(store: Store, address: Address) -> str | None:
+    try:
+        rejected = store.rejected(address)
+    except StoreError:  # it names nothing: nothing stays for its sake
+        return None
+    return rejected.version if rejected else None
 
 
 def _inputs(path: Path) -> frozenset[Key]:

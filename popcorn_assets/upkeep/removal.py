@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +13,7 @@ from popcorn_assets.ledger import CHECKPOINTS, removing
 from popcorn_assets.store import LATEST, Address, Store, sha256
 from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
 from popcorn_ml.compute.locks import try_lock
-from popcorn_ml.files import sync
+from popcorn_ml.files import remove_tree, sync
 
 TRASH = ".trash"
 
@@ -53,14 +52,23 @@ def apply(store: Store, removals: Sequence[Removal]) -> Iterator[tuple[Removal, 
     found = {removal.version.key: removal.version for removal in removals if removal.version}
     for removal in removals:
         version = removal.version
-        if version is not None:
-            problem = "a version that stayed needs it" if version.key in needed else None
-            problem = problem or _remove_version(store, version)
-            if problem:
-                needed |= reachable(found, {version.key})
+        if version is not None and version.key in needed:
+            problem: str | None = "a version that stayed needs it"
         else:
-            problem = _remove_other(store, removal)
+            problem = _remove(store, removal)
+        if problem and version is not None:
+            needed |= reachable(found, {version.key})
         yield removal, problem
+
+
+def _remove(store: Store, removal: Removal) -> str | None:
+    """Remove one thing, or say why not."""
+    try:
+        if removal.version is not None:
+            return _remove_version(store, removal.version)
+        return _remove_other(store, removal)
+    except PermissionError as error:
+        return f"this user may not: {error.strerror}: {error.filename}"
 
 
 def _remove_version(store: Store, version: Kept) -> str | None:
@@ -70,12 +78,14 @@ def _remove_version(store: Store, version: Kept) -> str | None:
         if not held:
             return "a run is publishing there"
         current = store.find(version.address)
-        if current is None:
+        if current is None and not version.rejected:
             return f"its partition has lost its {LATEST}"
-        if current.version == version.version:
+        if current is not None and current.version == version.version:
             return "it has become the current version"
         if not version.path.is_dir():
             return None
+        if os.geteuid() not in (0, owner := version.path.stat().st_uid):
+            return f"it belongs to another user, number {owner}"
         if made_at(version.path) != version.made:
             return "it was published again"
         # Only checkpoints are promoted; a decision since the planning may name these.
@@ -88,7 +98,7 @@ def _remove_version(store: Store, version: Kept) -> str | None:
             aside = folder / f".draft-{uuid.uuid4().hex}"  # the store clears such away too
             os.replace(version.path, aside)
             sync(folder)
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_tree(aside)
     return None
 
 
@@ -137,7 +147,7 @@ def _remove_other(store: Store, removal: Removal) -> str | None:
         with _held(path.with_name(f"{path.name}.lock")) as held:
             if not held:
                 return "its writer is back"
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
             path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         return None
     aside = store.root / ".work" / TRASH / uuid.uuid4().hex
@@ -146,7 +156,7 @@ def _remove_other(store: Store, removal: Removal) -> str | None:
         _move(path, aside)
     elif not _with_all(locks := work_locks(path), lambda: _move(path, aside, locks)):
         return "a run works on it"
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_tree(aside)
     return None
 
 
@@ -169,7 +179,7 @@ def _with_all(locks: list[Path], act: Callable[[], None]) -> bool:
 
 
 def _empty_trash(store: Store) -> None:
-    shutil.rmtree(store.root / ".work" / TRASH, ignore_errors=True)
+    remove_tree(store.root / ".work" / TRASH)
 
 
 @contextmanager
