@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from popcorn_assets.country import Country
 from popcorn_assets.paths import data_root, given_path
-from popcorn_assets.store import Store
+from popcorn_assets.store.versions import Store
 from popcorn_ml.compute.devices import check_device, cpus, require_device
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.imagery.secrets import Secrets

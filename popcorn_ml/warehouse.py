@@ -148,7 +148,7 @@ class Warehouse:
         """Make a published version the current one here: its rows and its lineage, or neither.
 
         Args:
-            manifest: the version's, as `popcorn_assets.lineage` writes it.
+            manifest: the version's, as `popcorn_assets.store.making` writes it.
             manifest_sha256: of the manifest's file.
             rows: table -> rows as `warehouse_rows.prepared` gave them; they replace those of the
                 asset's partition.

@@ -69,7 +69,7 @@ def tiny(tmp_path_factory):
 
     Run through the whole graph once for all tests that look at it.
     """
-    from popcorn_assets.demo import run_demo
+    from popcorn_assets.commands.demo import run_demo
     from tests.assets.conftest import _enter, make_place, tiny_spec, write_demo_file
 
     place = make_place(tmp_path_factory.mktemp("tiny") / "home")

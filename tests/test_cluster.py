@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from popcorn_assets import launch
 from popcorn_assets.resources import ComputeResource
+from popcorn_assets.runs import launch
 from popcorn_ml.compute import cluster
 from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.errors import ComputeError, ConfigError, LostConnection

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets import catalogue
 from popcorn_assets.audit.code import CHECKOUT, judge_code
 from popcorn_assets.audit.findings import Finding, Verdict, verdict_of
 from popcorn_assets.audit.recorded import (
@@ -22,15 +21,24 @@ from popcorn_assets.audit.recorded import (
     read_warehouse,
 )
 from popcorn_assets.audit.trail import FORM_ERRORS, Key, Node, Trail, latest_of, walk
-from popcorn_assets.ledger import (
+from popcorn_assets.promotion.ledger import (
     CHECKPOINTS,
     Ledger,
     ledger_countries,
     read_ledger,
     verify,
 )
-from popcorn_assets.lineage import kept_source
-from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store, sha256, version_of
+from popcorn_assets.store import catalogue
+from popcorn_assets.store.making import kept_source
+from popcorn_assets.store.versions import (
+    HISTORY,
+    LATEST,
+    MANIFEST,
+    Address,
+    Store,
+    sha256,
+    version_of,
+)
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse import chained, lineage_rows, publication_of
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.home import HOME_VARIABLE
 from popcorn_assets.partitions import partition_key
+from popcorn_assets.runs.home import HOME_VARIABLE
 from popcorn_assets.show import MANIFEST_SHA256
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import StoreError
 
 DATA_VERSION_TAG = "dagster/data_version"

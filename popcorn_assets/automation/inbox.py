@@ -7,8 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from popcorn_assets.assets.census import COUNTS, census_folders
 from popcorn_assets.automation.jobs import census
-from popcorn_assets.census import COUNTS, census_folders
 from popcorn_assets.country import country_codes, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.paths import data_root

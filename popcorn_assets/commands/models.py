@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 if TYPE_CHECKING:
-    from popcorn_assets.ledger import Entry
+    from popcorn_assets.promotion.ledger import Entry
 
 SHORT = 10
 """Digits of a version that are shown; `promote` takes as few."""
@@ -22,7 +22,7 @@ SHORT = 10
 def models(country: str, as_json: bool) -> None:
     """Which checkpoints could map COUNTRY, how they do, which are in use, and who decided it."""
     enter_home()
-    from popcorn_assets.promotion import candidates, mapped, read_ledger
+    from popcorn_assets.promotion.decide import candidates, mapped, read_ledger
     from popcorn_assets.resources import StoreResource
 
     store = StoreResource().open()
@@ -71,7 +71,7 @@ def promote(
 ) -> None:
     """Put checkpoints in use for COUNTRY; refused if they are worse, unless forced."""
     enter_home()
-    from popcorn_assets import promotion
+    from popcorn_assets.promotion import decide as promotion
     from popcorn_assets.resources import StoreResource
 
     entry = promotion.promote(
@@ -95,7 +95,7 @@ def promote(
 def rollback(country: str, to: str, year: int | None, reason: str) -> None:
     """Put a model of COUNTRY in use again that was in use before."""
     enter_home()
-    from popcorn_assets import promotion
+    from popcorn_assets.promotion import decide as promotion
     from popcorn_assets.resources import StoreResource
 
     entry = promotion.roll_back(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 
 @click.group()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from popcorn_assets.store import (
+from popcorn_assets.store.versions import (
     DAMAGED,
     LATEST,
     NAME_PATTERN,

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from popcorn_assets.ledger import CHECKPOINTS, removing
-from popcorn_assets.store import LATEST, Address, Store, sha256
+from popcorn_assets.promotion.ledger import CHECKPOINTS, removing
+from popcorn_assets.store.versions import LATEST, Address, Store, sha256
 from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.files import remove_tree, sync

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ from popcorn_assets.automation import country_files, failures, stale
 from popcorn_assets.automation.schedules import COUNTRY_TAG, WORK_TAG, YEAR_TAG
 from popcorn_assets.country import load_country
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import ConfigError
 
 from .conftest import REPOSITORY, publish_model

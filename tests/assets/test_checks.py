@@ -14,7 +14,7 @@ from popcorn_assets.checks import checks
 from popcorn_assets.checks.change import changes, together
 from popcorn_assets.checks.model import builtup_error
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 
 pytestmark = [pytest.mark.timeout(400)]

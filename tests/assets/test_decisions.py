@@ -10,9 +10,8 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from popcorn_assets.candidates import Metrics, held_out_people, loss_shift, metrics_of
-from popcorn_assets.ledger import InUse, Model, ledger_path, ledger_versions, removing
-from popcorn_assets.promotion import (
+from popcorn_assets.promotion.candidates import Metrics, held_out_people, loss_shift, metrics_of
+from popcorn_assets.promotion.decide import (
     PromotionRefused,
     candidates,
     decide,
@@ -22,7 +21,8 @@ from popcorn_assets.promotion import (
     roll_back,
     verify,
 )
-from popcorn_assets.store import Address, Store
+from popcorn_assets.promotion.ledger import InUse, Model, ledger_path, ledger_versions, removing
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import StoreError
 
 from .conftest import Place
@@ -508,7 +508,7 @@ def test_a_ledger_from_before_the_people_were_noted_is_read(home, store):
     path = ledger_path(store, "demo")
 
     def without(content):
-        from popcorn_assets.ledger import _sha256
+        from popcorn_assets.promotion.ledger import _sha256
 
         del content["entries"][0]["metrics"]["people"]
         content["head"] = _sha256(content["entries"][0])

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from dagster._daemon.types import DaemonHeartbeat
 
-from popcorn_assets import doctor as machine
 from popcorn_assets.commands.doctor import doctor
-from popcorn_assets.instance import POSTGRES_VARIABLE
+from popcorn_assets.runs.instance import POSTGRES_VARIABLE
+from popcorn_assets.upkeep import doctor as machine
 from popcorn_ml.warehouse import Warehouse
 
 HOLD = """

@@ -9,10 +9,10 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from popcorn_assets.demo import RUNS, run_demo
-from popcorn_assets.lineage import REUSE_TAG
+from popcorn_assets.commands.demo import RUNS, run_demo
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.store import Address, Store, digests, version_of
+from popcorn_assets.store.making import REUSE_TAG
+from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml import raster
 from popcorn_ml.sentinel import SEASONS, SENSORS
 
@@ -286,7 +286,7 @@ def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):
     import socket
 
     from popcorn_assets.definitions import defs
-    from popcorn_assets.runs import OWNER_TAG, end_lost_runs
+    from popcorn_assets.runs.lost import OWNER_TAG, end_lost_runs
 
     with in_tiny.instance() as instance:
         run = instance.create_run_for_job(

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from dagster import DagsterEventType
 
-from popcorn_assets import launch
 from popcorn_assets.resources import ComputeResource, compute_resource, steps_at_once
+from popcorn_assets.runs import launch
 from popcorn_ml.errors import ConfigError
 
 from ..training.places import block_units, write_place
@@ -181,7 +181,7 @@ def test_a_mistake_of_ours_shows_its_traceback(tmp_path):
 
 RUN = """
 import os, dagster as dg
-from popcorn_assets import launch
+from popcorn_assets.runs import launch
 
 launch.END_SECONDS = 1.0
 
@@ -349,7 +349,7 @@ def test_a_gpu_that_is_not_there_is_missed_before_any_imagery():
 
 
 def test_what_a_step_left_and_lost_is_named(tmp_path):
-    from popcorn_assets.io import JsonIOManager
+    from popcorn_assets.store.step_values import JsonIOManager
 
     @dg.op
     def gives() -> dict:

@@ -22,10 +22,9 @@ from dagster import DagsterEventType
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from popcorn_assets.automation import TRAIN_JOB
-from popcorn_assets.console import QUIET
-from popcorn_assets.demo import INLINE
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.store import Address, Store
+from popcorn_assets.runs.in_process import INLINE, QUIET
+from popcorn_assets.store.versions import Address, Store
 
 from .conftest import Place, _enter
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from popcorn_assets.pools import slot, source_slot
+from popcorn_assets.runs.pools import slot, source_slot
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +35,7 @@ def info(instance, pool):
 RUN = """
 import sys, time
 import dagster as dg
-from popcorn_assets.pools import slot
+from popcorn_assets.runs.pools import slot
 
 @dg.op
 def work(context: dg.OpExecutionContext) -> None:

@@ -16,10 +16,8 @@ import yaml
 from click.testing import CliRunner
 
 from popcorn_assets.country import PACKAGED
-from popcorn_assets.ledger import append, deciding, ledger_path, removing
-from popcorn_assets.lineage import failed_checks
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.promotion import (
+from popcorn_assets.promotion.decide import (
     PromotionRefused,
     candidates,
     decide,
@@ -31,8 +29,10 @@ from popcorn_assets.promotion import (
     roll_back,
     verify,
 )
+from popcorn_assets.promotion.ledger import append, deciding, ledger_path, removing
 from popcorn_assets.resources import ComputeResource
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.making import failed_checks
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import ConfigError, StoreError
 
 from .conftest import Place, _enter, make_place
@@ -620,8 +620,8 @@ def _forged(store, path):
 
 DECIDE = """
 import sys
-from popcorn_assets.promotion import decide
-from popcorn_assets.store import Store
+from popcorn_assets.promotion.decide import decide
+from popcorn_assets.store.versions import Store
 for year in map(int, sys.argv[2:]):
     assert decide(Store(sys.argv[1]), "demo", year, who="a process").model.year == year
 """
@@ -692,7 +692,7 @@ def test_what_is_promoted_while_gc_runs_stays(home, store):
 
 
 def test_what_gc_removes_while_it_is_being_promoted_is_not_promoted(home, store, monkeypatch):
-    from popcorn_assets import promotion
+    from popcorn_assets.promotion import decide as promotion
 
     old = train(home, 10.0)
     train(home, 9.0)
@@ -818,8 +818,8 @@ def test_trained_weights_that_are_no_number_never_come_into_use(tiny, tmp_path, 
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
-    from popcorn_assets import launch
     from popcorn_assets.definitions import defs
+    from popcorn_assets.runs import launch
 
     place = Place(tmp_path / "home")
     shutil.copytree(tiny.home, place.home)

@@ -14,11 +14,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from popcorn_assets.assets.training import train_member
 from popcorn_assets.audit.judge import audit
-from popcorn_assets.lineage import REUSE_TAG, Making, Outcome, code_digest
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import ComputeResource, StoreResource
-from popcorn_assets.store import (
+from popcorn_assets.store.making import REUSE_TAG, Making, Outcome, code_digest
+from popcorn_assets.store.versions import (
     DAMAGED,
     HISTORY,
     LATEST,
@@ -28,7 +29,6 @@ from popcorn_assets.store import (
     digests,
     sha256,
 )
-from popcorn_assets.training import train_member
 from popcorn_assets.upkeep.plan import plan
 from popcorn_assets.upkeep.removal import apply
 from popcorn_ml.errors import StoreError
@@ -301,7 +301,7 @@ def test_a_death_between_two_steps_is_made_good_by_the_next_run(place, instance,
     store = Store(place.data)
     code = f"""
         import os, signal
-        from popcorn_assets import store as module
+        from popcorn_assets.store import versions as module
         from popcorn_ml.warehouse import Warehouse
 
         def die(*a, **k):

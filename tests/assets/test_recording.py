@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.recorded import DagsterRecords
 from popcorn_assets.cli import cli
-from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
-from popcorn_assets.recording import record_again
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store import MANIFEST, Address, Store
+from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.versions import MANIFEST, Address, Store
+from popcorn_assets.upkeep.records import record_again
 from popcorn_ml.errors import StoreError
 
 MAP, TOOL = Address("map", "demo", 2020), Address("tool")

@@ -10,7 +10,7 @@ import pytest
 from popcorn_assets.automation.schedules import request
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.sentinel import SEASONS, SENSORS
 
 from .conftest import Place

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from popcorn_assets.retry import again_later
+from popcorn_assets.runs.retry import again_later
 from popcorn_ml.errors import ImageryError, ProviderDown
 from popcorn_ml.imagery.stac_search import search
 from popcorn_ml.sentinel import Period

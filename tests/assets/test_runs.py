@@ -22,9 +22,9 @@ from dagster._core.events import EngineEventData
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from rich.console import Console
 
-from popcorn_assets.console import QUIET, printing
-from popcorn_assets.instance import LocalLauncher
-from popcorn_assets.runs import (
+from popcorn_assets.commands.console import QUIET, printing
+from popcorn_assets.runs.instance import LocalLauncher
+from popcorn_assets.runs.lost import (
     BEGUN_TAG,
     LAUNCHED_TAG,
     OWNER_TAG,

@@ -25,8 +25,8 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._scheduler.scheduler import launch_scheduled_runs
 
 from popcorn_assets.automation.schedules import WORK_TAG, closed_season, closed_year
-from popcorn_assets.lineage import REUSE_TAG
-from popcorn_assets.store import Store
+from popcorn_assets.store.making import REUSE_TAG
+from popcorn_assets.store.versions import Store
 
 from .conftest import REPOSITORY, make_place, publish_model
 

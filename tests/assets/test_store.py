@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from popcorn_assets.store import (
+from popcorn_assets.store.versions import (
     DAMAGED,
     HISTORY,
     LATEST,
@@ -100,7 +100,7 @@ def test_a_damaged_manifest_made_again_is_set_aside(store, also_a_file):
 def test_a_killed_writer_leaves_nothing_that_is_read_and_its_draft_is_cleared(store):
     code = f"""
         import os, signal
-        from popcorn_assets.store import Address, Store
+        from popcorn_assets.store.versions import Address, Store
         store = Store({str(store.root)!r})
         with store.draft(Address("population_map", "demo", 2020)) as draft:
             (draft / "map.txt").write_text("half")

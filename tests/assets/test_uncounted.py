@@ -14,7 +14,7 @@ import shapely
 import yaml
 
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from popcorn_ml.grid import Grid
 from popcorn_ml.warehouse import Warehouse

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from popcorn_assets.commands.gc import gc
-from popcorn_assets.retention import old_runs, unfinished
-from popcorn_assets.store import DAMAGED, LATEST, MANIFEST, Address, Store, digests
+from popcorn_assets.store.versions import DAMAGED, LATEST, MANIFEST, Address, Store, digests
 from popcorn_assets.upkeep.inventory import versions
 from popcorn_assets.upkeep.plan import DAY_S, plan
 from popcorn_assets.upkeep.removal import apply
+from popcorn_assets.upkeep.retention import old_runs, unfinished
 from popcorn_ml.errors import StoreError
 
 NOW = 1_800_000_000.0
@@ -421,7 +421,7 @@ def test_gc_killed_while_it_deletes_leaves_whole_versions(tmp_path):
             put(store, (PLACES[1], name(number)), age_days=100 - number)
         code = f"""
             import os, shutil, signal
-            from popcorn_assets.store import Store
+            from popcorn_assets.store.versions import Store
             from popcorn_assets.upkeep.plan import plan
             from popcorn_assets.upkeep.removal import apply
             real, left = shutil.rmtree, [{kills}]

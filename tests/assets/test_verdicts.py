@@ -8,13 +8,13 @@ from click.testing import CliRunner
 
 from popcorn_assets.automation.conditions import automated
 from popcorn_assets.cli import cli
-from popcorn_assets.lineage import Making, Outcome
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
-from popcorn_assets.recording import record_again
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import check_specs
-from popcorn_assets.store import Address, Store
-from popcorn_assets.verdicts import judge_again
+from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.versions import Address, Store
+from popcorn_assets.upkeep.records import record_again
+from popcorn_assets.upkeep.verdicts import judge_again
 from popcorn_ml.census.findings import CheckResult
 
 from .conftest import _enter
@@ -210,7 +210,7 @@ def test_a_failed_error_is_brought_back_and_blocks(small, place, failing, severi
 def test_a_check_of_a_partition_that_no_country_file_has_is_said_to_be_unjudged(
     small, place, monkeypatch
 ):
-    from popcorn_assets import verdicts
+    from popcorn_assets.upkeep import verdicts
 
     with dg.DagsterInstance.ephemeral() as lost:
         small.make(lost, "population_map")

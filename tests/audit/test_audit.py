@@ -21,8 +21,8 @@ from popcorn_assets.audit.page import page
 from popcorn_assets.audit.prov import as_prov
 from popcorn_assets.audit.trail import walk
 from popcorn_assets.cli import cli
-from popcorn_assets.lineage import digest_of_code
-from popcorn_assets.store import MANIFEST, Address, Store, sha256
+from popcorn_assets.store.making import digest_of_code
+from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
 from popcorn_ml.warehouse import Warehouse
 
 MAP = Address("hectare_map", "demo", 2021)

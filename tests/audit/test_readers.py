@@ -13,11 +13,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from popcorn_assets import lineage
 from popcorn_assets.audit.code import judge_code
-from popcorn_assets.lineage import COMMIT_VARIABLE, Making, Outcome, code_state, digest_of_code
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.store import making as lineage
+from popcorn_assets.store.making import COMMIT_VARIABLE, Making, Outcome, code_state, digest_of_code
 from tests.assets.conftest import REPOSITORY, Place, make_place
 
 READ_ONLY = """

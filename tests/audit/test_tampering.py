@@ -21,7 +21,7 @@ from popcorn_assets.audit.judge import Report, audit, size_and_digest
 from popcorn_assets.audit.recorded import DagsterRecords, Materialised
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.show import MANIFEST_SHA256
-from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store
+from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, Address, Store
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.simulate.country import ITEMS

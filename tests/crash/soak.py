@@ -40,7 +40,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from popcorn_assets.store import LATEST, Address, Store, digests, version_of  # noqa: E402
+from popcorn_assets.store.versions import LATEST, Address, Store, digests, version_of  # noqa: E402
 
 PHASES = ("fetch", "composite", "census", "training", "mapping")
 YEARS = (2020, 2021)
@@ -254,7 +254,7 @@ def count_writes(file: Path) -> None:
 
 def pipeline() -> int:
     """The run that is killed: two country-years, one with training, as `popcorn demo`."""
-    from popcorn_assets.demo import run_demo
+    from popcorn_assets.commands.demo import run_demo
 
     return run_demo(small_spec())
 
@@ -432,7 +432,7 @@ def trace(root: Path) -> None:
     Raises:
         Wrong: one is not.
     """
-    from popcorn_assets.store import sha256
+    from popcorn_assets.store.versions import sha256
 
     store = Store(root)
     for address, _ in places(root):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from popcorn_assets.store import LATEST, Address, Store
+from popcorn_assets.store.versions import LATEST, Address, Store
 from popcorn_ml import raster
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_bytes
@@ -145,7 +145,7 @@ def test_publishing_on_a_full_disk(disk, left):
 
 def test_latest_on_a_full_disk(disk, monkeypatch):
     """The version is there, and the disk is full when LATEST is to be replaced."""
-    import popcorn_assets.store as module
+    import popcorn_assets.store.versions as module
 
     store = Store(disk.folder / "data")
     before = publish(store, b"before")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from popcorn_assets.country import MAX_BYTES, PACKAGED, load_country
 from popcorn_assets.paths import given_path
-from popcorn_assets.store import LATEST, MANIFEST, Address, Store, digests
+from popcorn_assets.store.versions import LATEST, MANIFEST, Address, Store, digests
 from popcorn_ml import raster
 from popcorn_ml.census import archive
 from popcorn_ml.census.files import Files

@@ -318,7 +318,7 @@ def test_unpickling_would_be_found(bad):
 def test_step_outputs_travel_as_json():
     """No asset or op of the code location has an IO manager that pickles."""
     from popcorn_assets.definitions import defs
-    from popcorn_assets.io import JsonIOManager
+    from popcorn_assets.store.step_values import JsonIOManager
 
     repository = defs.get_repository_def()
     found = set()
