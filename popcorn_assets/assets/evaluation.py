@@ -1,24 +1,27 @@
 """Evaluation: the maps and the baselines they must beat, against what is known to be true."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.assets.census import counts_by_number, units_raster
+from popcorn_assets.assets.census import counts_by_number, levels_of, units_raster
 from popcorn_assets.assets.maps import BUILTUP, MEMBERS, POPULATION, adjusted_map, population_map
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
+from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.resources import (
     ComputeResource,
     StoreResource,
 )
 from popcorn_assets.show import PICTURE
 from popcorn_assets.store.making import Making, Outcome, code_digest
-from popcorn_assets.store.versions import Version
+from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import Grid
+from popcorn_ml.mapping.checks import MapCheck
 
 GROUP = "evaluation"
 CODE = code_digest("evaluation", "mapping", "census")
@@ -41,8 +44,9 @@ def evaluation(
     """R2, MAE and RMSE of uniform and built-up disaggregation, the map and the adjusted map.
 
     Per hectare where the true population of every pixel is known (a simulated country), per unit
-    of the last evaluation level in the country's file; a country without one is scored on the
-    training level, which the adjusted map and the baselines match by construction.
+    of the last evaluation level in the country's file. Of a country without one only the map
+    itself is scored, on the training level: the others match that by construction. The census is
+    the one that the adjusted map was made from, whatever has come in since.
     """
     from popcorn_ml.evaluation.report import evaluate, scatter_png
 
@@ -50,19 +54,24 @@ def evaluation(
     country = load_country(making.country)
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
-    units, people = counts_by_number(making, country.census.train_level)
-    finest, fine_units, fine_people = country.census.train_level, None, None
-    if country.census.evaluation_levels:
-        finest = country.census.evaluation_levels[-1]
-        fine_units, fine_people = counts_by_number(making, finest)
+    finest = level = adjusted.manifest()["parameters"]["level"]
+    units, people = counts_by_number(making, level, of=adjusted)
+    known = [name for name in country.census.levels if name in levels_of(making, adjusted)]
+    fine_units, fine_people = None, None
+    kept_out = [name for name in country.census.evaluation_levels if name in known]
+    if kept_out:
+        finest = kept_out[-1]
+        fine_units, fine_people = counts_by_number(making, finest, of=adjusted)
         making.parameter(unit_level=finest)
     truth = None
     if country.evaluation.truth:
         truth = given_path(country.evaluation.truth.replace("{year}", str(making.year)))
         truth = making.source(truth)
 
-    rasters = {level: units_raster(making, level) for level in country.census.levels}
+    rasters = {name: units_raster(making, name, of=adjusted) for name in known}
     making.parameter(levels=list(rasters))
+    verdict = levels_kept_out(making.store, adjusted)
+    making.parameter(**verdict.metadata)
 
     def make(folder: Path) -> Outcome:
         found = evaluate(
@@ -88,8 +97,8 @@ def evaluation(
         ]
         sums = [
             row
-            for level, raster in rasters.items()
-            for row in _unit_sums(raster, level, predicted, adjusted, country.pixel_grid())
+            for name, raster in rasters.items()
+            for row in _unit_sums(raster, name, predicted, adjusted, country.pixel_grid())
         ]
         return Outcome(
             {
@@ -97,10 +106,34 @@ def evaluation(
                 "people on the grid": found.totals,
                 "people in census units": found.totals_in_units,
             },
+            checks=[verdict],
             tables={"evaluation": _metric_rows(rows, finest), "map_sums": sums},
         )
 
     return making.publish(make)
+
+
+def levels_kept_out(store: Store, made: Version) -> MapCheck:
+    """Whether a map was trained on none of the levels that it is evaluated on.
+
+    Args:
+        made: an adjusted map, or an evaluation of one.
+    """
+    from popcorn_ml.census.validate import evaluation_kept_out
+
+    code = made.address.country or ""
+    mapped = store.made_from(made, "population_map")
+    chosen = store.made_from(mapped, DEPLOYED).file(DEPLOYED_FILE)
+    decision = json.loads(chosen.read_text("utf-8"))
+    trained_on = [decision["level"]] if decision["country"] == code else []
+    found = evaluation_kept_out(load_country(code).census, trained_on)
+    return MapCheck(
+        "evaluation_levels_kept_out",
+        found.passed,
+        found.message,
+        "give the level another role in the country's file, or deploy another model",
+        {"trained_on": trained_on},
+    )
 
 
 def _metric_rows(rows: list[dict[str, Any]], unit_level: str) -> list[dict[str, Any]]:

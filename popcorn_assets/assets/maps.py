@@ -16,15 +16,23 @@ from popcorn_assets.assets.builtup import (
     builtup_of_composites,
     place_tags,
 )
-from popcorn_assets.assets.census import counts_by_number, unit_ids
+from popcorn_assets.assets.census import UNITS, counts_by_number, unit_ids
 from popcorn_assets.assets.deployed_model import DEPLOYED, deployed_members, model_names, model_tags
 from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season, provenance
-from popcorn_assets.country import load_country
+from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import check_specs, raster_summary, save_picture
 from popcorn_assets.store.making import Making, Outcome, code_digest
+from popcorn_assets.store.versions import Address, Version
+from popcorn_ml.mapping.checks import (
+    MapCheck,
+    covers_the_units,
+    finite_and_not_negative,
+    hectares_keep_every_person,
+    units_sum_to_the_census,
+)
 from popcorn_ml.sentinel import SENSORS
 
 GROUP = "maps"
@@ -34,6 +42,7 @@ POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
 MEMBERS = "population_members.tif"
 FACTOR = "factor.tif"
+ADJUSTMENT = "adjustment.json"
 
 IN_UNITS = "people in census units"
 """Title of the total of a map that has no one outside the units."""
@@ -114,10 +123,31 @@ def population_map(
             checks=[
                 replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
                 for s in SENSORS
-            ],
+            ]
+            + _soundness(making, country, folder),
         )
 
     return making.publish(make)
+
+
+def _soundness(making: Making, country: Country, folder: Path) -> list[MapCheck]:
+    """What must hold of a population map before anything is made from it.
+
+    The census units need not be there yet; whether the map covers them is then asked afterwards.
+    """
+    found = [finite_and_not_negative(folder / POPULATION, folder / POPULATION_STD)]
+    units = making.store.find(Address(UNITS, making.country, making.year))
+    return found if units is None else [*found, coverage(folder, country, units)]
+
+
+def coverage(folder: Path, country: Country, units: Version) -> MapCheck:
+    """Whether a folder's population map has a value in nearly all pixels of census units."""
+    import pyarrow.parquet as pq
+
+    raster = units.file(f"units_{country.census.train_level}.tif")
+    count = pq.read_metadata(raster.with_suffix(".parquet")).num_rows
+    found = covers_the_units(folder / POPULATION, raster, country.pixel_grid(), count)
+    return replace(found, metadata={**found.metadata, "units": units.version})
 
 
 @dg.asset(
@@ -143,6 +173,7 @@ def adjusted_map(
     level = country.census.train_level
     predicted = making.input("population_map")
     units, people = counts_by_number(making, level)
+    grid = country.pixel_grid()
     making.parameter(level=level)
     tags = {**place_tags(making), **model_tags(model_names(predicted))}
 
@@ -153,7 +184,7 @@ def adjusted_map(
             predicted.file(BUILTUP),
             units,
             people,
-            country.pixel_grid(),
+            grid,
             folder,
             threads=compute.thread_count(),
             tags={"census_level": level, **tags},
@@ -175,6 +206,7 @@ def adjusted_map(
                 "units without a count": len(adjustment.uncounted),
                 "people estimated in them": float(sum(p for _, p in adjustment.uncounted)),
             },
+            checks=[units_sum_to_the_census(folder / POPULATION, units, people, grid)],
             facts={
                 "units without a count": [
                     {"unit": unit, "id": ids[unit], "people estimated": estimated}
@@ -230,7 +262,10 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
                 "people on the grid, unadjusted": unadjusted["unadjusted"],
                 **model_names(predicted),
                 **_hectare_area(grid),
-            }
+            },
+            checks=[
+                hectares_keep_every_person(folder / POPULATION, adjusted.file(POPULATION)),
+            ],
         )
 
     return making.publish(make)

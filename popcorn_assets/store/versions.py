@@ -275,6 +275,18 @@ class Store:
             )
         return Version(address, version, folder / version)
 
+    def made_from(self, version: Version, asset: str) -> Version:
+        """The version of `asset`, of the same partition, that a version was made from.
+
+        Raises:
+            StoreError: it was made from none, or that is no longer in the store.
+        """
+        for entry in version.manifest()["inputs"]:
+            if entry["asset"] == asset and entry["country"] == version.address.country:
+                address = Address(asset, entry["country"], entry["year"])
+                return self.version(address, entry["version"])
+        raise StoreError(f"{version.address} was not made from {asset}", where=version.path)
+
     @contextmanager
     def draft(self, address: Address) -> Iterator[Path]:
         """A folder to write a version into; gone when the `with` ends, published or not."""

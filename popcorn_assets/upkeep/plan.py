@@ -1,11 +1,12 @@
 """Which versions and left-overs may go.
 
 A version stays while anything that counts needs it: every partition's current versions and its
-newest few, one that was rejected until a better one is made, all of a partition that has lost its LATEST, whatever a promotion ledger names, what
-is younger than a stated age or might be in the hands of a run under way; and, through the inputs
-in their manifests, earlier manifests included, all that these were made from. So what is kept can
-always be traced to its sources. A superseded version whose manifest cannot be read has lost its own
-trace: while nothing names it, it stays as long as its age says and nothing stays for its sake.
+newest few, one that was rejected until a better one is made, all of a partition that has lost its
+LATEST, whatever a promotion ledger names, what is younger than a stated age or might be in the
+hands of a run under way; and, through the inputs in their manifests, earlier manifests included,
+all that these were made from. So what is kept can always be traced to its sources. A superseded
+version whose manifest cannot be read has lost its own trace: while nothing names it, it stays as
+long as its age says and nothing stays for its sake.
 """
 
 from __future__ import annotations

@@ -1,16 +1,69 @@
 """Locks between processes: a file, held for as long as its holder lives, naming who holds it.
 
-The kernel gives a lock back when the last process that inherited it ends, however it ends. On
-storage that several machines share, the file system has to support flock (NFS 4 and Lustre do).
+The kernel gives a lock back when the last process that inherited it ends, however it ends. The
+file system has to support flock (NFS 4 does, Lustre where it is mounted so); on one that does not,
+every lock ends in one error that says so.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from popcorn_ml.errors import NoLocks
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What a file system without locks answers; EOPNOTSUPP and ENOTSUP are one on Linux."""
+
+
+def flock(file: int, operation: int, path: Path) -> None:
+    """Lock an open file.
+
+    Args:
+        path: its name, for an error.
+
+    Raises:
+        BlockingIOError: another has it, and the operation does not wait.
+        NoLocks: the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise no_locks(path, error) from error
+        raise
+
+
+def no_locks(path: Path, found: object) -> NoLocks:
+    """The error of a file on a file system without locks."""
+    return NoLocks(
+        "the file system has no file locks, without which two runs could write at once",
+        where=path.parent,
+        expected="a file system with flock, such as a local disk or NFS 4 with its lock service",
+        found=found,
+        remedy="put the store there (POPCORN_DATA), or have this one mounted with locks: NFS "
+        "without nolock and with its lock service running, Lustre with -o flock",
+    )
+
+
+def require_locks(folder: Path) -> None:
+    """Try whether files of a folder can be locked; leaves nothing behind.
+
+    Raises:
+        NoLocks: they cannot.
+    """
+    path = folder / f".lock-{os.getpid()}"
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+    finally:
+        os.close(lock)
+        with suppress(OSError):
+            path.unlink()
 
 
 def try_lock(path: Path, note: str = "") -> int | None:
@@ -32,8 +85,10 @@ def is_free(path: Path) -> bool:
         lock = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False  # whoever may not have it cannot know
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
         return True
     except BlockingIOError:
         return False
@@ -81,7 +136,7 @@ def _take(path: Path, note: str, operation: int) -> int | None:
     lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     taken = False
     try:
-        fcntl.flock(lock, operation)
+        flock(lock, operation, path)
         taken = os.path.samestat(os.fstat(lock), path.stat())
         if taken:
             os.ftruncate(lock, 0)

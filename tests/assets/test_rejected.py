@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, REJECTED, Address, Store, sha256
+from popcorn_assets.store.versions import (
+    HISTORY,
+    LATEST,
+    MANIFEST,
+    REJECTED,
+    Address,
+    Store,
+    sha256,
+)
 from popcorn_ml.errors import StoreError
 
 HERE = Address("census_counts", "demo", 2020)
