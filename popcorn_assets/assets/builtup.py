@@ -16,7 +16,8 @@ from popcorn_assets.paths import published_weights
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import raster_summary, save_picture
-from popcorn_assets.store.making import Making, Outcome, code_digest
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import StoreError, WeightsError
 
@@ -37,7 +38,8 @@ def builtup_extractor(
 ) -> dg.MaterializeResult:
     """Frozen networks that find built-up area: the published one where it was fetched, and the
     demo country's own. A country's file says which it uses."""
-    from popcorn_ml.model.weights import import_extractor, read_card
+    from popcorn_ml.model.importing import import_extractor
+    from popcorn_ml.model.weights import read_card
 
     making = Making(context, store.open(), EXTRACTOR, code_version=CODE, partitioned=False)
     available = {"demo": DEMO_EXTRACTOR}

@@ -15,7 +15,8 @@ from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import check_specs, save_picture
-from popcorn_assets.store.making import Making, Outcome, code_digest
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Version
 from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
 from popcorn_ml.errors import StoreError

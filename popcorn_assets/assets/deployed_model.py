@@ -11,24 +11,20 @@ import dagster as dg
 
 from popcorn_assets.assets.training import GROUP, WEIGHTS
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.promotion.decide import Decision, candidates, decide, read_ledger
-from popcorn_assets.promotion.ledger import CHECKPOINTS, DEPLOYED, DEPLOYED_FILE, FACT, digest_of
+from popcorn_assets.promotion.candidates import candidates
+from popcorn_assets.promotion.decide import Decision, decide
+from popcorn_assets.promotion.entries import CHECKPOINTS
+from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, FACT, digest_of, read_ledger
+from popcorn_assets.promotion.who import launched_by
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import as_check_result, check_specs, markdown_table
-from popcorn_assets.store.making import Making, Outcome, code_digest
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Version
 from popcorn_ml.files import write_json
 
 CODE = code_digest("model", "training")
 PROMOTION = "promotion"
-
-LAUNCHERS = {
-    "dagster/schedule_name": "schedule",
-    "dagster/sensor_name": "sensor",
-    "dagster/backfill": "backfill",
-    "user": "user",
-}
-"""Tags of a run that say what launched it."""
 
 
 @dg.asset(
@@ -116,12 +112,6 @@ def _verdict(decision: Decision) -> dg.AssetCheckResult:
             },
         }
     )
-
-
-def launched_by(run: dg.DagsterRun) -> str:
-    """Who decided, of a decision taken in a run: the run, and what launched it."""
-    said = [f"{name} {run.tags[tag]}" for tag, name in LAUNCHERS.items() if run.tags.get(tag)]
-    return ", ".join([f"run {run.run_id}", *said])
 
 
 def title_of(country: str, year: int, version: str) -> str:

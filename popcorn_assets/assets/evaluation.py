@@ -17,7 +17,8 @@ from popcorn_assets.resources import (
     StoreResource,
 )
 from popcorn_assets.show import PICTURE
-from popcorn_assets.store.making import Making, Outcome, code_digest
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import Grid

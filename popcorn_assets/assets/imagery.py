@@ -17,11 +17,13 @@ from popcorn_assets.runs.pools import source_slot
 from popcorn_assets.runs.retry import again_later
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_assets.store.catalogue import CATALOGUES, items_used
-from popcorn_assets.store.making import Making, Outcome, code_digest
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.sources import outside
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
-from popcorn_ml.pictures import Kind
+from popcorn_ml.mapping.pictures import Kind
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
 
 GROUP = "imagery"
@@ -179,7 +181,7 @@ def scene_files(making: Making, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """
     other = facts["other_orbit"] or {}
     return [
-        {"scene": scene["id"], **making.outside(Path(path))}
+        {"scene": scene["id"], **outside(making.store.root, Path(path))}
         for scene in (*facts["scenes"], *other.get("scenes", ()))
         for path in scene.pop("files")
     ]

@@ -30,7 +30,9 @@ from popcorn_assets.promotion.soundness import WEIGHTS, finite_training
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import PICTURE, markdown_image
-from popcorn_assets.store.making import Making, Outcome, code_digest, same_code
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.recipe import same_code
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import Season

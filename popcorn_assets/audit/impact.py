@@ -60,7 +60,7 @@ def impact(store: Store, thing: str) -> list[Use]:
     Raises:
         StoreError: there is no warehouse, or its tables or views were altered.
     """
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     if not store.warehouse.is_file():
         raise StoreError(

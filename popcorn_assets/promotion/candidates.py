@@ -15,17 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.country import load_country
-from popcorn_assets.promotion.ledger import (
-    CHECKPOINTS,
-    DEPLOYED,
-    DEPLOYED_FILE,
-    InUse,
-    Model,
-    read_ledger,
-)
+from popcorn_assets.promotion.entries import CHECKPOINTS, InUse, Model
+from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, read_ledger
 from popcorn_assets.promotion.soundness import finite_training
-from popcorn_assets.store.making import failed_checks
-from popcorn_assets.store.versions import Address, Store, Version
+from popcorn_assets.store.versions import Address, Store, Version, failed_checks
 from popcorn_ml.errors import StoreError
 
 COUNTS = "census_counts"

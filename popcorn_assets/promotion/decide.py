@@ -1,74 +1,25 @@
-"""Which checkpoints map a country: how a candidate comes into use, and goes out of it again.
+"""Which checkpoints map a country-year by the rules: whether a candidate comes into use by itself.
 
 What is decided goes into the country's `ledger`; what there is to decide on is in `candidates`, and
-what is good enough in `judging`.
-The assets and jobs that ask for decisions are in `deployment` and `promotion_jobs`.
+what is good enough in `judging`. What somebody decides is in `by_hand`, and the asset that asks is
+`assets.deployed_model`.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from popcorn_assets.country import Country, country_files, load_country
-from popcorn_assets.promotion.candidates import (
-    Metrics,
-    candidates,
-    is_latest,
-    mapped,
-    metrics_of,
-    models_in,
-)
-from popcorn_assets.promotion.judging import judge, last_of, refused_by, taken_out
-from popcorn_assets.promotion.ledger import (
-    CHECKPOINTS,
-    PLACING,
-    Action,
-    Entry,
-    InUse,
-    Ledger,
-    Model,
-    append,
-    deciding,
-    ledger_versions,
-    read_ledger,
-    verify,
-)
-from popcorn_assets.promotion.soundness import finite_training, member_names
-from popcorn_assets.store.making import failed_checks
-from popcorn_assets.store.versions import Address, Store
-from popcorn_ml.errors import ConfigError, PopcornError, StoreError
-
-__all__ = [
-    "Decision",
-    "Metrics",
-    "PromotionRefused",
-    "candidates",
-    "decide",
-    "ledger_versions",
-    "mapped",
-    "metrics_of",
-    "model_for",
-    "promote",
-    "read_ledger",
-    "roll_back",
-    "verify",
-]
+from popcorn_assets.promotion.candidates import Metrics, is_latest, metrics_of, models_in
+from popcorn_assets.promotion.entries import CHECKPOINTS, Action, Entry, InUse, Ledger, Model
+from popcorn_assets.promotion.judging import Verdict, judge, last_of, refused_by
+from popcorn_assets.promotion.ledger import append, deciding, read_ledger
+from popcorn_assets.store.versions import Address, Store, failed_checks
+from popcorn_ml.errors import StoreError
 
 SHOWN_CANDIDATES = 10
 """Candidates named in an error."""
-
-MAX_TEXT = 1000
-"""Characters of a reason or a name that are kept."""
-
-_SOURCE = re.compile(r"(?:(?P<country>[a-z][a-z0-9_]*)[|/:])?(?P<year>\d{4})(?:@(?P<version>\w+))?")
-
-
-class PromotionRefused(PopcornError):
-    """An explicit promotion that would have put a worse, or an incomparable, model in use."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +51,7 @@ def model_for(store: Store, country: str, year: int) -> Decision:
         ConfigError: the country's file cannot be used.
     """
     settings = load_country(country)
-    return _consider(store, read_ledger(store, country), settings, year)[0]
+    return _Case(store, read_ledger(store, country), settings, year).decided()[0]
 
 
 def decide(store: Store, country: str, year: int, *, who: str) -> Decision:
@@ -111,10 +62,10 @@ def decide(store: Store, country: str, year: int, *, who: str) -> Decision:
     """
     settings = load_country(country)
     with deciding(store, country) as ledger:
-        decision, entry = _consider(store, ledger, settings, year)
+        decision, entry = _Case(store, ledger, settings, year).decided()
         if entry is None:
             return decision
-        ledger = append(ledger, **entry, configured=_configured(settings), who=who)
+        ledger = append(ledger, **entry, configured=configured(settings), who=who)
         in_use = ledger.in_use(year)
         assert in_use is not None
         return Decision(
@@ -127,303 +78,218 @@ def decide(store: Store, country: str, year: int, *, who: str) -> Decision:
         )
 
 
-def promote(
-    store: Store,
-    country: str,
-    source: str,
-    *,
-    who: str,
-    year: int | None = None,
-    force: bool = False,
-    reason: str = "",
-    transfer: bool = False,
-) -> Entry:
-    """Put checkpoints in use by somebody's decision.
+_Outcome = tuple[Decision, dict[str, Any] | None]
+"""A decision and, where there is something new, the ledger's entry to write."""
 
-    Args:
-        source: `2020`, `rwa|2020` or `rwa|2020@version` (its first digits will do); without a
-            version the current one.
-        year: the mapped year it is for; None: all years.
-        force: also if they are worse than the margin allows or cannot be compared.
-        reason: why; needed with force.
-        transfer: says that checkpoints of another country are meant.
+FORCING = " --force --reason TEXT"
 
-    Returns:
-        The ledger's entry.
 
-    Raises:
-        PromotionRefused: worse or incomparable, and not forced; of another country, and not said
-            so. The former is in the ledger too.
-        ConfigError, StoreError: no such checkpoints, they failed a check, or nothing would change.
+class _Case:
+    """One country-year to decide on: what is in use, what the country's file names, what is there.
+
+    Attributes:
+        source: the country-year whose checkpoints the file names.
+        candidate: its current checkpoints; None: it was never trained.
+        scope: the mapped year a decision is for; None: all years.
+        current: in use for this year; None: nothing is.
+        against: what the candidate is compared with; None: nothing was ever in use.
     """
-    settings, reason, who = load_country(country), _line(reason), _line(who)
-    if force and not reason:
-        raise PromotionRefused(
-            "a forced promotion needs a reason", remedy="say why, with --reason TEXT"
-        )
-    model = _chosen(store, settings, source)
-    stated = transfer or (settings.model.country or country) == model.country
-    with deciding(store, country) as ledger:
-        _require_sound(store, model)
-        metrics = metrics_of(store, model)
-        against = ledger.nearest(year)
-        replaced = taken_out(ledger, year, against)
-        if against is not None and against.model == model:  # it is another that stands against it
-            against = next((use for use in replaced.values() if use.model != model), against)
-        others = {use.model.country for use in replaced.values()}
-        expected = {country, *others}
-        if expected != {model.country} and not stated:
-            raise PromotionRefused(
-                f"{model} was trained in another country",
-                where=country,
-                expected=f"a model of {', '.join(sorted(expected))}",
-                remedy="say that this is meant with --transfer, or name the country under `model:` "
-                f"in {country_files()[country]}",
-            )
-        if _is_in_use(ledger, model, year):
-            raise ConfigError(f"{model} is in use already", where=_for_years(country, year))
-        changes_country = bool(others - {model.country})
-        verdict = judge(
-            store, ledger, model, metrics, replaced, margin=settings.model.margin, explicit=True
-        )
-        said = verdict.said
-        if not replaced:
-            said = f"{model}: nothing was in use"
-        elif changes_country and verdict.allowed:
-            abroad = [use.model for use in replaced.values() if use.model.country != model.country]
-            said = _across(model, abroad[0], "", said)
-        entry: dict[str, Any] = {
-            "year": year,
-            "model": model,
-            "metrics": metrics.as_dict(),
-            "against": against,
-            "margin": verdict.margin,
-            "configured": _configured(settings),
-            "who": who,
-            "explicit": True,
-        }
-        if not verdict.allowed and not force:
-            if not _refused_before(ledger, model, against, verdict.margin, explicit=True):
-                append(ledger, **entry, action="refuse", reason=said)
-            raise PromotionRefused(
-                said,
-                where=_for_years(country, year),
-                remedy="keep what is in use, or decide otherwise with --force --reason TEXT",
-            )
-        foreign = model.country != country
-        action: Action = "transfer" if changes_country or (foreign and not against) else "promote"
-        forced = force and not verdict.allowed
-        ledger = append(ledger, **entry, action=action, reason=reason or said, forced=forced)
-        return ledger.entries[-1]
 
+    def __init__(self, store: Store, ledger: Ledger, settings: Country, year: int) -> None:
+        self.store, self.ledger, self.settings, self.year = store, ledger, settings, year
+        self.choice, self.country = settings.model, settings.code
+        trained = (self.choice.country or self.country, self.choice.year or year)
+        self.source = Address(CHECKPOINTS, *trained)
+        found = store.find(self.source)
+        self.failed = [] if found is None else [c["name"] for c in failed_checks(found)]
+        self.candidate = None if found is None else Model.of(self.source, found.version)
+        self.current = ledger.in_use(year)
+        # A year that was decided on by itself has its own line of decisions from then on.
+        own_line = self.current is not None and self.current.entry.year == year
+        self.scope = None if self.choice.year and not own_line else year
+        self.against = self.current or ledger.nearest(year)
 
-def roll_back(
-    store: Store, country: str, *, who: str, reason: str, to: str = "", year: int | None = None
-) -> Entry:
-    """Put a model in use again that was in use before; the one in use will not come back by itself.
+    def decided(self) -> _Outcome:
+        """The decision.
 
-    Args:
-        to: the ledger's entry (id or number) or the model's version that was in use; empty: the
-            one before the present one.
-        year: the mapped year it is for; None: the years of the entry gone back to or undone.
+        Raises:
+            StoreError: no model can map this year.
+        """
+        model = self.candidate
+        if model is None:
+            return self._without_candidate()
+        if self.current is not None and model == self.current.model:
+            return self._keep("", settled=True)
+        try:
+            metrics = metrics_of(self.store, model)
+        except StoreError as error:
+            if self.current is None:
+                raise
+            return self._keep(f"{model} cannot be considered: {error}", settled=False)
+        return self._left_alone(model) or self._considered(model, metrics)
 
-    Returns:
-        The ledger's entry.
-
-    Raises:
-        ConfigError: no reason, nothing to go back to, or no such entry.
-        StoreError: the model is no longer in the store, failed a check, or the ledger cannot be
-            trusted.
-    """
-    settings, reason, who = load_country(country), _line(reason), _line(who)
-    if not reason:
-        raise ConfigError("a roll-back needs a reason", remedy="say why, with --reason TEXT")
-    with deciding(store, country) as ledger:
-        target, years = _earlier(ledger, country, to, year)
-        _require_sound(store, target.model)
-        # Of another year nothing is rolled back.
-        against = ledger.nearest(None) if years is None else ledger.in_use(years)
-        if _is_in_use(ledger, target.model, years):
-            raise ConfigError(f"{target.model} is in use", where=_for_years(country, years))
-        ledger = append(
-            ledger,
-            action="roll back",
-            year=years,
-            model=target.model,
-            metrics=target.metrics,
-            against=against,
-            margin=None,
-            configured=_configured(settings),
-            who=who,
-            reason=reason,
-            explicit=True,
-        )
-        return ledger.entries[-1]
-
-
-def _require_sound(store: Store, model: Model) -> None:
-    """Refuse what nothing can be made from; no force helps. Only inside `deciding`.
-
-    Raises:
-        StoreError: it is not in the store, failed a check that blocks, or holds what is no number.
-    """
-    version = store.version(model.address, model.version)
-    failed = [f"{check['name']}: {check['message']}" for check in failed_checks(version)]
-    if not failed:  # versions from before the verdict was kept in the manifest are judged here
-        verdict = finite_training(version.path, member_names(version))
-        failed = [] if verdict.passed else [f"{verdict.name}: {verdict.message}"]
-    if failed:
-        raise StoreError(
-            f"{model} did not pass its checks, and nothing can be made from it",
-            where=store.folder(model.address),
-            found="; ".join(failed)[:2000],
-            remedy="put right what they name and train again",
-        )
-
-
-def os_user() -> str:
-    """Who runs this process, as the ledger says it."""
-    try:
-        return f"user {getpass.getuser()}"
-    except (KeyError, OSError):  # an id without a name, as in some containers
-        return f"user {os.getuid()}"
-
-
-def _consider(
-    store: Store, ledger: Ledger, settings: Country, year: int
-) -> tuple[Decision, dict[str, Any] | None]:
-    """The decision for a country-year and, where there is something new, the entry to write."""
-    choice, country = settings.model, settings.code
-    source = Address(CHECKPOINTS, choice.country or country, choice.year or year)
-    current = ledger.in_use(year)
-    # A year that was decided on by itself has its own line of decisions from then on.
-    own_line = current is not None and current.entry.year == year
-    scope = None if choice.year and not own_line else year
-    found = store.find(source)
-
-    def keep(message: str, *, settled: bool) -> tuple[Decision, None]:
-        assert current is not None
-        name = None if found is None else Model(**_named(source), version=found.version)
-        text = f"{current.model} maps {country}|{year}, by entry {current.entry.id}"
-        text = f"{text}. {message}" if message else text
-        return Decision(current.model, current.entry.id, "keep", settled, text, name), None
-
-    if found is None:
-        if current is None:
-            raise _nothing_maps(store, ledger, settings, year, f"{source} was never trained")
-        own = (current.model.country, current.model.year) == (source.country, source.year)
-        if choice.year is None or own or current.entry.explicit:
-            return keep("", settled=True)
-        return keep(
-            f"{country_files()[country]} names {source.country}|{source.year}, which was never "
-            "trained",
+    def _without_candidate(self) -> _Outcome:
+        if self.current is None:
+            raise self._nothing(f"{self.source} was never trained")
+        model = self.current.model
+        own = (model.country, model.year) == (self.source.country, self.source.year)
+        if self.choice.year is None or own or self.current.entry.explicit:
+            return self._keep("", settled=True)
+        return self._keep(
+            f"{country_files()[self.country]} names {self.source.country}|{self.source.year}, "
+            "which was never trained",
             settled=False,
         )
-    model = Model(**_named(source), version=found.version)
-    if current is not None and model == current.model:
-        return keep("", settled=True)
-    against = current or ledger.nearest(year)
-    abroad = against is not None and model.country != against.model.country
-    try:
-        metrics = metrics_of(store, model)
-    except StoreError as error:
-        if current is None:
-            raise
-        return keep(f"{model} cannot be considered: {error}", settled=False)
-    entry: dict[str, Any] = {
-        "year": scope,
-        "model": model,
-        "metrics": metrics.as_dict(),
-        "against": against,
-        "margin": None,
-    }
-    by_hand = f"popcorn promote {country} --from '{model}'"
-    if scope is not None:
-        by_hand += f" --year {scope}"
-    if model.country != country and model.country != choice.country:
-        by_hand += " --transfer"
-    restated = current is not None and current.entry.configured != _configured(settings)
-    instead = ""
-    if model in ledger.rolled_back_from():
-        instead = f"{model} was rolled back from and does not come back by itself: {by_hand}"
-    elif current is not None and not restated and _was_placed(ledger, model, current.entry):
-        if current.entry.explicit:
-            return keep(f"It was decided so instead of {model}", settled=True)
-        instead = f"{model} was in use before and does not come back by itself: {by_hand}"
-    elif choice.promotion == "manual":
-        instead = f"{model} waits for a decision: {by_hand}"
-    if instead:
-        if current is None:
-            raise _nothing_maps(store, ledger, settings, year, instead)
-        return keep(instead, settled=False)
 
-    def refuse(message: str, *, flags: str) -> tuple[Decision, dict[str, Any] | None]:
+    def _left_alone(self, model: Model) -> _Outcome | None:
+        """What keeps a candidate from being considered at all; None: nothing does."""
+        current, by_hand = self.current, self._by_hand(model)
+        restated = current is not None and current.entry.configured != configured(self.settings)
+        if model in self.ledger.rolled_back_from():
+            why = f"{model} was rolled back from and does not come back by itself: {by_hand}"
+        elif (
+            current is not None and not restated and _was_placed(self.ledger, model, current.entry)
+        ):
+            if current.entry.explicit:
+                return self._keep(f"It was decided so instead of {model}", settled=True)
+            why = f"{model} was in use before and does not come back by itself: {by_hand}"
+        elif self.choice.promotion == "manual":
+            why = f"{model} waits for a decision: {by_hand}"
+        else:
+            return None
+        if current is None:
+            raise self._nothing(why)
+        return self._keep(why, settled=False)
+
+    def _considered(self, model: Model, metrics: Metrics) -> _Outcome:
+        """A candidate that nothing holds back: is it good enough?"""
+        against, by_hand = self.against, self._by_hand(model)
+        if self.failed:
+            names = ", ".join(self.failed)
+            return self._refuse(model, metrics, f"{model} did not pass its checks ({names})")
+        if metrics.broken:
+            message = f"{model} is refused: a loss or weight of it is not a number"
+            return self._refuse(model, metrics, message)
+        if self._abroad(model):
+            if self.current is not None and not _country_restated(self.current, self.settings):
+                flags = "" if "--transfer" in by_hand else " --transfer"
+                return self._keep(
+                    f"{model} was trained in another country than what is in use, which is an "
+                    f"explicit decision: {by_hand}{flags}",
+                    settled=self.current.entry.explicit,
+                )
+            earlier = refused_by(self.ledger, model, self.scope, self.choice.margin)
+            if earlier is not None:
+                told = f"{model} was refused by entry {earlier.id} and does not come back by itself"
+                said, allowed = f"{told}: {earlier.reason}", self.choice.margin
+                return self._refuse(model, metrics, said, margin=allowed, flags=FORCING)
+        replaced = {} if against is None else {self.scope: against}
+        verdict = judge(
+            self.store,
+            self.ledger,
+            model,
+            metrics,
+            replaced,
+            margin=self.choice.margin,
+            explicit=False,
+        )
+        if not verdict.allowed:
+            said, margin = verdict.said, verdict.margin
+            return self._refuse(model, metrics, said, margin=margin, flags=FORCING)
+        return self._place(model, metrics, verdict)
+
+    def _place(self, model: Model, metrics: Metrics, verdict: Verdict) -> _Outcome:
+        """The candidate comes into use."""
+        against, said = self.against, verdict.said
+        if against is None:
+            said = f"{model} is the first"
+        elif against.model == model:
+            said = f"{model} maps other years already"
+        elif self._abroad(model):
+            named = f", as {country_files()[self.country].name} says"
+            said = across(model, against.model, named, said)
+        foreign = model.country != self.country if against is None else self._abroad(model)
+        action: Action = "transfer" if foreign else "promote"
+        text = f"{model} maps {self.country}|{self.year} now: {said}"
+        if not verdict.sure:
+            undo = f"popcorn rollback {self.country} --reason TEXT"
+            text += f". Look at its maps; to undo it: {undo}"
+        entry = self._entry(model, metrics, verdict.margin)
+        decision = Decision(model, None, action, verdict.sure, text, model)
+        return decision, {**entry, "action": action, "reason": said}
+
+    def _refuse(
+        self,
+        model: Model,
+        metrics: Metrics,
+        message: str,
+        *,
+        margin: float | None = None,
+        flags: str = "",
+    ) -> _Outcome:
+        """The candidate does not come into use; what is there stays.
+
+        Args:
+            flags: with which somebody may put it in use all the same; empty: nobody can.
+        """
+        against, current, by_hand = self.against, self.current, self._by_hand(model)
         if against is None or against.model == model:
-            raise _nothing_maps(store, ledger, settings, year, message)
+            raise self._nothing(message)
         remedy = f"To map with it all the same: {by_hand}{flags}" if flags else ""
-        own = last_of(ledger, model.country, metrics, scope) if abroad else None
+        own = None
+        if self._abroad(model):
+            own = last_of(self.ledger, model.country, metrics, self.scope)
         if own is not None:
             remedy += f". To go back to {own.model}: {by_hand.replace(str(model), str(own.model))}"
-        text = f"{against.model} maps {country}|{year}. {message}. {remedy}".rstrip()
-        new = {**entry, "action": "refuse", "reason": message}
+        text = f"{against.model} maps {self.country}|{self.year}. {message}. {remedy}".rstrip()
+        new = {**self._entry(model, metrics, margin), "action": "refuse", "reason": message}
         if current is None:
-            new["year"] = year  # what it was compared with maps this year then
-        elif _refused_before(ledger, model, current, entry["margin"]):
+            new["year"] = self.year  # what it was compared with maps this year then
+        elif refused_before(self.ledger, model, current, margin):
             return Decision(current.model, current.entry.id, "keep", False, text, model), None
         return Decision(against.model, None, "refuse", False, text, model), new
 
-    failed = failed_checks(found)
-    if failed:
-        names = ", ".join(check["name"] for check in failed)
-        return refuse(f"{model} did not pass its checks ({names})", flags="")
-    forcing = " --force --reason TEXT"
-    if metrics.broken:
-        return refuse(f"{model} is refused: a loss or weight of it is not a number", flags="")
-    action: Action = "promote"
-    if against is None:
-        action = "transfer" if model.country != country else "promote"
-    elif abroad:
-        if current is not None and not _country_restated(current, settings):
-            flags = "" if "--transfer" in by_hand else " --transfer"
-            return keep(
-                f"{model} was trained in another country than what is in use, which is an explicit "
-                f"decision: {by_hand}{flags}",
-                settled=current.entry.explicit,
-            )
-        action = "transfer"
-        earlier = refused_by(ledger, model, scope, choice.margin)
-        if earlier is not None:
-            entry["margin"] = choice.margin
-            told = f"{model} was refused by entry {earlier.id} and does not come back by itself"
-            return refuse(f"{told}: {earlier.reason}", flags=forcing)
-    replaced = {} if against is None else {scope: against}
-    verdict = judge(store, ledger, model, metrics, replaced, margin=choice.margin, explicit=False)
-    said, entry["margin"] = verdict.said, verdict.margin
-    if not verdict.allowed:
-        return refuse(said, flags=forcing)
-    if against is None:
-        said = f"{model} is the first"
-    elif against.model == model:
-        said = f"{model} maps other years already"
-    elif abroad:
-        named = f", as {country_files()[country].name} says"
-        said = _across(model, against.model, named, said)
-    text = f"{model} maps {country}|{year} now: {said}"
-    if not verdict.sure:
-        text += f". Look at its maps; to undo it: popcorn rollback {country} --reason TEXT"
-    return Decision(model, None, action, verdict.sure, text, model), {
-        **entry,
-        "action": action,
-        "reason": said,
-    }
+    def _keep(self, message: str, *, settled: bool) -> _Outcome:
+        """What is in use stays in use, and the ledger as it is."""
+        current = self.current
+        assert current is not None
+        text = f"{current.model} maps {self.country}|{self.year}, by entry {current.entry.id}"
+        text = f"{text}. {message}" if message else text
+        entry = current.entry.id
+        return Decision(current.model, entry, "keep", settled, text, self.candidate), None
+
+    def _abroad(self, model: Model) -> bool:
+        """Whether it was trained in another country than what it is compared with."""
+        return self.against is not None and model.country != self.against.model.country
+
+    def _entry(self, model: Model, metrics: Metrics, margin: float | None) -> dict[str, Any]:
+        return {
+            "year": self.scope,
+            "model": model,
+            "metrics": metrics.as_dict(),
+            "against": self.against,
+            "margin": margin,
+        }
+
+    def _by_hand(self, model: Model) -> str:
+        """The command with which somebody puts it in use."""
+        command = f"popcorn promote {self.country} --from '{model}'"
+        if self.scope is not None:
+            command += f" --year {self.scope}"
+        if model.country != self.country and model.country != self.choice.country:
+            command += " --transfer"
+        return command
+
+    def _nothing(self, why: str) -> StoreError:
+        return _nothing_maps(self.store, self.ledger, self.settings, self.year, why)
 
 
-def _across(model: Model, before: Model, named: str, said: str) -> str:
+def across(model: Model, before: Model, named: str, said: str) -> str:
     text = f"{model} instead of {before}{named}; metrics of two countries do not compare"
     return f"{text}; {said}" if said else text
 
 
-def _refused_before(
+def refused_before(
     ledger: Ledger,
     model: Model,
     against: InUse | None,
@@ -441,91 +307,18 @@ def _refused_before(
     )
 
 
+def configured(settings: Country) -> dict[str, Any]:
+    return {"country": settings.model.country or settings.code, "year": settings.model.year}
+
+
 def _was_placed(ledger: Ledger, model: Model, before: Entry) -> bool:
     """Whether a model was in use before an entry; one placed later did not give way to it."""
     return any(e.model == model and e.number < before.number for e in ledger.placed())
 
 
-def _is_in_use(ledger: Ledger, model: Model, year: int | None) -> bool:
-    """Whether a decision for these years would change nothing."""
-    standing = ledger.standing()
-    if year is None:
-        return set(standing) == {None} and standing[None].model == model
-    use = ledger.in_use(year)
-    return use is not None and use.model == model
-
-
 def _country_restated(current: InUse, settings: Country) -> bool:
     """Whether the file has come to name another country since the model in use was decided on."""
-    return current.entry.configured.get("country") != _configured(settings)["country"]
-
-
-def _configured(settings: Country) -> dict[str, Any]:
-    return {"country": settings.model.country or settings.code, "year": settings.model.year}
-
-
-def _earlier(ledger: Ledger, country: str, to: str, year: int | None) -> tuple[Entry, int | None]:
-    """The entry to go back to, and for which years."""
-    placed = ledger.placed()
-    if not placed:
-        raise ConfigError("no model was ever in use", where=ledger.path)
-    if to:
-        entry = ledger.find(to)
-        if entry is None and re.fullmatch(r"[0-9a-f]{4,16}", to):
-            named = [e for e in placed if e.model.version.startswith(to)]
-            entry = named[-1] if len({e.model for e in named}) == 1 else None
-        if entry is None or entry not in placed:
-            raise ConfigError(
-                f"no entry put {to!r} in use",
-                where=ledger.path,
-                expected="the number or id of an entry that put a model in use, or a version: "
-                + ", ".join(f"{e.id} ({e.model})" for e in placed[-SHOWN_CANDIDATES:]),
-            )
-        return entry, entry.year if year is None else year
-    covering = placed if year is None else _placed_for(ledger, year)
-    undone = covering[-1] if covering else placed[-1]
-    years = undone.year if year is None else year
-    out = ledger.rolled_back_from() | {undone.model}
-    before = [e for e in placed if e.number < undone.number and e.model not in out]
-    own = {e.number for e in _placed_for(ledger, years)}
-    near = [e for e in before if e.number in own] or before
-    if not near:
-        raise ConfigError(
-            f"there is nothing before {undone.model} to go back to",
-            where=ledger.path,
-            remedy=f"promote other checkpoints: popcorn models {country}",
-        )
-    return near[-1], years
-
-
-def _placed_for(ledger: Ledger, year: int | None) -> list[Entry]:
-    """The entries that put a model in use for a year, or for those without their own."""
-    return [use.entry for use in ledger.line(year) if use.entry.action in PLACING]
-
-
-def _chosen(store: Store, settings: Country, source: str) -> Model:
-    """The checkpoints that `2020`, `rwa|2020` or `rwa|2020@version` means."""
-    match = _SOURCE.fullmatch(source.strip())
-    if match is None:
-        raise ConfigError(
-            "these are no checkpoints",
-            expected="a trained country and year such as 'rwa|2020', with a version after @ if not "
-            "the current one is meant",
-            found=source,
-        )
-    address = Address(CHECKPOINTS, match["country"] or settings.code, int(match["year"]))
-    if match["version"] is None:
-        return Model(**_named(address), version=store.latest(address).version)
-    versions = [m for m in models_in(store, {address.country or ""}) if m.address == address]
-    hits = [m for m in versions if m.version.startswith(match["version"])]
-    if len(hits) != 1:
-        raise StoreError(
-            f"{'several versions' if hits else 'no version'} of {address} start with "
-            f"{match['version']}",
-            where=store.folder(address),
-            expected=", ".join(m.version for m in versions) or "none was trained",
-        )
-    return hits[0]
+    return current.entry.configured.get("country") != configured(settings)["country"]
 
 
 def _nothing_maps(
@@ -562,16 +355,3 @@ def _nothing_maps(
         found=f"trained: {', '.join(shown) or 'none'}{f' and {more} more' if more else ''}",
         remedy="; or ".join(remedies),
     )
-
-
-def _line(text: str) -> str:
-    """What somebody wrote, on one line and without what a terminal would act on."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()[:MAX_TEXT]
-
-
-def _for_years(country: str, year: int | None) -> str:
-    return country if year is None else f"{country}|{year}"
-
-
-def _named(address: Address) -> dict[str, Any]:
-    return {"country": address.country, "year": address.year}

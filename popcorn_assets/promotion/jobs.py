@@ -5,9 +5,10 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from popcorn_assets.assets.deployed_model import launched_by
-from popcorn_assets.promotion.decide import candidates, promote, roll_back
-from popcorn_assets.promotion.ledger import Entry
+from popcorn_assets.promotion.by_hand import promote, roll_back
+from popcorn_assets.promotion.candidates import candidates
+from popcorn_assets.promotion.entries import Entry
+from popcorn_assets.promotion.who import launched_by
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import markdown_table
 

@@ -15,7 +15,7 @@ from popcorn_assets.promotion.candidates import (
     loss_shift,
     on_current_counts,
 )
-from popcorn_assets.promotion.ledger import Entry, InUse, Ledger, Model
+from popcorn_assets.promotion.entries import Entry, InUse, Ledger, Model
 from popcorn_assets.store.versions import Store
 
 

@@ -31,7 +31,7 @@ from popcorn_ml.errors import ComputeError, PopcornError
 from popcorn_ml.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
-    from popcorn_ml.compute.cluster import Cluster
+    from popcorn_ml.launching.cluster import Cluster
     from popcorn_ml.mapping.builtup import BuiltupSpec
     from popcorn_ml.mapping.predict import MappingSpec
     from popcorn_ml.parallel import Pool
@@ -68,7 +68,7 @@ def train_member(context: Context, compute: ComputeResource, spec: TrainingSpec)
     note, say = _note(context), context.log.info
     with _failing_once(context):
         if compute.launcher == "dask":
-            from popcorn_ml.compute import cluster
+            from popcorn_ml.launching import cluster
 
             with _cluster(compute) as (client, workers):
                 return cluster.train(
@@ -132,7 +132,7 @@ def _map(
     """One map, whichever it is."""
     with _failing_once(context):
         if compute.launcher == "dask":
-            from popcorn_ml.compute.cluster import explained
+            from popcorn_ml.launching.cluster import explained
 
             with _cluster(compute) as (client, workers):
                 # Two tiles a slot, so that workers find the next one when they are done.
@@ -168,7 +168,7 @@ def _note(context: Context) -> str:
 
 @contextmanager
 def _cluster(compute: ComputeResource) -> Iterator[tuple[Any, Cluster]]:
-    from popcorn_ml.compute.cluster import connected, examine
+    from popcorn_ml.launching.cluster import connected, examine
 
     address = compute.scheduler_address()
     with connected(address) as client:

@@ -11,17 +11,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from popcorn_assets.store.making import Making
+from popcorn_assets.store.recipe import Recipe
+from popcorn_assets.store.sources import outside
 
 CATALOGUES = "catalogues"
 """Name under which a manifest's facts have them."""
 
 
 def items_used(
-    making: Making, files: Iterable[Path], facts: Mapping[str, Any]
+    recipe: Recipe, files: Iterable[Path], facts: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Of every catalogue, its path and the digests of the items that were used.
 
@@ -36,8 +36,8 @@ def items_used(
     wanted = {scene["id"] for scene in (*facts["scenes"], *other.get("scenes", ()))}
     for file in files:
         content = file.read_bytes()
-        source = making.outside(file)
-        if source in making.sources and hashlib.sha256(content).hexdigest() == source["sha256"]:
+        source = outside(recipe.store.root, file)
+        if source in recipe.sources and hashlib.sha256(content).hexdigest() == source["sha256"]:
             used = [digest for name, digest in _items(content) if name in wanted]
             found.append({"path": source["path"], "items": sorted(used)})
     return found

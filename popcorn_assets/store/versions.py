@@ -13,7 +13,6 @@ the next draft of the same place clears away. Earlier manifests of the same cont
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -25,22 +24,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets.store.contents import (
+    DAMAGED,
+    HISTORY,
+    MANIFEST,
+    VERSION_PATTERN,
+    digests,
+    files_of,
+    is_own_file,
+    is_version,
+    is_whole,
+    manifests_in,
+    put,
+    sha256,
+    version_of,
+)
+from popcorn_assets.store.manifests import failing
 from popcorn_ml.compute.locks import held, holder, try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import protect, remove_tree, sync, write_bytes, write_json
 
-MANIFEST = "manifest.json"
+__all__ = [
+    "DAMAGED",
+    "HISTORY",
+    "LATEST",
+    "MANIFEST",
+    "NAME_PATTERN",
+    "REJECTED",
+    "VERSION_PATTERN",
+    "Address",
+    "Store",
+    "Version",
+    "digests",
+    "failed_checks",
+    "not_passed",
+    "sha256",
+    "version_of",
+]
+
 LATEST = "LATEST"
 REJECTED = "REJECTED"
 """Names the newest version of a partition, and its manifest, where that did not become current."""
-HISTORY = ".history"
-DAMAGED = ".damaged"
 WORK_WAIT_S = 600.0
 """How long a run waits for another that works on the same thing before it gives up."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*")
 """Of an asset's and a country's folder."""
-VERSION_PATTERN = re.compile(r"[0-9a-f]{16}")
-"""Of a version's folder."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +116,7 @@ class Version:
             StoreError: there is none of that name.
         """
         path = self.path / name
-        if not _is_own_file(path, self.path):
+        if not is_own_file(path, self.path):
             raise StoreError(
                 f"version {self.version} of {self.address} has no file {name[:200]}",
                 where=self.path,
@@ -196,7 +224,7 @@ class Store:
             version = (folder / LATEST).read_text("utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
-        if not _is_version(folder, version):
+        if not is_version(folder, version):
             raise StoreError(
                 f"{LATEST} names a version that is not there",
                 where=folder / LATEST,
@@ -235,8 +263,8 @@ class Store:
         except FileNotFoundError:
             return None
         version, _, digest = text.strip().partition(" ")
-        if _is_version(folder, version):
-            for path in _manifests_in(folder / version):
+        if is_version(folder, version):
+            for path in manifests_in(folder / version):
                 if sha256(path) == digest:
                     told = path.relative_to(folder / version).as_posix()
                     return Version(address, version, folder / version, told)
@@ -269,7 +297,7 @@ class Store:
             StoreError: it is not in the store.
         """
         folder = self.folder(address)
-        if not _is_version(folder, version):
+        if not is_version(folder, version):
             raise StoreError(
                 f"version {version[:80]} of {address} is not in the store", where=folder
             )
@@ -321,43 +349,20 @@ class Store:
         it was damaged: then it is set aside. What is current is not touched by a version that is
         rejected: of equal contents, the new manifest goes to `.history`.
         """
-        files = _files_of(draft, address)
+        files = files_of(draft, str(address))
         version = version_of(files)
         manifest = {**manifest, "version": version, "files": files}
         accepted = not failing(manifest)
         folder, target = self.folder(address), self.folder(address) / version
         write_json(draft / MANIFEST, manifest, sort_keys=True)
-        written, told = sha256(draft / MANIFEST), MANIFEST
+        written = sha256(draft / MANIFEST)
         for path in sorted(draft.rglob("*")):
             sync(path)
         sync(draft)
         protect(draft)
         with held(folder / ".publishing.lock"):  # two runs of one partition take turns
-            for path in _manifests_in(target):
-                if not _is_whole(path, version):
-                    self.set_aside(path)
-            stays = not accepted and self._stands(address, target)
-            if (target / MANIFEST).is_file() and digests(target) == files:
-                with _writable(draft), _writable(target):
-                    if stays:
-                        told = _add_to_history(draft / MANIFEST, target)
-                    else:
-                        _keep_manifests(target, target, draft)
-                        os.replace(draft / MANIFEST, target / MANIFEST)
-                    sync(target)
-            else:
-                if target.exists():  # the same contents once, damaged since
-                    with _writable(draft):
-                        _keep_manifests(target, draft, draft)
-                        if stays:
-                            told = _add_to_history(draft / MANIFEST, draft)
-                            first = draft / HISTORY / f"{sha256(target / MANIFEST)}.json"
-                            os.replace(first, draft / MANIFEST)
-                    aside = folder / f".draft-{uuid.uuid4().hex}"
-                    os.replace(target, aside)
-                    remove_tree(aside)
-                os.replace(draft, target)
-                sync(folder)
+            stays = not accepted and self._stands(target)
+            told = put(draft, target, stays=stays, root=self.root)
             if accepted:
                 write_bytes(folder / LATEST, f"{version}\n".encode())
                 (folder / REJECTED).unlink(missing_ok=True)
@@ -367,12 +372,12 @@ class Store:
                 record(manifest, written)
         return Version(address, version, target, told)
 
-    def _stands(self, address: Address, target: Path) -> bool:
+    def _stands(self, target: Path) -> bool:
         """Whether there is a version whose manifest no rejected one may take the place of."""
-        if not (target / MANIFEST).is_file() or not _is_whole(target / MANIFEST, target.name):
+        if not (target / MANIFEST).is_file() or not is_whole(target / MANIFEST, target.name):
             return False
         try:
-            current = (self.folder(address) / LATEST).read_text("utf-8", errors="replace").strip()
+            current = (target.parent / LATEST).read_text("utf-8", errors="replace").strip()
         except FileNotFoundError:
             current = ""
         return target.name == current or not failing(json.loads((target / MANIFEST).read_bytes()))
@@ -381,31 +386,8 @@ class Store:
         """Every manifest of an asset's partition, earlier ones too, with its version."""
         for folder in sorted(self.folder(address).glob("*")):
             if VERSION_PATTERN.fullmatch(folder.name):
-                for path in _manifests_in(folder):
+                for path in manifests_in(folder):
                     yield folder.name, path
-
-    def set_aside(self, manifest: Path) -> None:
-        """Keep a damaged manifest where nothing reads it; one of `.history` is there no longer.
-
-        What it says may still help to find out what happened to it.
-        """
-        content = manifest.read_bytes()
-        version = manifest.parent.parent if manifest.parent.name == HISTORY else manifest.parent
-        aside = self.root / DAMAGED / version.relative_to(self.root)
-        aside.mkdir(parents=True, exist_ok=True)
-        write_bytes(aside / f"{hashlib.sha256(content).hexdigest()}.json", content)
-        if manifest.parent.name == HISTORY:
-            with _writable(version):
-                manifest.unlink()
-                sync(manifest.parent)
-
-
-def failing(manifest: Any) -> list[dict[str, Any]]:
-    """Verdicts in a manifest, of any form, that block whatever would be made from its version."""
-    try:
-        return [c for c in manifest["checks"] if not c["passed"] and c["severity"] == "error"]
-    except (KeyError, TypeError):
-        return []
 
 
 def failed_checks(version: Version) -> list[dict[str, Any]]:
@@ -435,145 +417,6 @@ def not_passed(version: Version) -> StoreError:
         found="; ".join(f"{check['name']}: {check['message']}" for check in failed)[:2000],
         remedy=f"put right what they name and materialise {version.address} again",
     )
-
-
-def _files_of(draft: Path, address: Address) -> dict[str, dict[str, Any]]:
-    """Size and digest of a draft's files.
-
-    Raises:
-        StoreError: there are none, or what a version cannot hold.
-    """
-    files = digests(draft)
-    if not files:
-        raise StoreError("an asset published no file", where=str(address))
-    if any(path.is_symlink() for path in draft.rglob("*")):
-        raise StoreError("an asset wrote a link; versions hold files", where=str(address))
-    hidden = [name for name in files if any(p.startswith(".") for p in Path(name).parts)]
-    if hidden:  # such as the draft of a file whose writer was killed
-        raise StoreError(
-            "an asset wrote a hidden file", where=str(address), found=", ".join(hidden)
-        )
-    if (draft / HISTORY).exists():
-        raise StoreError(f"an asset wrote {HISTORY}, a name of the store's", where=str(address))
-    return files
-
-
-@contextmanager
-def _writable(version: Path) -> Iterator[None]:
-    """Let a version's own folder take manifests for the block.
-
-    Raises:
-        StoreError: it belongs to another user.
-    """
-    try:
-        for folder in (version, version / HISTORY):
-            if folder.is_dir():
-                folder.chmod(0o700)
-    except PermissionError as error:
-        raise StoreError(
-            "the version belongs to another user, who alone can add to it",
-            where=version,
-            found=f"it is user {version.stat().st_uid}'s; this is user {os.geteuid()}",
-            remedy="work as the user whom the store belongs to",
-        ) from error
-    try:
-        yield
-    finally:
-        if version.is_dir():
-            protect(version)
-
-
-def _add_to_history(manifest: Path, version: Path) -> str:
-    """Move a manifest among a version's earlier ones; its name there."""
-    name = f"{HISTORY}/{sha256(manifest)}.json"
-    (version / HISTORY).mkdir(exist_ok=True)
-    os.replace(manifest, version / name)
-    sync(version / HISTORY)
-    return name
-
-
-def _keep_manifests(version: Path, to: Path, scratch: Path) -> None:
-    """Keep a version's manifest, and those it kept itself, in the history of `to`.
-
-    They are written in `scratch` and moved, so that a kill leaves nothing half-written. Only those
-    that are whole: `publish` has set the others aside.
-    """
-    kept = [path for path in _manifests_in(version) if _is_whole(path, version.name)]
-    for path in kept:
-        content = path.read_bytes()
-        target = to / HISTORY / f"{hashlib.sha256(content).hexdigest()}.json"
-        if target.exists():
-            continue
-        target.parent.mkdir(exist_ok=True)
-        copy = scratch / f".kept-{uuid.uuid4().hex}"
-        copy.write_bytes(content)
-        sync(copy)
-        os.replace(copy, target)
-    if kept:
-        sync(to / HISTORY)
-        sync(to)
-
-
-def _manifests_in(version: Path) -> list[Path]:
-    """A version's manifest and its earlier ones; none where it is not there."""
-    paths = (version / MANIFEST, *sorted(version.glob(f"{HISTORY}/*")))
-    return [path for path in paths if path.is_file()]
-
-
-def _is_whole(manifest: Path, version: str) -> bool:
-    """Whether a manifest can be read, is of this version and, an earlier one, has its own name."""
-    content = manifest.read_bytes()
-    try:
-        of_version = json.loads(content)["version"] == version
-    except (ValueError, KeyError, TypeError):
-        return False
-    own = (MANIFEST, f"{hashlib.sha256(content).hexdigest()}.json")
-    return of_version and manifest.name in own
-
-
-def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file of a version, by relative name, without the manifests.
-
-    A link is no file of the version, wherever it leads.
-    """
-    return {
-        path.relative_to(folder).as_posix(): {
-            "size": path.stat().st_size,
-            "sha256": sha256(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not path.is_symlink()
-        and path != folder / MANIFEST
-        and folder / HISTORY not in path.parents
-    }
-
-
-def version_of(files: dict[str, dict[str, Any]]) -> str:
-    """The version that files of these names and digests make: 16 hexadecimal digits."""
-    lines = "".join(f"{name}\0{files[name]['sha256']}\n" for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def sha256(path: str | Path) -> str:
-    """Digest of a file's contents, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_version(folder: Path, version: str) -> bool:
-    """Whether a text, which may be anything, names a version in a folder that lies there itself."""
-    if not VERSION_PATTERN.fullmatch(version) or (folder / version).is_symlink():
-        return False
-    return _is_own_file(folder / version / MANIFEST, folder / version)
-
-
-def _is_own_file(path: Path, folder: Path) -> bool:
-    """Whether there is a file that lies in the folder, neither outside nor behind a link out."""
-    try:
-        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def _lock_path(draft: Path) -> Path:

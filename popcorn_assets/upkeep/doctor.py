@@ -47,7 +47,15 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
     Raises:
         ConfigError: a country that there is not, or whose file cannot be used.
     """
-    findings = [_disk(), *_locks(), _memory(), *_gpus(), _compute(connect), _gdal(), *_credentials()]
+    findings = [
+        _disk(),
+        *_locks(),
+        _memory(),
+        *_gpus(),
+        _compute(connect),
+        _gdal(),
+        *_credentials(),
+    ]
     findings += [_warehouse(), *_rejected(), *examine_dagster()]
     findings += [
         Finding(False, f"country {code}: {error.what}", str(error))
@@ -204,7 +212,7 @@ def _credentials() -> Iterator[Finding]:
 
 
 def _warehouse() -> Finding:
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     path = StoreResource().open().warehouse
     if not path.exists():

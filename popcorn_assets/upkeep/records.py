@@ -86,7 +86,7 @@ def _published(store: Store) -> list[Address]:
 
 def _current(store: Store) -> dict[Place, tuple[str, str]]:
     """Version and manifest's sha256 of what the warehouse says is current."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     if not store.warehouse.is_file():
         raise StoreError(

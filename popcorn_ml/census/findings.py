@@ -8,7 +8,7 @@ readers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Severity = Literal["error", "warn"]
@@ -127,3 +127,8 @@ def rows_text(rows: Iterable[Mapping[str, Any]], shown: int = 5) -> str:
         parts.append(f"{at} ({rest})" if at and rest else at or rest)
     more = f" and {len(rows) - shown} more" if len(rows) > shown else ""
     return "; ".join(parts) + more
+
+
+def of_level(findings: Iterable[Finding], level: str) -> list[Finding]:
+    """The same findings, each row with the level that it is of."""
+    return [replace(f, rows=tuple({"level": level, **row} for row in f.rows)) for f in findings]

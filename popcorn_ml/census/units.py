@@ -288,13 +288,7 @@ def write_units(
             if progress is not None:
                 progress(done, len(windows))
         if not pixels[1:].any():
-            raise CensusError(
-                "no census unit has a pixel on the country's grid",
-                where=path.name,
-                expected="units within " + ", ".join(f"{v:.6g}" for v in grid.bounds),
-                found="none",
-                remedy="see whether the boundaries and the grid are of the same country and CRS",
-            )
+            raise _nowhere(path, grid)
         given: dict[tuple[int, int], int] = {}
         for number in np.flatnonzero(pixels[1:] == 0) + 1:
             places = _covered(polygons[number - 1], grid) if polygons is not None else []
@@ -304,16 +298,12 @@ def write_units(
             owners = [
                 given.get((r, c)) or int(burner.burn(Window(r, c, 1, 1))[0, 0]) for r, c in places
             ]
-            taken = None
-            if rule == "best_pixel":
-                taken = next(
-                    (
-                        k
-                        for k, owner in enumerate(owners)
-                        if owner == 0 or (pixels[owner] > 1 and places[k] not in given)
-                    ),
-                    None,
-                )
+            free = (
+                k
+                for k, owner in enumerate(owners)
+                if owner == 0 or (pixels[owner] > 1 and places[k] not in given)
+            )
+            taken = next(free, None) if rule == "best_pixel" else None
             if taken is not None:
                 (row, col), owner = places[taken], owners[taken]
                 out.write(np.full((1, 1), number, np.uint32), Window(row, col, 1, 1))
@@ -328,6 +318,16 @@ def write_units(
             status[number - 1] = "merged" if host else "outside"
             merged[number] = host
     return Placement(pixels[1:], status, merged[1:], area_m2[1:] / 1e4)
+
+
+def _nowhere(path: Path, grid: Grid) -> CensusError:
+    return CensusError(
+        "no census unit has a pixel on the country's grid",
+        where=path.name,
+        expected="units within " + ", ".join(f"{v:.6g}" for v in grid.bounds),
+        found="none",
+        remedy="see whether the boundaries and the grid are of the same country and CRS",
+    )
 
 
 def _tally(numbers, row_area_m2, pixels, area_m2) -> None:

@@ -15,8 +15,7 @@ from popcorn_assets.store.making import REUSE_TAG
 from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml import raster
 from popcorn_ml.sentinel import SEASONS, SENSORS
-
-from .conftest import tiny_spec
+from tests.platforms import tiny_spec
 
 pytestmark = [pytest.mark.timeout(400)]
 
@@ -142,7 +141,7 @@ def test_summary_has_the_promised_keys(in_tiny):
 
 
 def test_census_tables_are_in_the_warehouse(in_tiny):
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     rows = Warehouse(in_tiny.data / "warehouse.duckdb").query(
         "SELECT year, count(*), sum(people) FROM counts WHERE country = ? AND level = ? "
@@ -154,7 +153,7 @@ def test_census_tables_are_in_the_warehouse(in_tiny):
 
 
 def test_maps_and_their_evaluation_are_in_the_warehouse(in_tiny, store):
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     tables = Warehouse(in_tiny.data / "warehouse.duckdb")
     rows = tables.query(

@@ -25,8 +25,8 @@ from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, Address, St
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.simulate.country import ITEMS
-from popcorn_ml.warehouse_schema import TABLES, VIEWS
-from tests.assets.conftest import _enter
+from popcorn_ml.warehouse.schema import TABLES, VIEWS
+from tests.platforms import enter
 
 COUNTRY, YEARS = "demo", (2020, 2021)
 
@@ -80,7 +80,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(copied) -> Iterator[Scene]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _enter(copied, monkeypatch)  # the instance's folders are named from here
+        enter(copied, monkeypatch)  # the instance's folders are named from here
         with copied.instance() as instance:
             yield Scene(copied.data, instance)
 

@@ -348,7 +348,7 @@ def places(root: Path) -> Iterator[tuple[Address, Path]]:
 
 def recorded(root: Path) -> dict[str, str]:
     """Address -> version that the warehouse holds to be current."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     rows = Warehouse(root / "warehouse.duckdb").query(
         "SELECT asset, country, year, version FROM versions WHERE current"
@@ -358,7 +358,7 @@ def recorded(root: Path) -> dict[str, str]:
 
 def mark_removed(root: Path, versions: list[tuple]) -> int:
     """Tell the warehouse which versions were taken out of the store."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     Warehouse(root / "warehouse.duckdb").mark_removed(versions)
     return 0

@@ -25,7 +25,7 @@ from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.raster import CogWriter
 from popcorn_ml.simulate.country import write_country
 from popcorn_ml.simulate.spec import CountrySpec
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.crash.soak import versions
 from tests.warehouse.rows import publish as publish_rows
 
@@ -189,7 +189,8 @@ def test_the_warehouse_on_a_full_disk(disk, left):
 
 def test_a_training_state_on_a_full_disk(disk, tmp_path):
     """The run stops at the epoch whose state finds no room, and goes on from the one before."""
-    from popcorn_ml.training.fit import STATE_FILE, train_member
+    from popcorn_ml.training.fit import train_member
+    from popcorn_ml.training.loop import STATE_FILE
     from tests.training.places import block_units, write_place
 
     place = write_place(tmp_path / "place", block_units(96, 96, 2, 2))

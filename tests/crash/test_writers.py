@@ -96,7 +96,7 @@ def test_a_reader_never_sees_half_a_version(tmp_path):
 
 WAREHOUSE = """
 import os, signal, sys, time, random
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from popcorn_ml.errors import StoreError
 from tests.warehouse.rows import publish
 

@@ -14,7 +14,7 @@ from popcorn_assets.runs.pools import pools
 from popcorn_assets.upkeep.plan import DAY_S
 from popcorn_assets.upkeep.retention import delete_run, old_runs
 from popcorn_ml.errors import ConfigError
-from tests.assets.conftest import tiny_spec, write_demo_file
+from tests.platforms import tiny_spec, write_demo_file
 
 from .postgres import DATABASE, PASSWORD, PASSWORD_ESCAPED, Server, serving, why_not
 
