@@ -2,11 +2,13 @@
 
 Libraries say in many ways, or not at all, that a disk is full: `naming_the_disk` says it in one.
 Who may read a file is what the umask says, of every file alike; what is finished nobody writes.
+A file system without locks is told in one error (`flock`); who holds which is `compute.locks`.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -16,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import NoLocks, StoreError
 
 NO_ROOM_BYTES = 1 << 20
 """With less than this left, a failed write is held to have failed for want of room."""
@@ -152,3 +154,53 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What a file system without locks answers; EOPNOTSUPP and ENOTSUP are one on Linux."""
+
+
+def flock(file: int, operation: int, path: Path) -> None:
+    """Lock an open file.
+
+    Args:
+        path: its name, for an error.
+
+    Raises:
+        BlockingIOError: another has it, and the operation does not wait.
+        NoLocks: the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise no_locks(path, error) from error
+        raise
+
+
+def no_locks(path: Path, found: object) -> NoLocks:
+    """The error of a file on a file system without locks."""
+    return NoLocks(
+        "the file system has no file locks, without which two runs could write at once",
+        where=path.parent,
+        expected="a file system with flock, such as a local disk or NFS 4 with its lock service",
+        found=found,
+        remedy="put the store there (POPCORN_DATA), or have this one mounted with locks: NFS "
+        "without nolock and with its lock service running, Lustre with -o flock",
+    )
+
+
+def require_locks(folder: Path) -> None:
+    """Try whether files of a folder can be locked; leaves nothing behind.
+
+    Raises:
+        NoLocks: they cannot.
+    """
+    path = folder / f".lock-{os.getpid()}"
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+    finally:
+        os.close(lock)
+        with suppress(OSError):
+            path.unlink()

@@ -25,6 +25,8 @@ from popcorn_assets.promotion.soundness import finite_training, member_names
 from popcorn_assets.store.versions import Address, Store, failed_checks
 from popcorn_ml.errors import ConfigError, PopcornError, StoreError
 
+SAY_WHY = "say why, with --reason TEXT"
+
 MAX_TEXT = 1000
 """Characters of a reason or a name that are kept."""
 
@@ -66,9 +68,7 @@ def promote(
     """
     settings, reason, who = load_country(country), _line(reason), _line(who)
     if force and not reason:
-        raise PromotionRefused(
-            "a forced promotion needs a reason", remedy="say why, with --reason TEXT"
-        )
+        raise PromotionRefused("a forced promotion needs a reason", remedy=SAY_WHY)
     model = _chosen(store, settings, source)
     stated = transfer or (settings.model.country or country) == model.country
     with deciding(store, country) as ledger:
@@ -138,7 +138,7 @@ def roll_back(
     """
     settings, reason, who = load_country(country), _line(reason), _line(who)
     if not reason:
-        raise ConfigError("a roll-back needs a reason", remedy="say why, with --reason TEXT")
+        raise ConfigError("a roll-back needs a reason", remedy=SAY_WHY)
     with deciding(store, country) as ledger:
         target, years = _earlier(ledger, country, to, year)
         _require_sound(store, target.model)

@@ -23,7 +23,7 @@ from popcorn_assets.store.code import code_parts, code_state, library_versions
 from popcorn_assets.store.manifests import SCHEMA, finite, plain_check
 from popcorn_assets.store.recipe import Recipe
 from popcorn_assets.store.records import Records
-from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
+from popcorn_assets.store.versions import Address, Store, Version, failed_checks
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import naming_the_disk
 
@@ -124,7 +124,8 @@ class Making(Recipe):
                 return None
             if found.manifest().get("recipe") != self.recipe():
                 return None
-            if failed_checks(found):  # to be judged anew
+            judged = {check["name"] for check in found.manifest()["checks"]}
+            if failed_checks(found) or not self._own_checks() <= judged:  # to be judged anew
                 return None
             for name, entry in found.manifest()["files"].items():
                 if found.file(name).stat().st_size != entry["size"]:
@@ -148,14 +149,25 @@ class Making(Recipe):
         return dg.MaterializeResult(
             metadata=self.metadata(version),
             data_version=dg.DataVersion(version.version),
-            check_results=[as_check_result(check) for check in version.manifest()["checks"]],
+            check_results=[
+                as_check_result(check)
+                for check in version.manifest()["checks"]
+                if check["name"] in self._own_checks()
+            ],
         )
+
+    def _own_checks(self) -> set[str]:
+        """Names of the checks that the asset itself evaluates; others have steps of their own."""
+        if not isinstance(self.context, dg.AssetExecutionContext):
+            return set()
+        return {spec.name for spec in self.context.assets_def.check_specs}
 
     def publish_version(self, make: Callable[[Path], Outcome]) -> Version:
         """As `publish`, for graph-backed assets that yield their own output."""
         found = self.current()
         if found is not None:
             self._records().record_if_missing(found)
+            self.store.settle(self.address)
             self.context.log.info(f"{self.address} is current: version {found.version} reused")
             return found
         with (
@@ -172,7 +184,14 @@ class Making(Recipe):
                 records.record(whole, manifest_sha256, rows)
 
             version = self.store.publish(self.address, draft, manifest, record)
-        self.context.log.info(f"{self.address} published as {version.version}")
+        failed = failed_checks(version)
+        if failed:
+            self.context.log.error(
+                f"{self.address} did not pass {', '.join(check['name'] for check in failed)}: kept "
+                f"as {version.version} to be looked at, and not current"
+            )
+        else:
+            self.context.log.info(f"{self.address} published as {version.version}")
         return version
 
     def _records(self) -> Records:
@@ -187,8 +206,9 @@ class Making(Recipe):
             dict(manifest["shown"]),
             path=version.path,
             version=version.version,
-            manifest_sha256=sha256(version.path / MANIFEST),
+            manifest_sha256=version.manifest_sha256(),
             reused=manifest["run_id"] != self.context.run_id,
+            rejected=", ".join(check["name"] for check in failed_checks(version)),
         )
 
     def _manifest(self, outcome: Outcome, tables: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store.contents import set_aside
-from popcorn_assets.store.manifests import SCHEMA
+from popcorn_assets.store.manifests import SCHEMA, failing
 from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.warehouse.warehouse import Warehouse
 
@@ -74,7 +73,10 @@ class Records:
             self.record(manifest, digest, {})
 
     def record(self, manifest: dict[str, Any], digest: str, rows: dict[str, Any]) -> None:
-        """Record a version as the current one, and earlier ones whose runs died before they could.
+        """Record a version, and earlier ones whose runs died before they could.
+
+        It is the current one, with its rows, unless it failed a check that blocks: then what is
+        current stays so, with its own rows.
 
         An earlier manifest of the partition that the warehouse does not know was whole when it
         was written: only the record of it is missing. But where one that the warehouse knows is
@@ -96,9 +98,10 @@ class Records:
                 earlier |= _readable(unknown, version)
             elif version == manifest["version"]:
                 for told, path in unknown.items():
-                    set_aside(path, self.store.root)
+                    self.store.set_aside(path)
                     self.log.warning(f"manifest {told} of {version} was not as recorded")
-        warehouse.record_publication(manifest, digest, rows, earlier, lost)
+        accepted = not failing(manifest)
+        warehouse.record_publication(manifest, digest, rows, earlier, lost, current=accepted)
 
 
 def _readable(manifests: Mapping[str, Path], version: str) -> dict[str, Any]:

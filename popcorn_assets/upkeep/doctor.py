@@ -17,8 +17,8 @@ from popcorn_assets.runs.instance import POSTGRES_VARIABLE
 from popcorn_assets.store.versions import failed_checks
 from popcorn_assets.upkeep.health import examine_dagster
 from popcorn_assets.upkeep.inventory import folders_of
-from popcorn_ml.compute.locks import require_locks
 from popcorn_ml.errors import NoLocks, PopcornError, StoreError
+from popcorn_ml.files import require_locks
 from popcorn_ml.imagery.doctor import Finding
 from popcorn_ml.imagery.doctor import examine as examine_imagery
 

@@ -7,63 +7,13 @@ every lock ends in one error that says so.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from popcorn_ml.errors import NoLocks
-
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-"""What a file system without locks answers; EOPNOTSUPP and ENOTSUP are one on Linux."""
-
-
-def flock(file: int, operation: int, path: Path) -> None:
-    """Lock an open file.
-
-    Args:
-        path: its name, for an error.
-
-    Raises:
-        BlockingIOError: another has it, and the operation does not wait.
-        NoLocks: the file system has no locks.
-    """
-    try:
-        fcntl.flock(file, operation)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            raise no_locks(path, error) from error
-        raise
-
-
-def no_locks(path: Path, found: object) -> NoLocks:
-    """The error of a file on a file system without locks."""
-    return NoLocks(
-        "the file system has no file locks, without which two runs could write at once",
-        where=path.parent,
-        expected="a file system with flock, such as a local disk or NFS 4 with its lock service",
-        found=found,
-        remedy="put the store there (POPCORN_DATA), or have this one mounted with locks: NFS "
-        "without nolock and with its lock service running, Lustre with -o flock",
-    )
-
-
-def require_locks(folder: Path) -> None:
-    """Try whether files of a folder can be locked; leaves nothing behind.
-
-    Raises:
-        NoLocks: they cannot.
-    """
-    path = folder / f".lock-{os.getpid()}"
-    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
-    finally:
-        os.close(lock)
-        with suppress(OSError):
-            path.unlink()
+from popcorn_ml.files import flock
 
 
 def try_lock(path: Path, note: str = "") -> int | None:
