@@ -59,7 +59,7 @@ def census_units(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
 
     making = Making(context, store.open(), UNITS, code_version=CODE)
     country = load_country(making.country)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     for path in census_files(country):
         making.source(path)
     making.parameter(grid=grid.as_dict(), census=country.census.model_dump(mode="json"))

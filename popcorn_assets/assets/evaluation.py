@@ -53,6 +53,7 @@ def evaluation(
 
     making = Making(context, store.open(), "evaluation", code_version=CODE)
     country = load_country(making.country)
+    grid = making.grid(country)
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
     finest = level = adjusted.manifest()["parameters"]["level"]
@@ -76,7 +77,7 @@ def evaluation(
 
     def make(folder: Path) -> Outcome:
         found = evaluate(
-            grid=country.pixel_grid(),
+            grid=grid,
             population=predicted.file(POPULATION),
             adjusted=adjusted.file(POPULATION),
             builtup=predicted.file(BUILTUP),
@@ -99,7 +100,7 @@ def evaluation(
         sums = [
             row
             for name, raster in rasters.items()
-            for row in _unit_sums(raster, name, predicted, adjusted, country.pixel_grid())
+            for row in _unit_sums(raster, name, predicted, adjusted, grid)
         ]
         return Outcome(
             {

@@ -27,6 +27,7 @@ from popcorn_assets.show import check_specs, raster_summary, save_picture
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Address, Version
+from popcorn_ml.errors import GridMismatch, StoreError
 from popcorn_ml.mapping.checks import (
     MapCheck,
     covers_the_units,
@@ -76,7 +77,7 @@ def population_map(
 
     making = Making(context, store.open(), "population_map", code_version=CODE)
     country = load_country(making.country)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     composites = composites_by_season(making)
     builtup = builtup_of_composites(making).file(BUILTUP)
     deployed = deployed_members(making)
@@ -134,20 +135,26 @@ def population_map(
 def _soundness(making: Making, country: Country, folder: Path) -> list[MapCheck]:
     """What must hold of a population map before anything is made from it.
 
-    The census units need not be there yet; whether the map covers them is then asked afterwards.
+    The census units need not be there yet, or be of an earlier grid; whether the map covers them is
+    then asked when they are there.
     """
     found = [finite_and_not_negative(folder / POPULATION, folder / POPULATION_STD)]
     units = making.store.find(Address(UNITS, making.country, making.year))
-    return found if units is None else [*found, coverage(folder, country, units)]
+    try:
+        return found if units is None else [*found, coverage(folder, country, units)]
+    except (GridMismatch, StoreError):
+        return found
 
 
 def coverage(folder: Path, country: Country, units: Version) -> MapCheck:
     """Whether a folder's population map has a value in nearly all pixels of census units."""
     import pyarrow.parquet as pq
 
+    from popcorn_ml.raster import grid_of
+
     raster = units.file(f"units_{country.census.train_level}.tif")
     count = pq.read_metadata(raster.with_suffix(".parquet")).num_rows
-    found = covers_the_units(folder / POPULATION, raster, country.pixel_grid(), count)
+    found = covers_the_units(folder / POPULATION, raster, grid_of(raster), count)
     return replace(found, metadata={**found.metadata, "units": units.version})
 
 
@@ -174,7 +181,7 @@ def adjusted_map(
     level = country.census.train_level
     predicted = making.input("population_map")
     units, people = counts_by_number(making, level)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     making.parameter(level=level)
     tags = {**place_tags(making), **model_tags(model_names(predicted))}
 
@@ -232,7 +239,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
 
     making = Making(context, store.open(), "hectare_map", code_version=CODE)
     country = load_country(making.country)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
     members = predicted.file(MEMBERS)

@@ -72,7 +72,7 @@ def _checkpoints_making(
         training=country.training.model_dump(mode="json"),
         level=level,
         precision=compute.precision,
-        pixel_area_m2=float(country.pixel_grid().row_area_m2().mean()),
+        pixel_area_m2=float(making.grid(country).row_area_m2().mean()),
         provenance=provenance(making),
     )
     return making, inputs, country

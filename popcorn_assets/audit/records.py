@@ -58,6 +58,15 @@ def judge_lineage(node: Node, records: Records) -> None:
                 node.find(Verdict.CHANGED, f"warehouse table {table}", message)
 
 
+def judge_unread(node: Node, records: Records) -> None:
+    """A manifest that cannot be read as this code's, against those that the warehouse knows."""
+    rows = records.lineage["versions"].get(place_of(node.address), [])
+    recorded = {row["manifest_sha256"] for row in rows if row["version"] == node.version}
+    if recorded and node.manifest_sha256 and node.manifest_sha256 not in recorded:
+        message = "it is not a manifest that the warehouse knows of this version"
+        node.find(Verdict.CHANGED, MANIFEST, message)
+
+
 def _plain(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """A row without its nulls, comparable."""
     return tuple(sorted((name, repr(value)) for name, value in row.items() if value is not None))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets.country import Country
 from popcorn_assets.store.sources import name_of_source, outside, with_companions
 from popcorn_assets.store.versions import (
     Address,
@@ -21,6 +22,7 @@ from popcorn_assets.store.versions import (
     sha256,
 )
 from popcorn_ml.errors import StoreError
+from popcorn_ml.grid import Grid
 
 
 class Recipe:
@@ -103,6 +105,12 @@ class Recipe:
             if entry not in self.sources:
                 self.sources.append(entry)
         return path
+
+    def grid(self, country: Country) -> Grid:
+        """The country's grid; the file that it is taken from, if it is, is noted as a source."""
+        for path in country.grid_files():
+            self.source(path)
+        return country.pixel_grid()
 
     def parameter(self, **values: Any) -> None:
         """Note settings that the contents depend on, as plain values."""

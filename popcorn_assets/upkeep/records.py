@@ -18,7 +18,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.partitions.utils import get_tags_from_multi_partition_key
 
-from popcorn_assets.audit.recorded import Place, place_of
+from popcorn_assets.audit.recorded import Place, newest_accepted, place_of
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.show import PICTURE, as_metadata
 from popcorn_assets.store.versions import LATEST, MANIFEST, Address, Store, Version, sha256
@@ -51,12 +51,12 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
             why = "the warehouse has not recorded this version with this manifest"
             told.append((address, "left out", why))
             continue
-        newest = _newest(instance, address)
+        newest = newest_accepted(instance, address)
         finished = datetime.fromisoformat(manifest["finished"]).timestamp()
-        if newest is not None and newest[0] == found.version:
+        if newest is not None and newest.version == found.version:
             told.append((address, "there already", found.version))
-        elif newest is not None and newest[1] > finished:
-            why = f"Dagster has a later materialisation, version {newest[0] or '(none)'}"
+        elif newest is not None and newest.when > finished:
+            why = f"Dagster has a later materialisation, version {newest.version or '(none)'}"
             told.append((address, "left out", why))
         else:
             missing.append((finished, _materialisation(found, manifest, digest)))
@@ -98,17 +98,6 @@ def _current(store: Store) -> dict[Place, tuple[str, str]]:
         "SELECT asset, country, year, version, manifest_sha256 FROM versions WHERE current"
     )
     return {(asset, country, year): (version, told) for asset, country, year, version, told in rows}
-
-
-def _newest(instance: dg.DagsterInstance, address: Address) -> tuple[str, float] | None:
-    """Version and time, in seconds since 1970, of the newest materialisation on record."""
-    partitions = [_partition(address)] if address.country else None
-    wanted = dg.AssetRecordsFilter(dg.AssetKey(address.asset), asset_partitions=partitions)
-    records = instance.fetch_materializations(wanted, limit=1).records
-    if not records or records[0].asset_materialization is None:
-        return None
-    tags = records[0].asset_materialization.tags or {}
-    return tags.get(DATA_VERSION_TAG, ""), records[0].timestamp
 
 
 def _partition(address: Address) -> dg.MultiPartitionKey:
