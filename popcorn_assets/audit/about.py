@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -69,7 +68,7 @@ class Read:
     """A file from outside, and the versions that were made from it.
 
     Attributes:
-        licence, url: as the census' settings state them; empty where they do not.
+        licence, url: as the census' settings state them; scenes' files have that of their scenes.
     """
 
     file: Outside
@@ -85,18 +84,18 @@ def files_read(trail: Trail, records: Records) -> list[Read]:
         for one in node.outside:
             by.setdefault(one, []).append(node)
     return [
-        Read(one, tuple(nodes), *records.licences.get(one.sha256, ("", "")))
+        Read(
+            one,
+            tuple(nodes),
+            *records.licences.get(one.sha256, ("" if one.scene else NOT_STATED, "")),
+        )
         for one, nodes in by.items()
     ]
 
 
-def licences(trail: Trail, files: Iterable[Read]) -> list[dict[str, str]]:
-    """What the versions were made from and under which licence: files, weights, scenes."""
-    found = [
-        {"of": one.file.path, "licence": one.licence or NOT_STATED, "url": one.url}
-        for one in files
-        if not one.file.scene
-    ]
+def licences(trail: Trail) -> list[dict[str, str]]:
+    """Under which licences the weights and scenes stand; files say it themselves (`Read`)."""
+    found: list[dict[str, str]] = []
     years: dict[str, set[str]] = {}
     for node in trail.nodes.values():
         found += [

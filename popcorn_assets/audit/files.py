@@ -10,7 +10,7 @@ from pathlib import Path
 from popcorn_assets.audit.findings import Finding, Verdict
 from popcorn_assets.audit.recorded import Records, place_of
 from popcorn_assets.audit.sidecars import of_a_viewer
-from popcorn_assets.audit.trail import FORM_ERRORS, Node, Trail
+from popcorn_assets.audit.trail import FORM_ERRORS, Node, Trail, is_there
 from popcorn_assets.store import catalogue
 from popcorn_assets.store.sources import kept_source
 from popcorn_assets.store.versions import (
@@ -24,7 +24,7 @@ from popcorn_assets.store.versions import (
     sha256,
     version_of,
 )
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import StoreError, Unread
 
 OURS = (LATEST, REJECTED, ".publishing.lock")
 """What lies in a partition's folder beside its versions."""
@@ -167,7 +167,7 @@ def judge_folder(store: Store, trail: Trail, address: Address, records: Records)
         if ours or (address, name) in trail.nodes:
             continue
         about = f"{address}/{name}"
-        if not (entry / MANIFEST).is_file():
+        if not is_there(entry / MANIFEST):
             message = "this is no version, and nothing of the store's"
             trail.findings.append(Finding(Verdict.UNRECORDED, about, message))
         elif not records.problem and name not in known:
@@ -175,7 +175,7 @@ def judge_folder(store: Store, trail: Trail, address: Address, records: Records)
             trail.findings.append(Finding(Verdict.UNRECORDED, about, message))
     for row in lineage:
         version = str(row["version"])
-        if not row["removed"] and not (folder / version / MANIFEST).is_file():
+        if not row["removed"] and not is_there(folder / version / MANIFEST):
             if (address, version) in trail.nodes:
                 continue  # said of it already
             message = "the warehouse knows this version, the store no longer has it"
@@ -189,10 +189,9 @@ def tell_rejected(store: Store, trail: Trail, address: Address) -> None:
         if rejected is None:
             return
         failed = ", ".join(check["name"] for check in failed_checks(rejected))
-    except OSError as error:
-        told = Finding(Verdict.NOT_JUDGED, f"{REJECTED} of {address}", str(error))
     except StoreError as error:
-        told = Finding(Verdict.CHANGED, f"{REJECTED} of {address}", error.what)
+        verdict = Verdict.NOT_JUDGED if isinstance(error, Unread) else Verdict.CHANGED
+        told = Finding(verdict, f"{REJECTED} of {address}", error.what)
     else:
         stays = trail.latest.get(address) or "none"
         message = f"made since, it failed {failed} and did not become current; current is {stays}"

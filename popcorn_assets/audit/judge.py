@@ -5,6 +5,7 @@ Each comparison has a module of its own: `files`, `records`, `age`, `code`.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,8 @@ from popcorn_assets.audit.records import (
     judge_unread,
     tables_of,
 )
-from popcorn_assets.audit.trail import Key, Node, Trail, walk
+from popcorn_assets.audit.trail import Key, Node, Trail, is_there, walk
+from popcorn_assets.store.contents import is_rejected
 from popcorn_assets.store.versions import LATEST, MANIFEST, REJECTED, Address, Store
 from popcorn_ml.errors import StoreError
 
@@ -135,7 +137,7 @@ def audit(
     compared = ["files", "warehouse", "code"]
     report = Report(country, year, trail, trail.findings, 0, compared, of_this)
     report.read = files_read(trail, records)
-    report.licences = licences(trail, report.read)
+    report.licences = licences(trail)
     report.files = judge_files(store, nodes.values(), hasher)
     if records.problem:
         trail.findings.append(Finding(records.verdict, "warehouse", records.problem))
@@ -143,7 +145,7 @@ def audit(
     for node in nodes.values():
         if node.manifest is not None:
             if not records.problem:
-                judge_lineage(node, records)
+                judge_lineage(node, records, known=node.address not in trail.unread)
                 judge_rows(node, records)
             node.findings += judge_code(node.manifest["code"], repository)
             judge_age(store, trail, node, ledgers)
@@ -153,7 +155,8 @@ def audit(
         judge_records(store, trail, records, country, year, whole=asset is None)
     for address in dict.fromkeys([*(node.address for node in nodes.values()), *trail.latest]):
         judge_folder(store, trail, address, records)
-        tell_rejected(store, trail, address)
+        if address not in trail.unread:
+            tell_rejected(store, trail, address)
     if dagster is not None:
         report.compared.append("Dagster")
         for node in nodes.values():
@@ -193,11 +196,7 @@ def _known_to_the_warehouse(
         except StoreError:
             continue  # its rows are reported as nobody's
         if address not in seen:
-            more = walk(store, [address])
-            trail.nodes.update({k: v for k, v in more.nodes.items() if k not in trail.nodes})
-            trail.latest.update(more.latest)
-            trail.findings += more.findings
-            trail.roots += more.roots
+            trail.join(walk(store, [address]))
     return [key for key in trail.nodes if key not in before]
 
 
@@ -206,11 +205,9 @@ def _go_on_without_latest(store: Store, trail: Trail) -> None:
     for address, version in list(trail.latest.items()):
         if version is not None or any(key[0] == address for key in trail.nodes):
             continue
-        kept = [path for path in store.folder(address).glob("*") if (path / MANIFEST).is_file()]
-        kept = [path for path in kept if not path.name.startswith(".")]
+        kept = [path for path in store.folder(address).glob("[!.]*") if is_there(path / MANIFEST)]
+        kept = [path for path in kept if os.access(path, os.X_OK, effective_ids=True)]
+        good = [path for path in kept if not is_rejected(path)]
         if kept:
-            newest = max(kept, key=lambda path: (path / MANIFEST).stat().st_mtime)
-            more = walk(store, [(address, newest.name)])
-            trail.nodes.update({k: v for k, v in more.nodes.items() if k not in trail.nodes})
-            trail.findings += more.findings
-            trail.roots += more.roots
+            newest = max(good or kept, key=lambda path: (path / MANIFEST).stat().st_mtime)
+            trail.join(walk(store, [(address, newest.name)]))

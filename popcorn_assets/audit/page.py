@@ -7,7 +7,6 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-from popcorn_assets.audit.about import NOT_STATED
 from popcorn_assets.audit.findings import Finding, Verdict, verdict_of
 from popcorn_assets.audit.judge import Report
 from popcorn_assets.audit.trail import Key, Node, Outside, scenes_of
@@ -82,7 +81,7 @@ def page(report: Report) -> str:
         "<h2>Licences</h2>",
         _table(
             ["of", "licence", "from"],
-            [[_t(one[key]) for key in ("of", "licence", "url")] for one in _told_once(report)],
+            [[_t(one[key]) for key in ("of", "licence", "url")] for one in report.licences],
         ),
     ]
     body = "\n".join(part for part in parts if part)
@@ -108,12 +107,6 @@ def _about(report: Report) -> str:
     return _table([], [[_t(name), f"<code>{_t(value)}</code>"] for name, value in rows])
 
 
-def _told_once(report: Report) -> list[dict[str, str]]:
-    """Licences, those of files that the table of files does not show already."""
-    files = {one.file.path for one in report.read}
-    return [one for one in report.licences if one["of"] not in files]
-
-
 def _read(report: Report) -> str:
     """Every file from outside, with its number."""
     rows = [
@@ -122,7 +115,7 @@ def _read(report: Report) -> str:
             f"<code>{_t(one.file.path)}</code>",
             f"{one.file.size:,}",
             f"<code>{_t(one.file.sha256)}</code>",
-            _t(one.licence or ("" if one.file.scene else NOT_STATED)),
+            _t(one.licence),
         ]
         for number, one in enumerate(report.read, 1)
     ]

@@ -136,7 +136,7 @@ def read_warehouse(
                     }
             sql = f"SELECT sha256, licence, url FROM sources WHERE {condition}"
             records.licences = {
-                one: (licence or "", url or "")
+                one: (licence or "not stated", url or "")
                 for one, licence, url in connection.execute(sql, values).fetchall()
             }
             sql = "SELECT * FROM received WHERE country IN (SELECT unnest(?)) ORDER BY number"
@@ -264,10 +264,15 @@ class DagsterRecords:
 
 
 @contextmanager
-def reading_dagster() -> Iterator[None]:
+def reading_dagster(
+    remedy: str = "leave them out with --without-dagster, or audit as the user who runs Dagster",
+) -> Iterator[None]:
     """Turn what hinders from reading Dagster's records into an error that says what else to do.
 
     SQLite writes where others would only read: who may not write there cannot read them.
+
+    Args:
+        remedy: what else to do.
 
     Raises:
         StoreError: the files or the database of the records cannot be opened.
@@ -278,8 +283,8 @@ def reading_dagster() -> Iterator[None]:
         yield
     except (OSError, SQLAlchemyError) as error:
         raise StoreError(
-            "Dagster's records cannot be read by this user",
+            "Dagster's records cannot be read or written by this user",
             where=os.environ.get(HOME_VARIABLE),
             found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            remedy="leave them out with --without-dagster, or audit as the user who runs Dagster",
+            remedy=remedy,
         ) from error

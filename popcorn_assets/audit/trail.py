@@ -17,7 +17,7 @@ from popcorn_assets.audit.findings import Finding, Verdict
 from popcorn_assets.store.manifests import SCHEMA
 from popcorn_assets.store.sources import place_of_source
 from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, REJECTED, Address, Store
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import StoreError, Unread
 from popcorn_ml.warehouse.lineage import lineage_rows, publication_of
 
 Key = tuple[Address, str]
@@ -82,13 +82,23 @@ class Trail:
 
     Attributes:
         latest: what LATEST names, for every partition that was looked at.
+        unread: partitions whose LATEST could not be read: which version is current is not known.
         findings: of places where there is no version to say it of.
     """
 
     nodes: dict[Key, Node] = field(default_factory=dict)
     roots: list[Key] = field(default_factory=list)
     latest: dict[Address, str | None] = field(default_factory=dict)
+    unread: set[Address] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
+
+    def join(self, other: Trail) -> None:
+        """Take over what another trail has that this one has not."""
+        self.nodes.update({k: v for k, v in other.nodes.items() if k not in self.nodes})
+        self.latest.update(other.latest)
+        self.unread |= other.unread
+        self.findings += other.findings
+        self.roots += other.roots
 
     def tops(self) -> list[Key]:
         """The roots that nothing else on the trail was made from."""
@@ -132,7 +142,10 @@ def latest_of(store: Store, trail: Trail, address: Address) -> str | None:
         except (StoreError, OSError, ValueError) as error:
             trail.latest[address] = None
             what = getattr(error, "what", str(error))
-            verdict = Verdict.NOT_JUDGED if isinstance(error, OSError) else Verdict.CHANGED
+            verdict = Verdict.CHANGED
+            if isinstance(error, OSError | Unread):
+                trail.unread.add(address)
+                verdict = Verdict.NOT_JUDGED
             trail.findings.append(Finding(verdict, f"{LATEST} of {address}", f"{what}: {path}"))
     return trail.latest[address]
 

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from popcorn_ml.errors import StoreError
+from popcorn_assets.store.manifests import failing
+from popcorn_ml.errors import StoreError, Unread
 from popcorn_ml.files import protect, remove_tree, sync, write_bytes
 
 MANIFEST = "manifest.json"
@@ -196,6 +197,14 @@ def manifests_in(version: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
+def is_rejected(version: Path) -> bool:
+    """Whether the manifest of a version's folder has a failed check that blocks."""
+    try:
+        return bool(failing(json.loads((version / MANIFEST).read_text("utf-8"))))
+    except (OSError, ValueError):
+        return False
+
+
 def is_whole(manifest: Path, version: str) -> bool:
     """Whether a manifest can be read, is of this version and, an earlier one, has its own name."""
     content = manifest.read_bytes()
@@ -214,9 +223,27 @@ def is_version(folder: Path, version: str) -> bool:
     return is_own_file(folder / version / MANIFEST, folder / version)
 
 
+def unread(path: Path, error: OSError) -> Unread:
+    """The error of a file of the store that could not be read."""
+    return Unread(
+        "this user may not read what lies here"
+        if isinstance(error, PermissionError)
+        else "it could not be read",
+        where=path,
+        found=error.strerror,
+        remedy="work as the user whom the store belongs to, or let this one read it",
+    )
+
+
 def is_own_file(path: Path, folder: Path) -> bool:
-    """Whether there is a file that lies in the folder, neither outside nor behind a link out."""
+    """Whether there is a file that lies in the folder, neither outside nor behind a link out.
+
+    Raises:
+        Unread: this user may not look.
+    """
     try:
         return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    except PermissionError as error:
+        raise unread(path, error) from error
     except (OSError, ValueError):  # a name that no file can have
         return False

@@ -19,6 +19,7 @@ from popcorn_assets.store.contents import (
     is_version,
     manifests_in,
     sha256,
+    unread,
 )
 from popcorn_assets.store.manifests import failing
 from popcorn_ml.errors import StoreError
@@ -122,6 +123,8 @@ class Published:
             version = (folder / LATEST).read_text("utf-8", errors="replace").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unread(folder / LATEST, error) from error
         if not is_version(folder, version):
             raise StoreError(
                 f"{LATEST} names a version that is not there",
@@ -160,6 +163,8 @@ class Published:
             text = (folder / REJECTED).read_text("utf-8", errors="replace")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unread(folder / REJECTED, error) from error
         version, _, digest = text.strip().partition(" ")
         if is_version(folder, version):
             for path in manifests_in(folder / version):

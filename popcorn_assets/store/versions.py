@@ -13,7 +13,6 @@ made again (`contents`). What a manifest says is `making`'s business.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
@@ -29,6 +28,7 @@ from popcorn_assets.store.contents import (
     VERSION_PATTERN,
     digests,
     files_of,
+    is_rejected,
     is_whole,
     put,
     set_aside,
@@ -215,7 +215,7 @@ class Store(Published):
             current = (target.parent / LATEST).read_text("utf-8", errors="replace").strip()
         except FileNotFoundError:
             current = ""
-        return target.name == current or not failing(json.loads((target / MANIFEST).read_bytes()))
+        return target.name == current or not is_rejected(target)
 
     def set_aside(self, manifest: Path) -> None:
         """Keep a damaged manifest where nothing reads it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets.store.contents import is_rejected
 from popcorn_assets.store.versions import (
     HISTORY,
     LATEST,
@@ -17,8 +18,6 @@ from popcorn_assets.store.versions import (
     VERSION_PATTERN,
     Address,
     Store,
-    Version,
-    failing,
 )
 from popcorn_ml.errors import StoreError
 
@@ -108,9 +107,10 @@ def made_at(version: Path) -> float:
 def _versions_in(store: Store, address: Address) -> list[Kept]:
     folder = store.folder(address)
     current = store.find(address)  # raises where LATEST points nowhere: nothing is safe to judge
+    now = current.path if current else None
     paths = _version_folders(folder)
     made = {path.name: made_at(path) for path in paths}
-    rejected = {path.name for path in paths if _is_rejected(path, current)}
+    rejected = {path.name for path in paths if path != now and is_rejected(path)}
     attempt = _attempt(store, address)
     switched = (folder / LATEST).stat().st_mtime if current else 0.0
     result = []
@@ -134,16 +134,6 @@ def _versions_in(store: Store, address: Address) -> list[Kept]:
             )
         )
     return result
-
-
-def _is_rejected(path: Path, current: Version | None) -> bool:
-    """Whether a version's own manifest has a failed check that blocks; not of what is current."""
-    if current is not None and current.path == path:
-        return False
-    try:
-        return bool(failing(json.loads((path / MANIFEST).read_text("utf-8"))))
-    except (OSError, ValueError):
-        return False
 
 
 def _attempt(store: Store, address: Address) -> str | None:

@@ -14,6 +14,7 @@ from popcorn_assets.promotion.ledger import removing
 from popcorn_assets.store.versions import LATEST, Address, Store, sha256
 from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
 from popcorn_ml.compute.locks import try_lock
+from popcorn_ml.errors import StoreError
 from popcorn_ml.files import remove_tree, sync
 
 TRASH = ".trash"
@@ -38,6 +39,22 @@ class Removal:
     def __str__(self) -> str:
         name = f"{self.version.address} {self.version.version}" if self.version else str(self.path)
         return f"{self.kind} {name}, {told_size(self.size)}: {self.why}"
+
+
+def require_writable(store: Store) -> None:
+    """Refuse, before anything is removed, what this user may not do.
+
+    Raises:
+        StoreError: the store or the warehouse cannot be written.
+    """
+    for path in (store.root, store.warehouse):
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
+            raise StoreError(
+                "nothing can be removed: this user may not write here",
+                where=path,
+                found=f"it belongs to user {path.stat().st_uid}; this is user {os.geteuid()}",
+                remedy="work as the user whom the store belongs to",
+            )
 
 
 def apply(store: Store, removals: Sequence[Removal]) -> Iterator[tuple[Removal, str | None]]:
