@@ -2,12 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from popcorn_assets.assets.census import counts_by_number, levels_of, units_raster
-from popcorn_assets.assets.maps import BUILTUP, MEMBERS, POPULATION, adjusted_map, population_map
+from popcorn_assets.assets.maps import (
+    BUILTUP,
+    MEMBERS,
+    POPULATION,
+    adjusted_map,
+    adjusted_members,
+    population_map,
+)
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
@@ -21,8 +28,12 @@ from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.files import write_json
-from popcorn_ml.grid import Grid
-from popcorn_ml.mapping.checks import MapCheck
+from popcorn_ml.grid import HECTARE_M2, Grid, Window
+from popcorn_ml.mapping.checks import CENSUS_TOLERANCE, MapCheck
+
+if TYPE_CHECKING:
+    from popcorn_ml.evaluation.report import Evaluation
+    from popcorn_ml.mapping.dasymetric import AdjustedMembers
 
 GROUP = "evaluation"
 CODE = code_digest("evaluation", "mapping", "census")
@@ -75,6 +86,8 @@ def evaluation(
     verdict = levels_kept_out(making.store, adjusted)
     making.parameter(**verdict.metadata)
 
+    members = adjusted_members(adjusted, predicted, units, grid)
+
     def make(folder: Path) -> Outcome:
         found = evaluate(
             grid=grid,
@@ -93,14 +106,14 @@ def evaluation(
         if found.histograms:
             (folder / PICTURE).write_bytes(scatter_png(found))
         rows = [
-            {"approach": approach, "per": unit, **scores}
+            {"approach": approach, "per": found.cell_name if per == "hectare" else per, **scores}
             for approach, by_unit in found.metrics.items()
-            for unit, scores in by_unit.items()
+            for per, scores in by_unit.items()
         ]
         sums = [
             row
             for name, raster in rasters.items()
-            for row in _unit_sums(raster, name, predicted, adjusted, grid)
+            for row in _unit_sums(raster, name, predicted, members, adjusted)
         ]
         return Outcome(
             {
@@ -109,7 +122,7 @@ def evaluation(
                 "people in census units": found.totals_in_units,
             },
             checks=[verdict],
-            tables={"evaluation": _metric_rows(rows, finest), "map_sums": sums},
+            tables={"evaluation": _metric_rows(found, finest, grid), "map_sums": sums},
         )
 
     return making.publish(make)
@@ -138,43 +151,63 @@ def levels_kept_out(store: Store, made: Version) -> MapCheck:
     )
 
 
-def _metric_rows(rows: list[dict[str, Any]], unit_level: str) -> list[dict[str, Any]]:
-    """One row a metric, as the warehouse keeps them."""
+def _metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
+    """One row a metric, as the warehouse keeps them; of cells with their true area."""
+    area_ha = grid.hectares().pixel_area_m2 / HECTARE_M2
     return [
         {
-            "product": row["approach"],
-            "level": unit_level if row["per"] == "unit" else row["per"],
+            "product": approach,
+            "level": unit_level if per == "unit" else per,
             "metric": metric,
             "value": value,
-            "n": row["n"],
+            "n": scores["n"],
+            "area_ha": area_ha if per == "hectare" else None,
         }
-        for row in rows
-        for metric, value in row.items()
-        if metric not in ("approach", "per", "n")
+        for approach, by_unit in found.metrics.items()
+        for per, scores in by_unit.items()
+        for metric, value in scores.items()
+        if metric != "n"
     ]
 
 
 def _unit_sums(
-    units: Path, level: str, predicted: Version, adjusted: Version, grid: Grid
+    units: Path, level: str, predicted: Version, members: "AdjustedMembers", adjusted: Version
 ) -> list[dict[str, Any]]:
-    """People of both maps in each unit of a level; the spread across members of the map's.
+    """People of both maps in each unit of a level, and their spread across members.
 
     A unit where a map has no value at all has no row of it: nothing is known there, which is not
-    nobody. `valid_share` says of how many of the unit's pixels the sum is.
+    nobody. `valid_share` says of how many of the unit's pixels the sum is. The spread of adjusted
+    people, of members that are each adjusted, is 0 in the units they are adjusted to, and not
+    known where a fallback placed people of the unit.
+
+    Args:
+        members: of the map, each adjusted to the census.
     """
     import numpy as np
     import pyarrow.parquet as pq
 
     from popcorn_ml import raster
     from popcorn_ml.mapping.ensemble import spread_of
-    from popcorn_ml.zones import raster_zone_sums
+    from popcorn_ml.zones import BLOCK_PX, blockwise_zone_sums
 
     table = pq.read_table(units.with_suffix(".parquet"), columns=["number", "id"])
-    with raster.opened(predicted.file(MEMBERS)) as members:
-        bands = [(predicted.file(MEMBERS), band) for band in members.indexes]
-    maps = [predicted.file(POPULATION), adjusted.file(POPULATION)]
-    sums = raster_zone_sums(units, [*maps, *bands], grid, table.num_rows)
-    spread = spread_of(np.asarray(sums.sums[2:]))
+    maps, grid = [predicted.file(POPULATION), adjusted.file(POPULATION)], members.layers.grid
+    for path in (units, *maps):
+        raster.check(path, grid)
+    members.layers.check()
+    with raster.opened(predicted.file(MEMBERS)) as dataset:
+        count = dataset.count
+
+    def read(window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
+        values = [raster.read_float(path, window, 1) for path in maps]
+        plain = raster.read_float(predicted.file(MEMBERS), window)
+        return raster.read(units, window, 1), [*values, *plain, *members.read(window)]
+
+    windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
+    sums = blockwise_zone_sums(read, windows, 2 + 2 * count, table.num_rows)
+    spread = [spread_of(sums.sums[2 : 2 + count]), spread_of(sums.sums[2 + count :])]
+    placed_by_members = (sums.valid[2 + count :] == sums.valid[1]).all(axis=0)
+    spread[1] = np.where(placed_by_members, spread[1], np.nan)
     rows: list[dict[str, Any]] = []
     for unit in table.to_pylist():
         number = unit["number"]
@@ -182,13 +215,15 @@ def _unit_sums(
             valid = int(sums.valid[k, number])
             if valid == 0:
                 continue
+            people, std = float(sums.sums[k, number]), float(spread[k][number])
+            settled = std <= CENSUS_TOLERANCE * max(people, 1.0)  # what is left is rounding
             rows.append(
                 {
                     "level": level,
                     "unit_id": unit["id"],
                     "product": product,
-                    "people": float(sums.sums[k, number]),
-                    "people_std": float(spread[number]) if product == "map" else None,
+                    "people": people,
+                    "people_std": 0.0 if settled else std,  # NaN is kept as null
                     "valid_share": valid / int(sums.pixels[number]),
                 }
             )

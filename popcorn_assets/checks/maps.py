@@ -6,7 +6,6 @@ import dagster as dg
 
 from popcorn_assets.assets.census import UNITS
 from popcorn_assets.assets.maps import (
-    ADJUSTMENT,
     MEMBERS,
     POPULATION,
     POPULATION_STD,
@@ -107,6 +106,7 @@ def units_sum_to_the_census(
 ) -> dg.AssetCheckResult:
     """Every counted unit's pixels add up to its count."""
     from popcorn_ml import raster
+    from popcorn_ml.mapping.dasymetric import ADJUSTMENT_FILE
 
     made = newest(context, store, "adjusted_map")
     found = kept(context, made, "units_sum_to_the_census")
@@ -115,7 +115,7 @@ def units_sum_to_the_census(
     level = made.manifest()["parameters"]["level"]
     # Those it was made from: newer units are no fault of the map's.
     units = store.open().made_from(made, UNITS).file(f"units_{level}.tif")
-    counted = json.loads(made.file(ADJUSTMENT).read_text("utf-8"))["units"]
+    counted = json.loads(made.file(ADJUSTMENT_FILE).read_text("utf-8"))["units"]
     return said(
         judged.units_sum_to_the_census(
             made.file(POPULATION),

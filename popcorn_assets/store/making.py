@@ -7,9 +7,10 @@ with its rows in the warehouse (`records`), and turns the manifest into what Dag
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,12 @@ import dagster as dg
 from popcorn_assets.partitions import country_and_year
 from popcorn_assets.show import PICTURE, as_check_result, as_metadata
 from popcorn_assets.store.code import code_parts, code_state, library_versions
-from popcorn_assets.store.manifests import SCHEMA, finite, plain_check
+from popcorn_assets.store.manifests import SCHEMA, failing, finite, plain_check
 from popcorn_assets.store.recipe import Recipe
 from popcorn_assets.store.records import Records
 from popcorn_assets.store.versions import Address, Store, Version, failed_checks
 from popcorn_ml.errors import StoreError
-from popcorn_ml.files import naming_the_disk
+from popcorn_ml.files import link_or_copy, naming_the_disk
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
@@ -44,12 +45,18 @@ class Outcome:
             "warn") and message, and optionally rows (offending ones) or metadata.
         tables: warehouse table -> the partition's rows, written there when the version is the
             current one.
+        unfinished: half-done work stays after publishing: a later run may make more of it.
     """
 
     shown: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     checks: Iterable[Any] = ()
     tables: Mapping[str, Any] = field(default_factory=dict)
+    unfinished: bool = False
+
+
+Judge = Callable[[Version], Outcome | None]
+"""What today's settings say of a stored version; None: it has to be made again."""
 
 
 class Making(Recipe):
@@ -114,38 +121,59 @@ class Making(Recipe):
 
         return report
 
-    def current(self) -> Version | None:
-        """The stored version, if this run may reuse it and it was made by the same recipe."""
+    def current(self, *, whatever_its_checks: bool = False) -> Version | None:
+        """The stored version, if this run may reuse it and it was made by the same recipe.
+
+        Args:
+            whatever_its_checks: also one that failed some that block, and is not current for that.
+        """
         if not self.reuse:
             return None
+        if whatever_its_checks:
+            with suppress(StoreError):
+                rejected = self.store.rejected(self.address)
+                if rejected is not None and self._is_as_asked(rejected):
+                    return rejected
         try:
             found = self.store.find(self.address)
-            if found is None or found.manifest().get("schema") != SCHEMA:
+            if found is None or not self._is_as_asked(found):
                 return None
-            if found.manifest().get("recipe") != self.recipe():
+            if failed_checks(found) and not whatever_its_checks:  # to be judged anew
                 return None
-            judged = {check["name"] for check in found.manifest()["checks"]}
-            if failed_checks(found) or not self._own_checks() <= judged:  # to be judged anew
-                return None
-            for name, entry in found.manifest()["files"].items():
-                if found.file(name).stat().st_size != entry["size"]:
-                    return None
-            records = self._records()
-            if not records.rows_held(found) or records.altered(found):
-                return None
-        except (StoreError, KeyError, TypeError, AttributeError):  # the manifest is damaged
+        except StoreError:
             return None
         return found
 
-    def publish(self, make: Callable[[Path], Outcome]) -> dg.MaterializeResult:
+    def _is_as_asked(self, found: Version) -> bool:
+        """Whether a version is whole, of this recipe, and was held against the asset's checks."""
+        try:
+            manifest = found.manifest()
+            if (manifest.get("schema"), manifest.get("recipe")) != (SCHEMA, self.recipe()):
+                return False
+            if not self._own_checks() <= {check["name"] for check in manifest["checks"]}:
+                return False
+            for name, entry in manifest["files"].items():
+                if found.file(name).stat().st_size != entry["size"]:
+                    return False
+            records = self._records()
+            held = bool(failing(manifest)) or records.rows_held(found)
+            return held and not records.altered(found)
+        except (StoreError, KeyError, TypeError, AttributeError):  # the manifest is damaged
+            return False
+
+    def publish(
+        self, make: Callable[[Path], Outcome], judge: Judge | None = None
+    ) -> dg.MaterializeResult:
         """Run `make` on a draft folder and publish what it wrote, or reuse what is current.
 
-        Inputs, sources and parameters are all noted before.
+        Inputs, sources and parameters are all noted before. Work that only this run has had
+        (`lone_work`) is removed once the version is published and has passed, never before.
 
         Args:
             make: writes files into the folder it is given and says what it wrote.
+            judge: where the verdict on what is stored depends on settings outside the recipe.
         """
-        version = self.publish_version(make)
+        version = self.publish_version(make, judge)
         return dg.MaterializeResult(
             metadata=self.metadata(version),
             data_version=dg.DataVersion(version.version),
@@ -162,13 +190,22 @@ class Making(Recipe):
             return set()
         return {spec.name for spec in self.context.assets_def.check_specs}
 
-    def publish_version(self, make: Callable[[Path], Outcome]) -> Version:
+    def publish_version(
+        self, make: Callable[[Path], Outcome], judge: Judge | None = None
+    ) -> Version:
         """As `publish`, for graph-backed assets that yield their own output."""
-        found = self.current()
+        found = self.current(whatever_its_checks=judge is not None)
+        if found is not None and judge is not None:
+            found, make = self._judged(found, judge, make)
         if found is not None:
             self._records().record_if_missing(found)
-            self.store.settle(self.address)
-            self.context.log.info(f"{self.address} is current: version {found.version} reused")
+            if failed_checks(found):
+                told = f"{self.address}: version {found.version} fails its checks as it did"
+                self.context.log.error(told)
+            else:
+                self.store.settle(self.address)
+                told = f"{self.address} is current: version {found.version} reused"
+                self.context.log.info(told)
             return found
         with (
             naming_the_disk(self.store.folder(self.address)),
@@ -184,7 +221,9 @@ class Making(Recipe):
                 records.record(whole, manifest_sha256, rows)
 
             version = self.store.publish(self.address, draft, manifest, record)
-        failed = failed_checks(version)
+            failed = failed_checks(version)
+            if self._work is not None and not (outcome.unfinished or failed):
+                shutil.rmtree(self._work, ignore_errors=True)
         if failed:
             self.context.log.error(
                 f"{self.address} did not pass {', '.join(check['name'] for check in failed)}: kept "
@@ -193,6 +232,29 @@ class Making(Recipe):
         else:
             self.context.log.info(f"{self.address} published as {version.version}")
         return version
+
+    def _judged(
+        self, found: Version, judge: Judge, make: Callable[[Path], Outcome]
+    ) -> tuple[Version | None, Callable[[Path], Outcome]]:
+        """A stored version if today's verdict on it is the one it bears, or how to come to one.
+
+        Where only the verdict differs, the same files are published with the new one.
+        """
+        outcome = judge(found)
+        if outcome is None:
+            return None, make
+        manifest = found.manifest()
+        if finite([plain_check(check) for check in outcome.checks]) == manifest["checks"]:
+            return found, make
+        self.context.log.info(f"{self.address} {found.version} is judged anew")
+
+        def again(folder: Path) -> Outcome:
+            for name in manifest["files"]:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(found.file(name), folder / name)
+            return outcome
+
+        return None, again
 
     def _records(self) -> Records:
         return Records(self.store, self.address, self.context.log)

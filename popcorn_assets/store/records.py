@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.store.manifests import SCHEMA, failing
-from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
+from popcorn_assets.store.versions import Address, Store, Version, sha256
 from popcorn_ml.warehouse.warehouse import Warehouse
 
 
@@ -49,7 +49,7 @@ class Records:
         if not tables:
             return True
         address, warehouse = found.address, self.warehouse
-        if not warehouse.records(found.manifest(), sha256(found.path / MANIFEST)):
+        if not warehouse.records(found.manifest(), found.manifest_sha256()):
             return False
         place = (address.asset, address.country or "", address.year or 0)
         return warehouse.digests(*place, tables) == tables
@@ -57,7 +57,7 @@ class Records:
     def altered(self, found: Version) -> bool:
         """Whether a version's manifest has taken the place of one that the warehouse knows."""
         warehouse, address = self.warehouse, found.address
-        if warehouse.records(found.manifest(), sha256(found.path / MANIFEST)):
+        if warehouse.records(found.manifest(), found.manifest_sha256()):
             return False
         known = warehouse.manifests_of(address.asset, address.country, address.year)
         there = {sha256(path) for _, path in self.store.manifests(address)}
@@ -68,7 +68,7 @@ class Records:
 
         Only a version without rows comes here unrecorded: others are made again.
         """
-        manifest, digest = found.manifest(), sha256(found.path / MANIFEST)
+        manifest, digest = found.manifest(), found.manifest_sha256()
         if not self.warehouse.records(manifest, digest):
             self.record(manifest, digest, {})
 

@@ -85,8 +85,8 @@ def _remove(store: Store, removal: Removal) -> str | None:
         if removal.version is not None:
             return _remove_version(store, removal.version)
         return _remove_other(store, removal)
-    except PermissionError as error:
-        return f"this user may not: {error.strerror}: {error.filename}"
+    except OSError as error:  # such as a folder behind a link to another disk, or another user's
+        return f"{error.filename or removal.path}: {error.strerror}"
 
 
 def _remove_version(store: Store, version: Kept) -> str | None:
