@@ -112,7 +112,11 @@ def _locks() -> Iterator[Finding]:
 def _rejected() -> Iterator[Finding]:
     """Versions that failed a check that blocks, where nothing better was made since."""
     store = StoreResource().open()
-    for address in folders_of(store):
+    try:
+        addresses = list(folders_of(store))
+    except (OSError, StoreError):  # other findings name what cannot be looked into
+        return
+    for address in addresses:
         try:
             rejected = store.rejected(address)
             if rejected is None:

@@ -278,16 +278,27 @@ def test_a_first_version_that_fails_is_no_ground_for_anything(place, instance, r
     assert store.find(MAP) is None
 
 
-def test_dagster_is_told_again_of_what_is_current_only(place, instance, run):
+def test_dagster_is_told_again_of_what_is_current_and_of_what_was_rejected_since(
+    place, instance, run
+):
     store = Store(place.data)
     assert run(10).success
     assert not run(1000).success
-    told = {address: became for address, became, _ in record_again(instance, store)}
-    assert told == {HERE: "there already", MAP: "there already"}
+    told = [(address, became) for address, became, _ in record_again(instance, store)]
+    assert told == [(HERE, "there already"), (MAP, "there already")]
     with dg.DagsterInstance.ephemeral() as other:
-        told = {address: became for address, became, _ in record_again(other, store)}
-        assert told == {HERE: "recorded", MAP: "recorded"}
+        told = [
+            (address, became, text[17:]) for address, became, text in record_again(other, store)
+        ]
+        assert told == [
+            (HERE, "recorded", ""),
+            (MAP, "recorded", ""),
+            (HERE, "recorded", " rejected"),
+        ]
         assert wrong(store, other) == []
+        newest = other.get_latest_materialization_event(dg.AssetKey("census_counts"))
+        assert newest.asset_materialization.metadata["not current"].value == "it failed plausible"
+        assert {became for _, became, _ in record_again(other, store)} == {"there already"}
 
 
 def test_what_was_rejected_goes_when_it_is_old_and_a_better_one_was_made(place, instance, run):
