@@ -245,6 +245,7 @@ def cell_counts(level: LevelSettings, files: Files) -> CountInput:
             "annual_growth": np.nan,
             "file": path.name,
             "row": np.arange(1, rows.size + 1),
+            **dict.fromkeys(("column", "cell", "problem", "growth_cell", "growth_problem"), ""),
         }
     )
     findings: tuple[Finding, ...] = ()
