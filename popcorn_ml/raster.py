@@ -218,13 +218,14 @@ def read_float(
     window: Window | None = None,
     bands: Sequence[int] | int | None = None,
     grid: Grid | None = None,
+    dtype: str = "float32",
 ) -> np.ndarray:
-    """Decoded values in float32: the band's scale and offset applied, nodata as NaN.
+    """Decoded values: the band's scale and offset applied, NaN where there is none.
 
-    Arguments as `read`. Integer composites (hundredths of dB) and float ones (dB) read alike.
+    None is where the band has its nodata value, or where the file's mask says so, within it or
+    beside it (`.msk`), or its alpha band. Arguments as `read`. Integer composites (hundredths of
+    dB) and float ones (dB) read alike.
     """
-    import numpy as np
-
     with opened(path) as dataset:
         if grid is not None and not same_grid(_grid_of(dataset, path), grid):
             raise GridMismatch(
@@ -240,16 +241,41 @@ def read_float(
             if isinstance(bands, Sequence)
             else [bands]
         )
-        raw = dataset.read(index, window=_rasterio_window(window))
-        out = raw.astype(np.float32)
-        for i, band in enumerate(index):
-            scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
-            nodata = dataset.nodatavals[band - 1]
-            if scale != 1.0 or offset != 0.0:
-                out[i] = raw[i].astype(np.float64) * scale + offset
-            if nodata is not None and not np.isnan(nodata):
-                out[i][raw[i] == nodata] = np.nan
+        out = decoded(dataset, index, window, dtype)
         return out[0] if isinstance(bands, int) else out
+
+
+def decoded(
+    dataset: rasterio.DatasetReader,
+    index: Sequence[int],
+    window: Window | None = None,
+    dtype: str = "float32",
+) -> np.ndarray:
+    """As `read_float`, of an open dataset: the one way from stored to meant values."""
+    import numpy as np
+    from rasterio.enums import MaskFlags
+
+    there = _rasterio_window(window)
+    raw = dataset.read(list(index), window=there)
+    out = raw.astype(dtype)
+    for i, band in enumerate(index):
+        scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
+        nodata = dataset.nodatavals[band - 1]
+        if scale != 1.0 or offset != 0.0:
+            out[i] = raw[i].astype(np.float64) * scale + offset
+        if nodata is not None and not np.isnan(nodata):
+            out[i][raw[i] == nodata] = np.nan
+        if {MaskFlags.per_dataset, MaskFlags.alpha} & set(dataset.mask_flag_enums[band - 1]):
+            out[i][dataset.read_masks(band, window=there) == 0] = np.nan
+    return out
+
+
+def value_bands(dataset: rasterio.DatasetReader) -> list[int]:
+    """Numbers of the bands that hold values: all but an alpha band, which is a mask."""
+    from rasterio.enums import ColorInterp
+
+    kinds = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return [band for band, kind in kinds if kind != ColorInterp.alpha]
 
 
 def tags(path: str | Path) -> dict[str, str]:

@@ -101,7 +101,7 @@ def _read_counts(level: LevelSettings, settings: CountSettings, files: Files) ->
         header_row=settings.header_row,
         fits=_fits(level, settings, path),
     )
-    findings = [Finding("counts_readable", "warn", note) for note in table.notes]
+    findings = [Finding("counts_readable", "warn", f"{file}: {note}") for note in table.notes]
     table = _kept(table, settings)
     names = _names(table.header)
     columns = count_columns(level.reader, settings.columns, names, table.path)

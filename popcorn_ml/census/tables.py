@@ -192,7 +192,7 @@ def _read_text(
             text = decoded.text
             if decoded.guessed:
                 notes.append(
-                    f"{path}: not UTF-8; read as {decoded.encoding}. Look at the names, and state "
+                    f"not UTF-8; read as {decoded.encoding}. Look at the names, and state "
                     "`encoding` in the country's file"
                 )
     except (UnicodeError, LookupError) as error:
@@ -235,8 +235,7 @@ def _table(path: Path, layout: Layout, notes: Sequence[str] = ()) -> Table:
         {name: [row[i] for _, row in layout.rows] for i, name in enumerate(names)}, dtype=object
     )
     frame[ROW] = [number for number, _ in layout.rows]
-    said = tuple(notes) + tuple(f"{path}: {note}" for note in layout.notes)
-    return Table(path, frame, layout.header, said, layout.asides)
+    return Table(path, frame, layout.header, (*notes, *layout.notes), layout.asides)
 
 
 def _read_excel(path: Path, sheet: str | None, fits: Fits | None, header_row: int | None) -> Table:
@@ -244,7 +243,7 @@ def _read_excel(path: Path, sheet: str | None, fits: Fits | None, header_row: in
 
     read = read_sheet(path, sheet, fits, header_row)
     layout = lay_out(path, read.lines, fits, header_row, padded=True)
-    table = _table(path, layout, [f"{path}: {note}" for note in read.notes])
+    table = _table(path, layout, read.notes)
     names = layout.header.names
     merged: dict[str, dict[int, str]] = {}
     for (column, row), text in read.merged.items():
