@@ -256,6 +256,7 @@ def decoded(
     from rasterio.enums import MaskFlags
 
     there = _rasterio_window(window)
+    alpha = sorted(set(dataset.indexes) - set(value_bands(dataset)))
     raw = dataset.read(list(index), window=there)
     out = raw.astype(dtype)
     for i, band in enumerate(index):
@@ -265,7 +266,9 @@ def decoded(
             out[i] = raw[i].astype(np.float64) * scale + offset
         if nodata is not None and not np.isnan(nodata):
             out[i][raw[i] == nodata] = np.nan
-        if {MaskFlags.per_dataset, MaskFlags.alpha} & set(dataset.mask_flag_enums[band - 1]):
+        if alpha and band not in alpha:  # GDAL makes a mask of it only where it has 8 or 16 bits
+            out[i][dataset.read(alpha[0], window=there) == 0] = np.nan
+        elif MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]:
             out[i][dataset.read_masks(band, window=there) == 0] = np.nan
     return out
 

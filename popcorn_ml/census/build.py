@@ -198,7 +198,7 @@ def prepare_counts(
         for name, level in settings.levels.items():
             read = joined_counts(name, level, files, units[name], year, names)
             joined, found, own = read.rows, read.findings, read.sources
-            projected, more = counts_for_year(joined, units[name], year, settings, name)
+            projected, more = counts_for_year(joined, units[name], year, settings, name, found)
             found += more
             entries, more, covered = entries_of(projected, units[name], level)
             found += more

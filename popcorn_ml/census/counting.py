@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +129,13 @@ def counts_for_year(
     year: int,
     settings: CensusSettings,
     level: str,
+    findings: Iterable[Finding] = (),
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """One row a unit with a count, taken to the year; columns as `CountsReport.counts`."""
+    """One row a unit with a count, taken to the year; columns as `CountsReport.counts`.
+
+    Raises:
+        CensusError: there is none; it says what was found wrong until then.
+    """
     import pandas as pd
 
     usable = counts[(counts["unit"] != "") & counts["people"].notna()]
@@ -140,7 +145,8 @@ def counts_for_year(
             where=settings.levels[level].counts[0].file,
             expected="at least one",
             found=f"{len(counts)} rows",
-            remedy="see whether the columns of people and of identifiers are the right ones",
+            remedy="; ".join(f.message for f in findings if f.severity == "error")[:2000]
+            or "see whether the columns of people and of identifiers are the right ones",
         )
     series: dict[str, dict[int, tuple[float, str]]] = {}
     rates: dict[str, float] = {}

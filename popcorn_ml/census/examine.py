@@ -101,7 +101,9 @@ def examine(
             read = joined_counts(name, here, files, units[name], 0, names)
             joined, found = read.rows, read.findings
             for year in sorted(set(joined["year"])):
-                projected, more = counts_for_year(joined, units[name], int(year), settings, name)
+                projected, more = counts_for_year(
+                    joined, units[name], int(year), settings, name, found
+                )
                 found += [f for f in more if f.check != "years"]
                 if level.role == "train":
                     total = float(projected["people"].sum())

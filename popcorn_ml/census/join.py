@@ -127,6 +127,8 @@ def by_name(units: pd.DataFrame, counts: pd.DataFrame, file: str) -> Joined:
     open_rows = [k for k, name in enumerate(counts["name"]) if name_key(name)]
     unclear: dict[int, list[str]] = {}
     for what, parent_key, name_key_ in STRICTNESS:
+        if not open_rows:
+            break
         taken = {(unit[k], years[k]) for k in range(len(unit)) if unit[k]}
         keys = _Keys(parents, parent_key, name_key_)
         of_units: dict[tuple[str, str], list[str]] = {}

@@ -106,9 +106,9 @@ def _as_stored(dataset: rasterio.DatasetReader, band: int) -> bool:
     """Whether a band's stored values are its values, but for a nodata value."""
     from rasterio.enums import MaskFlags
 
-    masks = {MaskFlags.per_dataset, MaskFlags.alpha} & set(dataset.mask_flag_enums[band - 1])
+    masked = MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]
     plain = dataset.scales[band - 1] == 1.0 and dataset.offsets[band - 1] == 0.0
-    return plain and not masks and band == 1
+    return plain and not masked and dataset.count == 1
 
 
 def _scratch_raster(files: Files, grid: Grid) -> rasterio.io.DatasetWriter:
