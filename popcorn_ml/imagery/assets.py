@@ -71,6 +71,8 @@ class AssetReader:
             ):
                 if dataset.crs is None:
                     raise AssetLost("the raster has no CRS")
+                if dataset.count > 1:
+                    raise AssetLost(f"the raster has {dataset.count} bands, where one was expected")
                 t = dataset.transform
                 if t.b or t.d:
                     raise AssetLost("the raster is not north-up")

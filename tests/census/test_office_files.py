@@ -527,3 +527,23 @@ def test_a_large_sheet_is_read_in_seconds(tmp_path: Path) -> None:
         (tmp_path / "t.xlsx").write_bytes(stream.getvalue())
     table = read_table(tmp_path / "t.xlsx")
     assert (table.columns, len(table.frame)) == (["a", "b", "c", "d"], 10_000)
+
+
+def test_the_layer_that_holds_polygons_is_read(units: list[Unit], tmp_path: Path) -> None:
+    """GDAL's first layer may be a table, or the places' labels; two of polygons are refused."""
+    import geopandas as gpd
+    import pyogrio
+
+    table_csv(tmp_path / "counts.csv", [HEADER, *rows_of(units)])
+    frame = gpd.read_file(tmp_path / "units.gpkg")
+    path = tmp_path / "units.gpkg"
+    path.unlink()
+    pyogrio.write_dataframe(pd.DataFrame({"code": ["x"]}), path, layer="about")
+    points = frame.set_geometry(frame.geometry.centroid)
+    pyogrio.write_dataframe(points, path, layer="labels", append=True)
+    pyogrio.write_dataframe(frame, path, layer="districts", append=True)
+    assert people(tmp_path)[0] == right(units)
+    pyogrio.write_dataframe(frame, path, layer="wards", append=True)
+    with pytest.raises(CensusError, match="several layers") as raised:
+        build(tmp_path, settings(counts__columns=COLUMNS))
+    assert raised.value.found == "districts, wards"

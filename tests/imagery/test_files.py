@@ -188,6 +188,18 @@ def test_missing_reflectance_without_a_tag(tmp_path: Path) -> None:
     assert (ours[:, 0, 1] == -20).all()
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_the_files_mask_hides_is_no_observation(inside: bool, tmp_path: Path) -> None:
+    path = write(place_file(tmp_path, "S2A", "spring"), np.full((4, 50, 60), 1234, np.uint16))
+    seen = np.full((50, 60), 255, np.uint8)
+    seen[:7, 3] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as out:
+        out.write_mask(seen)
+    build(tmp_path, "s2", tmp_path / "out")
+    ours = raster.read(tmp_path / "out" / "composite.tif")
+    np.testing.assert_array_equal(ours, np.broadcast_to(np.where(seen, 1234, 0), ours.shape))
+
+
 @pytest.mark.parametrize("orbit", ["descending", "ascending"])
 @pytest.mark.parametrize("other", [True, False])
 def test_a_layout_of_one_orbit(tmp_path: Path, orbit: str, other: bool) -> None:
