@@ -172,23 +172,28 @@ def totals(units: pd.DataFrame, counts: pd.DataFrame) -> Sorted:
     found: list[int] = []
     for _, year in counts[counts["people"].notna()].groupby("year"):
         found += _of_year(year, parent_of)
-    chosen = counts.loc[found]
-    if chosen.empty:
+    if not found:
         return Sorted(counts, (), ())
-    rows = tuple(_row(row) for _, row in chosen.iterrows())
+    # What is a total in one year is one in the others, though not all may add up to it.
+    lines = set(zip(counts.loc[found, "file"], counts.loc[found, "row"], strict=True))
+    here = [line in lines for line in zip(counts["file"], counts["row"], strict=True)]
+    chosen = counts[here]
+    rows = tuple(_row(row) for _, row in chosen[chosen.index.isin(found)].iterrows())
+    text = f"totals of the others and were set aside: {rows_text(rows)}"
+    off = chosen[~chosen.index.isin(found) & chosen["people"].notna()]
+    if not off.empty:
+        wrong = [{**_row(row), "year": int(row["year"])} for _, row in off.iterrows()]
+        text += f". In other years the rows do not add up to them: {rows_text(wrong)}"
+        rows += tuple(wrong)
     finding = Finding(
-        "people_have_polygon",
-        "warn",
-        f"{rows[0]['file']}: rows that are totals of the others and were set "
-        f"aside: {rows_text(rows)}",
-        rows,
+        "people_have_polygon", "warn", f"{rows[0]['file']}: rows that are {text}", rows
     )
     asides = tuple(
         {"file": r["file"], "row": r["row"], "why": "a total",
          "text": " | ".join(str(r[k]) for k in ("id", "name", "people") if r.get(k))}
-        for r in rows
+        for r in {(r["file"], r["row"]): r for r in reversed(rows)}.values()
     )  # fmt: skip
-    return Sorted(counts.drop(index=found), asides, (finding,))
+    return Sorted(counts[[not h for h in here]], asides, (finding,))
 
 
 def _of_year(year: pd.DataFrame, parent_of: Mapping[str, str]) -> list[int]:
@@ -250,7 +255,7 @@ def _is_sum(people: float, total: float, of: int, step: float, named: bool) -> b
     """Whether a number is a sum of others, each rounded to a step, and rounded itself."""
     if of < (1 if named else 2) or people <= 0:
         return False
-    slack = 0.5 * step * (of + 1)
+    slack = 0.5 * step * (of + 1) if of > 1 else 0.5
     if not named:
         slack = min(slack, max(COINCIDENCE * total, 0.5))
     return abs(people - total) <= slack

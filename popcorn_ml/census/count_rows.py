@@ -109,7 +109,8 @@ def _places(
     parents: list[str] | str = ""
     if columns.parent:
         told = [clean_name(v) for v in _words(table, columns.parent, "parent")]
-        parents = _carried_down(told)
+        own = [any(pair) for pair in zip(ids, names or ids, strict=True)]
+        parents = _carried_down(told, own)
         if parents != told:
             findings.append(
                 Finding(
@@ -126,13 +127,19 @@ def _places(
     return base, findings
 
 
-def _carried_down(cells: list[str]) -> list[str]:
-    """Names that are written once, above the rows that they are the parents of."""
-    if not cells or not cells[0] or all(cells):
+def _carried_down(cells: list[str], own: Sequence[bool]) -> list[str]:
+    """Parents that are written once, above the rows that they hold for.
+
+    Args:
+        cells: what is written.
+        own: whether a row has an identifier or a name of its own; others have no parent.
+    """
+    if not cells or not cells[0]:
         return cells
-    out: list[str] = []
-    for cell in cells:
-        out.append(cell or out[-1])
+    out, last = [], ""
+    for cell, has in zip(cells, own, strict=True):
+        last = cell or last
+        out.append(last if has else cell)
     return out
 
 

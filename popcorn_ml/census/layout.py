@@ -236,7 +236,7 @@ def _aside(line: Row, why: str) -> Aside:
 def _without_headers(
     body: Sequence[Row], headers: Sequence[Sequence[str]]
 ) -> tuple[list[Row], list[Aside]]:
-    """The lines without those of tags and those that repeat the header."""
+    """The lines without tags, numbers of the columns, and repetitions of the header."""
     keys = [[name_key(c) for c in header] for header in headers]
     kept, asides = [], []
     for k, line in enumerate(body):
@@ -246,11 +246,20 @@ def _without_headers(
         own = [name_key(cell) for cell in _trimmed(cells)]
         if k < 3 and 2 * tags > len(said):
             asides.append(_aside(line, "a line of HXL tags"))
+        elif k < 2 and _counted_through(said):
+            asides.append(_aside(line, "numbers of the columns"))
         elif len(said) > 1 and any(own == key for key in keys):
             asides.append(_aside(line, "the header once more"))
         else:
             kept.append(line)
     return kept, asides
+
+
+def _counted_through(cells: Sequence[str]) -> bool:
+    """Whether cells are 1, 2, 3 and so on, as some offices number the columns below a header."""
+    return len(cells) > 2 and [c.strip("()[].") for c in cells] == [
+        str(k + 1) for k in range(len(cells))
+    ]
 
 
 def _with_row_names(names: list[str], body: Sequence[Row]) -> tuple[list[str], list[str]]:

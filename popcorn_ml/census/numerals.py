@@ -15,6 +15,8 @@ DECIMAL_SHARE = 0.05
 """Share of a column's numbers with a mark that can only be fractions, from which all of them are;
 fewer may be slips of a hand."""
 
+DASHES = ("-", "--", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2015", "\u2212")
+
 
 @dataclass(frozen=True)
 class Notation:
@@ -55,9 +57,10 @@ def notation(
     Args:
         cells: its cells, words among them.
         decimal, thousands: what the settings state; nothing is then found out.
-        nil: what stands for nobody.
+        nil: what stands for nobody; a dash means dashes of every length.
         typed: whether the file holds them as numbers, in which no mark stands between thousands.
     """
+    nil = frozenset(nil) | (frozenset(DASHES) if set(nil) & set(DASHES) else frozenset())
     if decimal is not None or thousands is not None:
         other = "," if thousands == "." else "."
         return Notation(decimal or other, thousands, nil)

@@ -16,8 +16,8 @@ from functools import lru_cache
 
 DELIMITERS = (",", ";", "\t", "|")
 MISSING = frozenset(
-    {"", "-", "--", "–", "—", ".", "..", "...", "…", ":", "na", "n/a", "n.a.", "n.d.", "nan"}
-    | {"null", "none", "nd", "missing", "#n/a", "x"}
+    {"", "-", "--", "‐", "‑", "‒", "–", "—", "―", "\u2212", ".", "..", "...", "…", ":", "na"}
+    | {"n/a", "n.a.", "n.d.", "nan", "null", "none", "nd", "missing", "#n/a", "x"}
 )
 SUPPRESSED = re.compile(r"^(<\s*\d+|\*+|c|\(d\)|s)$", re.IGNORECASE)
 PLAIN_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)$")

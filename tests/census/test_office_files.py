@@ -169,6 +169,9 @@ def test_a_dash_is_nobody_where_the_country_file_says_so(units: list[Unit], tmp_
     found, built = people(tmp_path, settings(counts__columns=COLUMNS, counts__nil="-"))
     assert found["0003"] == 0
     assert not built.failed
+    rows[2][2] = "–"
+    table_csv(tmp_path / "counts.csv", [HEADER, *rows])
+    assert people(tmp_path, settings(counts__columns=COLUMNS, counts__nil="-"))[0] == found
 
 
 # Sheets -----------------------------------------------------------------------------------------
@@ -274,6 +277,14 @@ def test_labels_sub_headers_and_headings_count_nobody(units: list[Unit], tmp_pat
     found, built = people(tmp_path)
     assert found == right(units)
     assert sorted(aside(built)) == [2, 7, 8]
+
+
+def test_numbers_of_the_columns_below_the_header(units: list[Unit], tmp_path: Path) -> None:
+    for numbers in (["1", "2", "3"], ["(1)", "(2)", "(3)"]):
+        table_csv(tmp_path / "counts.csv", [HEADER, numbers, *rows_of(units)])
+        found, built = people(tmp_path)
+        assert found == right(units)
+        assert list(aside(built)) == [2]
 
 
 def test_labels_of_a_long_table_have_no_year(units: list[Unit], tmp_path: Path) -> None:
@@ -447,6 +458,19 @@ def test_sums_of_provinces_by_name_and_by_code(units: list[Unit], tmp_path: Path
     rows = [["P1", "x", north], *rows_of(units), ["P2", "y", TOTAL - north]]
     table_csv(tmp_path / "counts.csv", [HEADER, *rows])
     assert people(tmp_path)[0] == right(units)
+
+
+def test_a_total_is_one_in_every_year_of_a_wide_table(units: list[Unit], tmp_path: Path) -> None:
+    """A district that is new has no count of 2010, when the country's row had its people."""
+    rows: Rows = [["code", "P2010", "P2020"], ["Testland", TOTAL - 50, TOTAL]]
+    rows += [[u.id, u.people - 50 if u.id != "0003" else "", u.people] for u in units]
+    table_csv(tmp_path / "counts.csv", rows)
+    columns = {"id": "code", "people": "P{year}"}
+    built = build(tmp_path, settings(counts={"file": "counts.csv", "columns": columns}))
+    finding = built.failed["people_have_polygon"]
+    assert finding.severity == "warn"
+    assert "In other years the rows do not add up" in finding.message
+    assert {e["id"]: e["people"] for e in built.entries()} == right(units)
 
 
 def test_people_without_a_polygon_are_no_total(units: list[Unit], tmp_path: Path) -> None:
