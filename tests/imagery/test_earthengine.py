@@ -34,7 +34,10 @@ from tests.imagery import plain
 from tests.imagery.conftest import TILE_PX, YEAR, Place
 from tests.imagery.ee_server import ACCESS_TOKEN, Archive, EarthEngineServer, Evaluator
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.long(20),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
 
 
 def settings_for(server: EarthEngineServer, *, tile_px: int = TILE_PX, **options):
