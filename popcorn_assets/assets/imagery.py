@@ -35,6 +35,8 @@ UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
 COMPOSITE = "composite.tif"
 FILLED = ("s1_composites", "s2_composites")
 LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
+NOTHING: dict[str, Any] = {}
+"""Configuration of a step: without this, one could type anything, keys included."""
 
 
 def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
@@ -50,6 +52,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         description=f"{SENSOR_NAMES[sensor]} composite of {season}: per-pixel median of the clear "
         f"observations, {', '.join(BANDS[sensor])} in {UNITS[sensor]}, with their count.",
         check_specs=check_specs(f"{sensor}_{season}", SEASON_CHECKS),
+        config_schema=NOTHING,
     )
     def composite(
         context: dg.AssetExecutionContext,
@@ -134,6 +137,7 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         "rules (neighbouring seasons, the other orbit, nearest pixel of the same band); what "
         "stays empty stays nodata. What the networks read.",
         check_specs=check_specs(f"{sensor}_composites", FILLED_CHECKS),
+        config_schema=NOTHING,
     )
     def composites(
         context: dg.AssetExecutionContext, store: StoreResource, imagery: ImageryResource

@@ -20,11 +20,11 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
     """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk."""
     enter_home()
     from popcorn_assets.country import load_country
-    from popcorn_assets.resources import imagery_resource
+    from popcorn_assets.resources import ImageryResource
     from popcorn_ml.imagery.estimate import estimate
 
     settings = load_country(country)
-    source = imagery_resource().process_config_and_initialize()
+    source = ImageryResource()
     found = estimate(
         settings.pixel_grid(),
         source.settings_of(settings),

@@ -40,7 +40,7 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
     warehouse = _current(store)
     told: list[tuple[Address, Told, str]] = []
     missing: list[tuple[float, dg.AssetMaterialization]] = []
-    for address in _published(store):
+    for address in published(store):
         try:
             found = store.latest(address)
             manifest, digest = found.manifest(), sha256(found.path / MANIFEST)
@@ -68,7 +68,7 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
     return told
 
 
-def _published(store: Store) -> list[Address]:
+def published(store: Store) -> list[Address]:
     """Every address with a `LATEST`; what no address can be called is nobody's version."""
     found = []
     for pattern in (f"*/{LATEST}", f"*/*/*/{LATEST}"):
