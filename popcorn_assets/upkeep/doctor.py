@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from popcorn_assets.country import broken_countries, country_codes, load_country
+from popcorn_assets.country import broken_countries, country_codes, load_country, unused_files
 from popcorn_assets.paths import data_root, published_weights
 from popcorn_assets.resources import (
     KEY_FILE,
@@ -60,6 +60,7 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
         Finding(False, f"country {code}: {error.what}", str(error))
         for code, error in broken_countries().items()
     ]
+    findings += [Finding(False, f"{path} is not used", why) for path, why in unused_files().items()]
     if countries is None:
         findings.append(Finding(True, f"countries: {', '.join(country_codes())}"))
     for code in countries or ():
