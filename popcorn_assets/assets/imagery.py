@@ -151,7 +151,18 @@ def note_unless_over(making: Making, period: Period, now: datetime) -> None:
 
     Its recipe names the day, so that neither it nor its half-done work is taken for the season's
     once that is over, and it is never taken from the store: scenes still come in.
+
+    Raises:
+        ImageryError: the season has not begun.
     """
+    if period.start > now:
+        raise ImageryError(
+            f"{making.address} has not begun",
+            expected="a season that is over, or under way",
+            found=f"it begins on {period.start:%Y-%m-%d} and ends on {period.end:%Y-%m-%d}",
+            remedy="of a running year, the job ingest makes the seasons that are over; the whole "
+            "year can be made when its winter is",
+        )
     if period.end > now:
         making.context.log.warning(
             f"{making.address} ends on {period.end:%Y-%m-%d}: scenes will still come in"
