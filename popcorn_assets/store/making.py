@@ -214,8 +214,8 @@ class Making(Recipe):
         ):
             outcome = make(draft)
             records = self._records()
-            rows, told = records.prepared(outcome.tables)
-            manifest = self._manifest(outcome, told)
+            rows, tables = records.prepared(outcome.tables)
+            manifest = self._manifest(outcome, tables)
 
             def record(whole: dict[str, Any], manifest_sha256: str) -> None:
                 records.record(whole, manifest_sha256, rows)
