@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,11 +28,15 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
     """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk."""
     enter_home()
     from popcorn_assets.country import load_country
-    from popcorn_assets.resources import imagery_resource
+    from popcorn_assets.partitions import require_year
+    from popcorn_assets.resources import ImageryResource
     from popcorn_ml.imagery.estimate import estimate
+    from popcorn_ml.sentinel import SEASONS, season_period
 
+    now = datetime.now(UTC)
+    require_year(year, now)
     settings = load_country(country)
-    source = imagery_resource().process_config_and_initialize()
+    source = ImageryResource()
     found = estimate(
         settings.pixel_grid(),
         source.settings_of(settings),
@@ -41,6 +46,10 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
         ask,
     )
     click.echo("\n".join(found.lines()))
+    ends = {season: season_period(year, season).end for season in SEASONS}
+    for season, end in ends.items():
+        if end > now:
+            click.echo(f"not to be had in full yet: {season} of {year} ends on {end:%Y-%m-%d}")
 
 
 @imagery.command("retry")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from tests.platforms import Place
 pytestmark = [pytest.mark.long(100), pytest.mark.timeout(600)]
 
 READY_SECONDS = 120
+END_SECONDS = 90
 RUN_SECONDS = 200
 """A run of a queue takes some 20 seconds on two idle cores, almost all of it imports."""
 CHROMIUM = arrangement.chromium()
@@ -43,6 +46,15 @@ query Partitions($id: String!) {
 }
 """
 
+RESOURCES_OF_A_JOB = """
+query Resources {
+  runConfigSchemaOrError(
+    selector: {repositoryName: "__repository__", repositoryLocationName: "popcorn",
+               pipelineName: "ingest"}
+  ) { ... on RunConfigSchema { allConfigTypes { ... on CompositeConfigType { fields { name } } } } }
+}
+"""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -58,10 +70,11 @@ def web(tiny, tmp_path_factory):
     tiny = Place(home)
     port = free_port()
     log = tmp_path_factory.mktemp("ui") / "dagster.log"
-    command = [Path(sys.executable).with_name("popcorn"), "ui", "--port", str(port)]
+    popcorn = Path(sys.executable).with_name("popcorn")
+    script = f"{popcorn} ui --port {port} & echo $! > {log}.pid; wait"  # as operators' scripts do
     with log.open("w") as out:
         server = subprocess.Popen(
-            command,
+            ["bash", "-c", script],
             cwd=tiny.home,
             env={**os.environ, **tiny.environment()},
             stdout=out,
@@ -72,11 +85,10 @@ def web(tiny, tmp_path_factory):
     try:
         _wait_until_ready(address, server, log)
         yield address
+        os.kill(int(Path(f"{log}.pid").read_text()), signal.SIGTERM)
+        server.wait(END_SECONDS)  # it ends when it is asked to, also in the background of a script
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
 
 
@@ -102,6 +114,28 @@ def page(web):
         page.requests = requests
         yield page
         browser.close()
+
+
+@needs_browser
+def test_the_first_screen_shows_the_runs_of_the_demo(page, web, tmp_path):
+    page.goto(web)
+    for job in ("country_year", "refresh"):
+        expect(page.get_by_role("link", name=job, exact=True)).to_be_visible(timeout=60_000)
+    page.screenshot(path=tmp_path / "first.png")
+    page.goto(f"{web}/locations/popcorn/jobs/country_year/runs")
+    expect(page.get_by_text("partition: demo|2020")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=60_000)
+
+
+@needs_browser
+def test_the_launchpad_asks_for_no_secret(page, web):
+    page.goto(f"{web}/locations/popcorn/jobs/ingest/playground")
+    page.get_by_role("button", name="Launch Run").wait_for(timeout=60_000)
+    asked = {"query": RESOURCES_OF_A_JOB}
+    reply = page.request.post(f"{web}/graphql", data=asked).json()
+    names = re.findall(r'"name": *"([^"]+)"', json.dumps(reply))
+    assert "source" in names
+    assert not [name for name in names if re.search("key|project|secret|password|token", name)]
 
 
 @needs_browser
