@@ -26,6 +26,7 @@ ON_THE_SMALL_COUNTRY = {
     "test_reproduce": 2,
     "test_superseded": 2,
     "test_tampering": 2,
+    "test_together": 2,
 }
 """Test files that need a run of the small country, and which of two workers makes it for them."""
 
