@@ -7,7 +7,6 @@ a country's file are taken from the store's root.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from functools import lru_cache
@@ -18,23 +17,25 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from popcorn_assets.paths import given_path
+from popcorn_assets.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.edges import WrittenFile, WrittenPath
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid, check_grid, default_step
 from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.imagery.settings import ImagerySettings
+from popcorn_ml.sentinel import SEASONS
+from popcorn_ml.training.spec import TrainingSpec
 
 COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
 PACKAGED = Path(__file__).parent / "countries"
 MAX_BYTES = 1_000_000
-MAX_VALUES = 100_000
-"""Of a country's file, which has some hundred."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{1,30}")
+_LOOKS_LIKE_YAML = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class GridSettings(_Section):
@@ -133,6 +134,22 @@ class TrainingSettings(_Section):
     stretch: float = Field(1.5, ge=1)
     average_decay: float = Field(0.0, ge=0, lt=1)
     max_pixels_per_step: int = Field(1_000_000, ge=16_384)
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        """What a training would refuse is refused here, before hours of imagery."""
+        settings = self.model_dump(exclude={"members", "first_seed"})
+        season, path = {SEASONS[0]: ""}, ""
+        for seed in (self.seeds()[0], self.seeds()[-1]):
+            try:
+                TrainingSpec(
+                    season, season, path, path, path, path, path, path, seed=seed, **settings
+                )
+            except ConfigError as error:
+                raise ValueError(
+                    f"{error.what}: expected {error.expected}, found {error.found}"
+                ) from error
+        return self
 
     def seeds(self) -> list[int]:
         """One seed a member."""
@@ -259,6 +276,28 @@ def country_files() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def unused_files() -> dict[Path, str]:
+    """What lies where country files do and looks like one, but is none; and why."""
+    found = {}
+    for folder in folders():
+        if not folder.is_dir():
+            found[folder] = f"there is no such folder; {COUNTRIES_VARIABLE} names it"
+            continue
+        for path in sorted(folder.iterdir()):
+            name = path.name.strip()
+            if name.startswith(".") or not _LOOKS_LIKE_YAML.search(name):
+                continue  # of an editor, or something else
+            if path.name.endswith(".yaml") and _CODE.fullmatch(path.stem):
+                continue
+            code = re.sub(r"[^a-z0-9]+", "_", name[: name.lower().index(".y")].lower()).strip("_")
+            found[path] = (
+                "not used: a country's file is named CODE.yaml, the code in lower-case letters, "
+                "digits and _, beginning with a letter"
+                + (f"; rename it to {code}.yaml" if _CODE.fullmatch(code) else "")
+            )
+    return found
+
+
 def country_codes() -> list[str]:
     """Codes of the countries whose files can be used."""
     return [code for code in country_files() if not isinstance(_try(code), ConfigError)]
@@ -284,7 +323,13 @@ def load_country(code: str) -> Country:
             remedy=f"add {code}.yaml to the folder that {COUNTRIES_VARIABLE} names",
         )
     path = files[code]
-    return _load(path, path.stat().st_mtime_ns)
+    try:
+        modified = path.stat().st_mtime_ns
+    except OSError as error:
+        raise ConfigError(
+            "the country's file cannot be read", where=path, found=error.strerror
+        ) from error
+    return _load(path, modified)
 
 
 def _try(code: str) -> Country | ConfigError:
@@ -309,7 +354,7 @@ def _load(path: Path, _modified: int) -> Country:
         ) from error
     try:
         nodes = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_endless(path, nodes)
+        refuse_endless(path, nodes)
         data = yaml.safe_load(text)
     except RecursionError:
         raise ConfigError(
@@ -322,11 +367,17 @@ def _load(path: Path, _modified: int) -> Country:
             where=f"{path}:{mark.line + 1}" if mark else path,
             found=getattr(error, "problem", str(error)),
         ) from error
-    if twice := _given_twice(nodes):
+    if twice := given_twice(nodes):
         raise ConfigError(
             "the country's file cannot be used:\n  "
             + "\n  ".join(f"{path}:{line}: {key}: given a second time" for line, key in twice),
             remedy="keep one of them: YAML would take the last without a word",
+        )
+    if misread := read_otherwise(nodes, switches(Country)):
+        raise ConfigError(
+            "the country's file cannot be used:\n  "
+            + "\n  ".join(f"{path}:{line}: {what}" for line, what in misread),
+            remedy="write codes and names in quotes, and numbers without leading zeros",
         )
     try:
         return Country.model_validate(data, context={"code": path.stem})
@@ -336,54 +387,6 @@ def _load(path: Path, _modified: int) -> Country:
             "the country's file cannot be used:\n  " + "\n  ".join(problems),
             remedy="correct the lines named; docs/countries.md lists every key",
         ) from error
-
-
-def _refuse_endless(path: Path, root: yaml.Node | None) -> None:
-    """Refuse a file whose aliases, written out, would be without end or without measure.
-
-    Raises:
-        ConfigError: so.
-    """
-    sizes: dict[int, float] = {}
-
-    def size(node: yaml.Node) -> float:
-        if id(node) not in sizes:
-            sizes[id(node)] = math.inf  # what is inside itself has no end
-            parts: list[yaml.Node] = []
-            if isinstance(node, yaml.MappingNode):
-                parts = [part for pair in node.value for part in pair]
-            elif isinstance(node, yaml.SequenceNode):
-                parts = node.value
-            sizes[id(node)] = 1 + sum(map(size, parts))
-        return sizes[id(node)]
-
-    if root is not None and size(root) > MAX_VALUES:
-        raise ConfigError(
-            "the file's aliases repeat themselves too often",
-            where=path,
-            expected=f"at most {MAX_VALUES} values when written out",
-            remedy="write the values where they are meant",
-        )
-
-
-def _given_twice(root: yaml.Node | None) -> list[tuple[int, str]]:
-    """Line and name of every key that its section has already."""
-    found, visited, waiting = [], set(), [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in visited:  # an alias may lead back to where it stands
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            names: set[str] = set()
-            for key, value in node.value:
-                if str(key.value) in names:
-                    found.append((key.start_mark.line + 1, str(key.value)))
-                names.add(str(key.value))
-                waiting.append(value)
-    return sorted(found)
 
 
 def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
@@ -400,6 +403,8 @@ def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
         message = f"allowed: true, false; found: {_found(item)}"
     elif not isinstance(item["input"], dict | list):
         message += f"; found: {_found(item)}"
+        if item["type"] == "string_type" and item["input"] is not None:
+            message += f"; if that is the text, write it in quotes: '{item['input']}'"
     return f"{path}:{line}: {'.'.join(map(str, place))}: {message}"
 
 

@@ -123,7 +123,7 @@ def evaluation(
                 "people in census units": found.totals_in_units,
             },
             checks=[verdict],
-            tables={"evaluation": _metric_rows(found, finest, grid), "map_sums": sums},
+            tables={"evaluation": metric_rows(found, finest, grid), "map_sums": sums},
         )
 
     return making.publish(make)
@@ -152,7 +152,7 @@ def levels_kept_out(store: Store, made: Version) -> MapCheck:
     return MapCheck(name, kept_out.passed, kept_out.message, remedy, {"trained_on": trained_on})
 
 
-def _metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
+def metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
     """One row a metric, as the warehouse keeps them; of cells with their true area."""
     area_ha = grid.hectares().pixel_area_m2 / HECTARE_M2
     return [

@@ -95,7 +95,7 @@ def population_map(
         raise WeightsError(same.message, where=str(making.address))
     trained_on, here = deployed.provenance, provenance(making)
     area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
-    scaled = _scale_of_people(grid, deployed.pixel_area_m2)
+    scaled = scale_of_people(grid, deployed.pixel_area_m2)
     if scaled:
         context.log.warning(
             f"the model was trained on pixels of {deployed.pixel_area_m2:.1f} m2; its people per "
@@ -150,7 +150,7 @@ def population_map(
     yield making.publish(make)
 
 
-def _scale_of_people(grid: Grid, trained_m2: float) -> str:
+def scale_of_people(grid: Grid, trained_m2: float) -> str:
     """What people per pixel are scaled by from the trained pixels to this grid's; empty for 1."""
     area = grid.row_area_m2() / trained_m2
     low, high = float(area.min()), float(area.max())
@@ -222,6 +222,7 @@ def adjusted_map(
             people,
             grid,
             folder,
+            spread=predicted.file(POPULATION_STD),
             threads=compute.thread_count(),
             tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
@@ -297,7 +298,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
                 **raster_summary(folder / POPULATION, IN_UNITS),
                 "people on the grid, unadjusted": unadjusted["unadjusted"],
                 **model_names(predicted),
-                **_cell_area(grid),
+                **cell_area(grid),
             },
             checks=[
                 hectares_keep_every_person(folder / POPULATION, adjusted.file(POPULATION)),
@@ -335,7 +336,7 @@ def adjusted_members(
     return AdjustedMembers(adjustment, layers)
 
 
-def _cell_area(grid: Grid) -> dict[str, float]:
+def cell_area(grid: Grid) -> dict[str, float]:
     """True area of a cell of 10 x 10 pixels, which in degrees is no hectare."""
     smallest, largest = (round(area, 4) for area in grid.cell_area_ha)
     mean = {"mean cell area, ha": round(grid.hectares().pixel_area_m2 / HECTARE_M2, 4)}

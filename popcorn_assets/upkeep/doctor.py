@@ -11,9 +11,16 @@ from pathlib import Path
 
 import psutil
 
-from popcorn_assets.country import broken_countries, country_codes, load_country
+from popcorn_assets.country import broken_countries, country_codes, load_country, unused_files
 from popcorn_assets.paths import data_root, published_weights
-from popcorn_assets.resources import StoreResource, compute_resource, imagery_resource
+from popcorn_assets.resources import (
+    KEY_FILE,
+    PROJECT,
+    SUBSCRIPTION_KEY,
+    ImageryResource,
+    StoreResource,
+    compute_resource,
+)
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE
 from popcorn_assets.store.versions import failed_checks
 from popcorn_assets.upkeep.health import examine_dagster
@@ -28,11 +35,10 @@ MIN_FREE_GB = 10
 MIN_MEMORY_GB = 4
 WAREHOUSE_WAIT_S = 5.0
 
-KEY_FILE = "POPCORN_EARTHENGINE_KEY_FILE"
 CREDENTIALS = (
-    "POPCORN_EARTHENGINE_PROJECT",
+    PROJECT,
     KEY_FILE,
-    "POPCORN_PLANETARY_COMPUTER_KEY",
+    SUBSCRIPTION_KEY,
     POSTGRES_VARIABLE,
     "POPCORN_WEBHOOK",
 )
@@ -55,6 +61,7 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
         Finding(False, f"country {code}: {error.what}", str(error))
         for code, error in broken_countries().items()
     ]
+    findings += [Finding(False, f"{path} is not used", why) for path, why in unused_files().items()]
     if countries is None:
         findings.append(Finding(True, f"countries: {', '.join(country_codes())}"))
     for code in countries or ():
@@ -318,7 +325,7 @@ def _country(code: str, connect: bool) -> list[Finding]:
     from popcorn_assets.assets.census import census_files
 
     country = load_country(code)
-    source = imagery_resource().process_config_and_initialize()
+    source = ImageryResource()
     findings = examine_imagery(source.settings_of(country), source.secrets(), connect)
     try:
         grid = country.pixel_grid()
@@ -331,7 +338,8 @@ def _country(code: str, connect: bool) -> list[Finding]:
         files = census_files(country)
         findings.append(Finding(True, f"census: {len(files)} files"))
     except PopcornError as error:
-        findings.append(Finding(False, f"census: {error.what} ({error.where})", error.remedy or ""))
+        told = error.expected or error.where
+        findings.append(Finding(False, f"census: {error.what}: {told}", error.remedy or ""))
     return findings
 
 

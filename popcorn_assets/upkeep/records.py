@@ -51,7 +51,7 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
     warehouse = _current(store)
     told: list[tuple[Address, Told, str]] = []
     missing: list[tuple[float, dg.AssetMaterialization]] = []
-    for address in _published(store):
+    for address in published(store):
         try:
             found = store.latest(address)
             manifest, digest = found.manifest(), sha256(found.path / MANIFEST)
@@ -72,7 +72,7 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
         else:
             missing.append((finished, _materialisation(found, manifest, digest)))
             told.append((address, "recorded", found.version))
-    for address in _published(store, REJECTED):
+    for address in published(store, REJECTED):
         event = _rejected(instance, store, address)
         if event is not None:
             missing.append(event)
@@ -113,7 +113,7 @@ def _rejected(
     return finished, _materialisation(found, manifest, digest)
 
 
-def _published(store: Store, pointer: str = LATEST) -> list[Address]:
+def published(store: Store, pointer: str = LATEST) -> list[Address]:
     """Every address with a `LATEST`; what no address can be called is nobody's version."""
     found = []
     for pattern in (f"*/{pointer}", f"*/*/*/{pointer}"):

@@ -21,6 +21,8 @@ from popcorn_assets.store.code import COMMIT_VARIABLE, code_state, digest_of_cod
 from popcorn_assets.store.making import Making, Outcome
 from tests.platforms import REPOSITORY, Place, make_place
 
+pytestmark = pytest.mark.long(30)
+
 READ_ONLY = """
 import os, sys
 from click.testing import CliRunner
