@@ -4,7 +4,7 @@ what belongs together."""
 from __future__ import annotations
 
 import csv
-import shutil
+import json
 
 import dagster as dg
 import numpy as np
@@ -13,21 +13,20 @@ import yaml
 
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store.versions import Address, Store
+from popcorn_assets.store.versions import MANIFEST, Address, Store
 from popcorn_ml import raster
 from popcorn_ml.mapping import checks as judged
 from popcorn_ml.warehouse.warehouse import Warehouse
 from popcorn_ml.zones import zone_sums
 from tests.platforms import Place, enter
+from tests.platforms import copied as copy_of
 
 YEAR = 2021
 
 
 @pytest.fixture(scope="module")
 def copied(tiny, tmp_path_factory) -> Place:
-    home = tmp_path_factory.mktemp("together") / "home"
-    shutil.copytree(tiny.home, home)
-    return Place(home)
+    return copy_of(tiny, tmp_path_factory.mktemp("together") / "home")
 
 
 @pytest.fixture
@@ -83,6 +82,24 @@ def test_a_map_that_fails_a_check_that_blocks_never_becomes_current(
     assert store.latest(at(asset)) == before
     assert before.manifest_sha256() == manifest
     monkeypatch.undo()
+
+
+def test_nothing_is_made_from_a_map_that_was_not_held_against_its_units(store, monkeypatch):
+    """As of a map that was made before the census was there, or by an earlier release."""
+    themap, before = store.latest(at("population_map")), store.latest(at("adjusted_map"))
+    path = themap.path / MANIFEST
+    kept = path.read_bytes()
+    manifest = json.loads(kept)
+    manifest["checks"] = [c for c in manifest["checks"] if c["name"] != "covers_the_units"]
+    path.write_text(json.dumps(manifest))
+    try:
+        assert make("adjusted_map").success
+        assert store.latest(at("adjusted_map")) == before
+        monkeypatch.setattr(judged, "MIN_COVERAGE", 1.1)
+        assert not make("adjusted_map").success
+        assert store.newest(at("adjusted_map")) == before
+    finally:
+        path.write_bytes(kept)
 
 
 def test_evaluation_on_a_level_that_was_trained_on_is_kept_and_its_rows_are_not(store, copied):
