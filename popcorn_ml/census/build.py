@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import geometry, join, projection, readers, validate
+from popcorn_ml.census import geometry, globe, join, projection, readers, validate
 from popcorn_ml.census.files import Files, Source
 from popcorn_ml.census.findings import (
     COUNT_CHECKS,
@@ -252,8 +252,7 @@ def _unit_table(frame: gpd.GeoDataFrame, placed: Placement, file: str) -> gpd.Ge
     out["pixel_area_ha"] = placed.area_ha
     out["file"] = file
     out["row"] = list(frame["row"])
-    out["geometry"] = frame.geometry.to_crs(geometry.LON_LAT)
-    return out.set_geometry("geometry")
+    return out.set_geometry(globe.cut(globe.degrees(frame)), crs=globe.LON_LAT)
 
 
 def _pixel_findings(
