@@ -13,6 +13,7 @@ from popcorn_ml.census.findings import Finding, rows_text
 from popcorn_ml.census.globe import EQUAL_AREA_CRS as EQUAL_AREA_CRS
 from popcorn_ml.census.globe import LON_LAT as LON_LAT
 from popcorn_ml.census.globe import equal_area as equal_area
+from popcorn_ml.census.overlay import common_areas
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -234,17 +235,10 @@ def overlaps(frame: gpd.GeoDataFrame, path: Path) -> list[Finding]:
     if len(frame) < 2:
         return []
     flat = equal_area(frame)
-    tree = shapely.STRtree(flat)
-    left, right = tree.query(flat, predicate="intersects")
-    pair = left < right
-    left, right = left[pair], right[pair]
-    # Neighbours that only touch are the rule; their intersection is costly and has no area.
-    inside = ~shapely.touches(flat[left], flat[right])
-    left, right = left[inside], right[inside]
+    left, right, common = common_areas(flat)
     if left.size == 0:
         return []
     area = shapely.area(flat)
-    common = shapely.area(shapely.intersection(flat[left], flat[right]))
     share = common / np.maximum(np.minimum(area[left], area[right]), 1e-9)
     findings = []
     for severity, mask in (

@@ -41,7 +41,7 @@ def whole(geometry: np.ndarray) -> np.ndarray:
     if not finite.any():
         return geometry
     west, east = bounds[finite, 0].min(), bounds[finite, 2].max()
-    if max(-west, east) > FARTHEST or (-180 <= west and east <= 180 and east - west <= 180):
+    if max(-west, east) > FARTHEST or (west >= -180 and east <= 180 and east - west <= 180):
         return geometry
     out = geometry.copy()
     for k in np.flatnonzero(finite & (bounds[:, 2] - bounds[:, 0] > 180)):
@@ -365,6 +365,7 @@ def _turned(
 
 
 def _shifted(geometry, by: float):
+    import numpy as np
     import shapely
 
-    return shapely.transform(geometry, lambda xy: xy + [by, 0.0]) if by else geometry
+    return shapely.transform(geometry, lambda xy: xy + np.array([by, 0.0])) if by else geometry

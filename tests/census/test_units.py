@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import geopandas as gpd
@@ -224,8 +225,8 @@ def test_borders_through_pixel_centres_the_raster_holds_what_the_units_say(
             grid.west + left * step, grid.north - bottom * step,
             grid.west + right * step, grid.north - top * step,
         )
-        for top, bottom in zip(rows, rows[1:], strict=False)
-        for left, right in zip(cols, cols[1:], strict=False)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(cols)
     ]  # fmt: skip
     corners = rng.uniform((cols[0], rows[0]), (cols[-1], rows[-1]), (8, 2))
     for x, y in corners.round() + 0.5:  # tiny ones, in the corner of four pixels
