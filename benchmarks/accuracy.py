@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from popcorn_assets.builtup import DEMO_EXTRACTOR
+from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
 from popcorn_assets.country import Country, load_country
 from popcorn_ml.census.build import prepare_counts, prepare_units
 from popcorn_ml.evaluation.report import evaluate

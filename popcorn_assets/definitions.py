@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dagster as dg
 
-from popcorn_assets import (
-    automation,
+from popcorn_assets import automation
+from popcorn_assets.assets import (
     builtup,
     census,
-    deployment,
+    deployed_model,
     evaluation,
     imagery,
     maps,
-    promotion_jobs,
     training,
 )
 from popcorn_assets.checks import checks
-from popcorn_assets.executors import executor
-from popcorn_assets.io import JsonIOManager
+from popcorn_assets.promotion import jobs as promotion
 from popcorn_assets.resources import StoreResource, compute_resource, imagery_resource
+from popcorn_assets.runs.executors import executor
+from popcorn_assets.store.step_values import JsonIOManager
 
 defs = dg.Definitions(
     assets=automation.automated(
@@ -27,13 +27,13 @@ defs = dg.Definitions(
             *census.assets,
             *builtup.assets,
             *training.assets,
-            *deployment.assets,
+            *deployed_model.assets,
             *maps.assets,
             *evaluation.assets,
         ]
     ),
     asset_checks=checks,
-    jobs=[*automation.jobs, *promotion_jobs.jobs],
+    jobs=[*automation.jobs, *promotion.jobs],
     schedules=automation.schedules,
     sensors=automation.sensors,
     resources={

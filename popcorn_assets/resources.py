@@ -11,12 +11,12 @@ from pydantic import model_validator
 
 from popcorn_assets.country import Country
 from popcorn_assets.paths import data_root, given_path
-from popcorn_assets.store import Store
+from popcorn_assets.store.versions import Store
 from popcorn_ml.compute.devices import check_device, cpus, require_device
 from popcorn_ml.errors import ConfigError
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import open_source
 
 
 class StoreResource(dg.ConfigurableResource):
@@ -162,7 +162,7 @@ class ComputeResource(dg.ConfigurableResource):
             ConfigError, ComputeError: no such GPU; or no scheduler, worker or GPU of a worker.
         """
         if self.launcher == "dask":
-            from popcorn_ml.compute.cluster import connected, examine
+            from popcorn_ml.launching.cluster import connected, examine
 
             with connected(self.scheduler_address()) as client:
                 examine(client, self.scheduler_address(), self.device)

@@ -12,7 +12,7 @@ import dagster as dg
 from popcorn_assets.partitions import COUNTRY_YEAR
 
 if TYPE_CHECKING:
-    from popcorn_ml.pictures import Kind
+    from popcorn_ml.mapping.pictures import Kind
 
 PICTURE = "picture.png"
 """A version's file of this name is what an operator sees first."""
@@ -28,7 +28,7 @@ MAX_PICTURE_BYTES = 1_500_000
 
 def save_picture(folder: Path, source: Path, kind: Kind) -> None:
     """Write a small picture of a raster as the folder's picture."""
-    from popcorn_ml.pictures import thumbnail
+    from popcorn_ml.mapping.pictures import thumbnail
 
     (folder / PICTURE).write_bytes(thumbnail(source, kind, max_px=PICTURE_PX))
 

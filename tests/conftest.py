@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.platforms import Place, enter, make_place, tiny_spec, write_demo_file
+
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
@@ -69,14 +71,13 @@ def tiny(tmp_path_factory):
 
     Run through the whole graph once for all tests that look at it.
     """
-    from popcorn_assets.demo import run_demo
-    from tests.assets.conftest import _enter, make_place, tiny_spec, write_demo_file
+    from popcorn_assets.commands.demo import run_demo
 
     place = make_place(tmp_path_factory.mktemp("tiny") / "home")
     spec = tiny_spec()
     write_demo_file(place, spec, members=2, epochs=2)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _enter(place, monkeypatch)
+        enter(place, monkeypatch)
         assert run_demo(spec) == 0
     return place
 
@@ -84,7 +85,13 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def in_tiny(tiny, monkeypatch):
     """The small country, entered: environment and working folder are its own."""
-    from tests.assets.conftest import _enter
-
-    _enter(tiny, monkeypatch)
+    enter(tiny, monkeypatch)
     return tiny
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Place:
+    """An empty platform of one test's own."""
+    made = make_place(tmp_path / "home")
+    enter(made, monkeypatch)
+    return made

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.findings import Finding, Verdict
-from popcorn_assets.lineage import digest_of_code, git
+from popcorn_assets.store.code import digest_of_code, git
 
 SCIENCE = "popcorn_ml"
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from popcorn_assets.audit.recorded import altered
-from popcorn_assets.store import Store, sha256
+from popcorn_assets.store.versions import Store, sha256
 from popcorn_ml.errors import StoreError
 
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
@@ -60,7 +60,7 @@ def impact(store: Store, thing: str) -> list[Use]:
     Raises:
         StoreError: there is no warehouse, or its tables or views were altered.
     """
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     if not store.warehouse.is_file():
         raise StoreError(

@@ -13,10 +13,10 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.home import HOME_VARIABLE
 from popcorn_assets.partitions import partition_key
+from popcorn_assets.runs.home import HOME_VARIABLE
 from popcorn_assets.show import MANIFEST_SHA256
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import StoreError
 
 DATA_VERSION_TAG = "dagster/data_version"
@@ -82,9 +82,9 @@ def read_warehouse(
     """
     import duckdb
 
-    from popcorn_ml.warehouse import Warehouse
-    from popcorn_ml.warehouse_rows import digest, partition_of
-    from popcorn_ml.warehouse_schema import LINEAGE_TABLES, ROW_TABLES, identifier
+    from popcorn_ml.warehouse.rows import digest, partition_of
+    from popcorn_ml.warehouse.schema import LINEAGE_TABLES, ROW_TABLES, identifier
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     records = Records()
     if not store.warehouse.is_file():
@@ -171,7 +171,7 @@ def _made() -> dict[str, str]:
     """The definitions in a warehouse that was migrated just now."""
     import duckdb
 
-    from popcorn_ml.warehouse_schema import MIGRATIONS
+    from popcorn_ml.warehouse.schema import MIGRATIONS
 
     with duckdb.connect(":memory:", config={"threads": 1}) as connection:
         for statement in (one for step in MIGRATIONS for one in step):

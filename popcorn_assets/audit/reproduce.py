@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.trail import Node, walk
-from popcorn_assets.ledger import DEPLOYED
-from popcorn_assets.lineage import kept_source
-from popcorn_assets.store import LATEST, Address, Store, Version, sha256
+from popcorn_assets.promotion.ledger import DEPLOYED
+from popcorn_assets.store.sources import kept_source
+from popcorn_assets.store.versions import LATEST, Address, Store, Version, sha256
 from popcorn_ml.compute.locks import held
 from popcorn_ml.errors import StoreError
 

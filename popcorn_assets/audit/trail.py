@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.findings import Finding, Verdict
-from popcorn_assets.lineage import place_of_source
-from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store
+from popcorn_assets.store.sources import place_of_source
+from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, Address, Store
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import lineage_rows, publication_of
+from popcorn_ml.warehouse.lineage import lineage_rows, publication_of
 
 Key = tuple[Address, str]
 """An asset's partition and a version of it."""

@@ -13,7 +13,7 @@ from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 
 from popcorn_assets.automation.jobs import FOLLOWS_A_MAP
-from popcorn_assets.lineage import REUSE_TAG
+from popcorn_assets.store.making import REUSE_TAG
 
 FOLLOWING_GROUPS = ("maps", "evaluation", "publication")
 FRESH = dg.FreshnessPolicy.time_window(

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets.country import broken_countries, country_codes, country_files, load_country
-from popcorn_assets.home import webserver
+from popcorn_assets.runs.home import webserver
 from popcorn_ml.errors import PopcornError
 
 ATTEMPTS = 3

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from popcorn_assets.assets.census import COUNTS, census_folders
 from popcorn_assets.automation.jobs import census
-from popcorn_assets.census import COUNTS, census_folders
 from popcorn_assets.country import country_codes, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.paths import data_root
@@ -27,7 +27,7 @@ def census_inbox(
     context: dg.SensorEvaluationContext, store: StoreResource
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     from popcorn_ml.census.inbox import InboxBusy, receive, unfinished, waiting
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     told: list[str] = []
     warehouse = store.open().warehouse
@@ -80,7 +80,7 @@ def _requests(
     between taking a file in and asking. A cursor is country -> number and chain of the last receipt
     asked for; where the warehouse has no such receipt it is another one, and all of it is asked.
     """
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     asked = json.loads(cursor or "{}")
     if not warehouse.exists():

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from popcorn_assets.census import COUNTS, UNITS
+from popcorn_assets.assets.census import COUNTS, UNITS
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_ml.sentinel import SEASONS, SENSORS, Season
 

@@ -12,10 +12,10 @@ import dagster as dg
 
 from popcorn_assets.automation.jobs import ingest, refresh, season_assets
 from popcorn_assets.country import AutomationSettings, country_codes, load_country
-from popcorn_assets.lineage import REUSE_TAG
 from popcorn_assets.partitions import FIRST_YEAR, partition_key
-from popcorn_assets.promotion import model_for
+from popcorn_assets.promotion.decide import model_for
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.store.making import REUSE_TAG
 from popcorn_ml.errors import PopcornError
 from popcorn_ml.sentinel import SEASONS, Season, season_period
 

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from popcorn_assets.assets.training import CHECKPOINTS
 from popcorn_assets.automation.jobs import refresh
 from popcorn_assets.automation.schedules import COUNTRY_TAG, YEAR_TAG, closed_year, request, why_not
 from popcorn_assets.country import Country, country_codes, load_country
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store import Address, Store, Version
-from popcorn_assets.training import CHECKPOINTS
+from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import PopcornError, StoreError
 
 PUBLISHED = "hectare_map"

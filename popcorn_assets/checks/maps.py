@@ -5,10 +5,8 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.census import UNITS
-from popcorn_assets.checks.verdict import latest, verdict
-from popcorn_assets.country import load_country
-from popcorn_assets.maps import (
+from popcorn_assets.assets.census import UNITS
+from popcorn_assets.assets.maps import (
     MEMBERS,
     POPULATION,
     POPULATION_STD,
@@ -16,9 +14,11 @@ from popcorn_assets.maps import (
     hectare_map,
     population_map,
 )
+from popcorn_assets.checks.verdict import latest, verdict
+from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store import Address, Version
+from popcorn_assets.store.versions import Address, Version
 
 CENSUS_TOLERANCE = 1e-6
 """Largest relative difference between an adjusted unit's sum and its count (float32 rasters)."""

@@ -6,17 +6,17 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets import soundness
-from popcorn_assets.builtup import BUILTUP
+from popcorn_assets.assets.builtup import BUILTUP
+from popcorn_assets.assets.deployed_model import DEPLOYED, DEPLOYED_FILE
+from popcorn_assets.assets.evaluation import METRICS, evaluation
+from popcorn_assets.assets.training import CHECKPOINTS
 from popcorn_assets.checks.verdict import latest, verdict
 from popcorn_assets.country import load_country
-from popcorn_assets.deployment import DEPLOYED, DEPLOYED_FILE
-from popcorn_assets.evaluation import METRICS, evaluation
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
+from popcorn_assets.promotion import soundness
+from popcorn_assets.promotion.soundness import HISTORY
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.soundness import HISTORY
-from popcorn_assets.store import Address, Store, Version
-from popcorn_assets.training import CHECKPOINTS
+from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import StoreError
 
 UNITS, CARD = "units.json", "card.json"

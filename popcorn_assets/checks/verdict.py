@@ -7,7 +7,7 @@ import dagster as dg
 from popcorn_assets.partitions import country_and_year
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import markdown_table
-from popcorn_assets.store import Address, Version
+from popcorn_assets.store.versions import Address, Version
 
 ROWS_SHOWN = 20
 

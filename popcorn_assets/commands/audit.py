@@ -10,7 +10,7 @@ from typing import TextIO
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 FORMATS = ("text", "json", "prov", "openlineage", "html")
 
@@ -146,7 +146,7 @@ def reproduce(country: str, year: int, assets: tuple[str, ...]) -> None:
     from popcorn_assets.audit.reproduce import MAPS
     from popcorn_assets.audit.reproduce import reproduce as again
     from popcorn_assets.resources import StoreResource
-    from popcorn_assets.store import Address
+    from popcorn_assets.store.versions import Address
 
     store, identical = StoreResource().open(), True
     for asset in assets or MAPS:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 from popcorn_ml.errors import PopcornError
 
 

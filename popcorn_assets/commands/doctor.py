@@ -7,7 +7,7 @@ import sys
 import click
 
 from popcorn_assets.commands.running import tell_lost_runs
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 
 @click.command()
@@ -19,7 +19,7 @@ def doctor(country: str | None, connect: bool, repair: bool) -> None:
     enter_home()
     if repair:
         tell_lost_runs()
-    from popcorn_assets.doctor import examine
+    from popcorn_assets.upkeep.doctor import examine
 
     findings = examine([country] if country else None, connect)
     for finding in findings:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 
 @click.command()
@@ -42,12 +42,12 @@ def gc(really: bool, keep: int, older_than: float, runs_older_than: float) -> No
     enter_home()
     import dagster as dg
 
-    from popcorn_assets.ledger import ledger_versions
+    from popcorn_assets.promotion.ledger import ledger_versions
     from popcorn_assets.resources import StoreResource
-    from popcorn_assets.retention import delete_run, old_runs, unfinished
     from popcorn_assets.upkeep.inventory import versions
     from popcorn_assets.upkeep.plan import plan
     from popcorn_assets.upkeep.removal import apply, told_size
+    from popcorn_assets.upkeep.retention import delete_run, old_runs, unfinished
 
     store = StoreResource().open()
     with dg.DagsterInstance.get() as instance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 
 @click.group()

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 if TYPE_CHECKING:
-    from popcorn_assets.ledger import Entry
+    from popcorn_assets.promotion.entries import Entry
 
 SHORT = 10
 """Digits of a version that are shown; `promote` takes as few."""
@@ -22,7 +22,8 @@ SHORT = 10
 def models(country: str, as_json: bool) -> None:
     """Which checkpoints could map COUNTRY, how they do, which are in use, and who decided it."""
     enter_home()
-    from popcorn_assets.promotion import candidates, mapped, read_ledger
+    from popcorn_assets.promotion.candidates import candidates, mapped
+    from popcorn_assets.promotion.ledger import read_ledger
     from popcorn_assets.resources import StoreResource
 
     store = StoreResource().open()
@@ -71,14 +72,15 @@ def promote(
 ) -> None:
     """Put checkpoints in use for COUNTRY; refused if they are worse, unless forced."""
     enter_home()
-    from popcorn_assets import promotion
+    from popcorn_assets.promotion import by_hand
+    from popcorn_assets.promotion.who import os_user
     from popcorn_assets.resources import StoreResource
 
-    entry = promotion.promote(
+    entry = by_hand.promote(
         StoreResource().open(),
         country,
         source,
-        who=promotion.os_user(),
+        who=os_user(),
         year=year,
         force=force,
         reason=reason,
@@ -95,11 +97,12 @@ def promote(
 def rollback(country: str, to: str, year: int | None, reason: str) -> None:
     """Put a model of COUNTRY in use again that was in use before."""
     enter_home()
-    from popcorn_assets import promotion
+    from popcorn_assets.promotion import by_hand
+    from popcorn_assets.promotion.who import os_user
     from popcorn_assets.resources import StoreResource
 
-    entry = promotion.roll_back(
-        StoreResource().open(), country, who=promotion.os_user(), reason=reason, to=to, year=year
+    entry = by_hand.roll_back(
+        StoreResource().open(), country, who=os_user(), reason=reason, to=to, year=year
     )
     _tell(country, entry)
 

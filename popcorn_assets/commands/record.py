@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 
 @click.command()
@@ -22,9 +22,9 @@ def record() -> None:
     import dagster as dg
 
     from popcorn_assets.definitions import defs
-    from popcorn_assets.recording import record_again
     from popcorn_assets.resources import StoreResource
-    from popcorn_assets.verdicts import judge_again
+    from popcorn_assets.upkeep.records import record_again
+    from popcorn_assets.upkeep.verdicts import judge_again
 
     store = StoreResource().open()
     with dg.DagsterInstance.get() as instance:

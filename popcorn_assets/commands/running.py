@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from popcorn_assets.home import WEBSERVER_VARIABLE, enter_home
+from popcorn_assets.runs.home import WEBSERVER_VARIABLE, enter_home
 
 
 @click.command()
 def demo() -> None:
     """Make the demo country, train on 2020, map 2020 and 2021, evaluate."""
     enter_home()
-    from popcorn_assets.demo import run_demo
+    from popcorn_assets.commands.demo import run_demo
 
     sys.exit(run_demo())
 
@@ -38,7 +38,7 @@ def tell_lost_runs() -> None:
     """End runs whose process is gone, which would hold their slots for ever, and name them."""
     import dagster as dg
 
-    from popcorn_assets.runs import end_lost_runs
+    from popcorn_assets.runs.lost import end_lost_runs
 
     with dg.DagsterInstance.get() as instance:
         for run in end_lost_runs(instance):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from popcorn_assets.home import enter_home
+from popcorn_assets.runs.home import enter_home
 
 
 @click.group()
@@ -19,7 +19,8 @@ def weights_fetch() -> None:
     """Download the published weights once, checking size and sha256."""
     enter_home()
     from popcorn_assets.paths import published_weights
-    from popcorn_ml.model.weights import PUBLISHED_NAME, fetch_extractor, import_extractor
+    from popcorn_ml.model.importing import fetch_extractor, import_extractor
+    from popcorn_ml.model.published import PUBLISHED_NAME
 
     target = published_weights()
     fetched = fetch_extractor(target.with_name(PUBLISHED_NAME))
@@ -34,7 +35,7 @@ def weights_import(file: Path) -> None:
     file = file.absolute()
     enter_home()
     from popcorn_assets.paths import published_weights
-    from popcorn_ml.model.weights import import_extractor
+    from popcorn_ml.model.importing import import_extractor
 
     target = published_weights()
     import_extractor(file, target)

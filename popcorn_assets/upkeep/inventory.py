@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store import (
+from popcorn_assets.store.versions import (
     HISTORY,
     LATEST,
     MANIFEST,

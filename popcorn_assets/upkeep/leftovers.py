@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from popcorn_assets.store import DAMAGED, LATEST, NAME_PATTERN, VERSION_PATTERN, Store
+from popcorn_assets.store.versions import DAMAGED, LATEST, NAME_PATTERN, VERSION_PATTERN, Store
 from popcorn_assets.upkeep.inventory import YEAR_PATTERN, folders_of, size_of, subfolders
 from popcorn_assets.upkeep.removal import Removal, work_locks
 from popcorn_ml.compute.locks import is_free

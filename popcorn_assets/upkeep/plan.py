@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from popcorn_assets.store import LATEST, MANIFEST, Address, Store
+from popcorn_assets.store.versions import LATEST, MANIFEST, Address, Store
 from popcorn_assets.upkeep.inventory import UNREADABLE, Kept, Key, reachable, versions
 from popcorn_assets.upkeep.leftovers import leftovers
 from popcorn_assets.upkeep.removal import Removal

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from popcorn_assets.ledger import CHECKPOINTS, removing
-from popcorn_assets.store import LATEST, Address, Store, sha256
+from popcorn_assets.promotion.entries import CHECKPOINTS
+from popcorn_assets.promotion.ledger import removing
+from popcorn_assets.store.versions import LATEST, Address, Store, sha256
 from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.files import sync
@@ -94,7 +95,7 @@ def _remove_version(store: Store, version: Kept) -> str | None:
 
 def _record_removal(store: Store, version: Kept) -> None:
     """Tell the warehouse before the folder goes, so that the audit does not miss it."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     if store.warehouse.exists():
         address = version.address
@@ -105,7 +106,7 @@ def _record_removal(store: Store, version: Kept) -> None:
 
 def _correct_marks(store: Store, going: set[Key]) -> None:
     """Tell the warehouse of versions that stay after all: a killed gc said they were removed."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     if not store.warehouse.exists():
         return

@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from popcorn_ml.census import geometry, readers, validate
-from popcorn_ml.census.build import (
-    box_degrees,
-    counts_for_year,
-    joined_counts,
-    judged_units,
-    of_level,
-)
+from popcorn_ml.census.counting import counts_for_year, joined_counts
 from popcorn_ml.census.files import Files
-from popcorn_ml.census.findings import CHECKS, CheckResult, Finding, results
+from popcorn_ml.census.findings import CHECKS, CheckResult, Finding, of_level, results
+from popcorn_ml.census.placing import box_degrees, judged_units
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.census.text import name_key
 from popcorn_ml.grid import Grid

@@ -8,7 +8,7 @@ readers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Severity = Literal["error", "warn"]
@@ -22,6 +22,7 @@ UNIT_CHECKS: Mapping[str, str] = {
     "geometry_overlap": "No two units claim the same ground.",
     "geometry_place": "Boundaries lie in the country's box, in the CRS that they state.",
     "unit_pixels": "Each unit has at least one pixel, by its own or by an explicit rule.",
+    "unit_areas": "The pixels of each unit have the area of its polygon.",
     "units_readable": "Boundary files were read as they are, without guessing.",
 }
 """Checks of the units asset, by name, with what passes."""
@@ -127,3 +128,8 @@ def rows_text(rows: Iterable[Mapping[str, Any]], shown: int = 5) -> str:
         parts.append(f"{at} ({rest})" if at and rest else at or rest)
     more = f" and {len(rows) - shown} more" if len(rows) > shown else ""
     return "; ".join(parts) + more
+
+
+def of_level(findings: Iterable[Finding], level: str) -> list[Finding]:
+    """The same findings, each row with the level that it is of."""
+    return [replace(f, rows=tuple({"level": level, **row} for row in f.rows)) for f in findings]

@@ -38,17 +38,9 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
     geometry = shapely.force_2d(geometry)
     findings: list[Finding] = []
 
-    def described(mask, **extra) -> tuple[dict, ...]:
-        return tuple(
-            {"file": path.name, "row": int(r), "id": i, "name": n, **extra}
-            for r, i, n in zip(
-                frame["row"][mask], frame["id"][mask], frame["name"][mask], strict=True
-            )
-        )
-
     empty = shapely.is_missing(geometry) | shapely.is_empty(geometry)
     if empty.any():
-        rows = described(empty, problem="no geometry")
+        rows = _described(frame, path, empty, problem="no geometry")
         findings.append(
             Finding(
                 "geometry",
@@ -61,7 +53,7 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
     kind = shapely.get_type_id(geometry)
     other = ~empty & ~np.isin(kind, (3, 6, 7))
     if other.any():
-        rows = described(other, problem="not a polygon")
+        rows = _described(frame, path, other, problem="not a polygon")
         findings.append(
             Finding(
                 "geometry",
@@ -75,42 +67,12 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
     broken = usable & ~np.where(usable, shapely.is_valid(geometry), True)
     spoiled = np.zeros(len(frame), bool)
     if broken.any():
-        reasons = shapely.is_valid_reason(geometry[broken])
-        before = np.abs([_ring_area(g) for g in geometry[broken]])
-        fixed = np.array([_polygonal(shapely.make_valid(g)) for g in geometry[broken]], object)
-        after = shapely.area(fixed)
-        change = np.abs(after - before) / np.maximum(np.maximum(after, before), 1e-30)
-        geometry = geometry.copy()
-        geometry[broken] = fixed
-        lost = (change > MENDED_AREA_SHARE) | (after <= 0)
-        places = np.flatnonzero(broken)
-        for severity, chosen in (("warn", ~lost), ("error", lost)):
-            if not chosen.any():
-                continue
-            mask = np.zeros(len(frame), bool)
-            mask[places[chosen]] = True
-            rows = tuple(
-                {**row, "problem": str(reason)}
-                for row, reason in zip(described(mask), reasons[chosen], strict=True)
-            )
-            text = (
-                "were mended, their area unchanged"
-                if severity == "warn"
-                else "cross themselves so that their area is not certain. Mend them in QGIS (Fix "
-                "geometries) and look at the result"
-            )
-            findings.append(
-                Finding(
-                    "geometry",
-                    "warn" if severity == "warn" else "error",
-                    f"{path}: polygons that {text}: {rows_text(rows)}",
-                    rows,
-                )
-            )
-        spoiled[places] = after <= 0
+        geometry, vanished, found = _rebuilt(frame, path, geometry, broken)
+        findings += found
+        spoiled[np.flatnonzero(broken)] = vanished
     flat = usable & ~broken & (np.where(usable, shapely.area(geometry), 1.0) <= 0)
     if flat.any():
-        rows = described(flat, problem="no area")
+        rows = _described(frame, path, flat, problem="no area")
         findings.append(
             Finding(
                 "geometry",
@@ -123,6 +85,55 @@ def mend(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[Fi
     out = frame[keep].copy()
     out["geometry"] = [_polygonal(g) for g in geometry[keep]]
     return out.reset_index(drop=True), findings
+
+
+def _described(frame: gpd.GeoDataFrame, path: Path, mask, **extra) -> tuple[dict, ...]:
+    """The rows that a mask chooses, as findings tell them."""
+    return tuple(
+        {"file": path.name, "row": int(r), "id": i, "name": n, **extra}
+        for r, i, n in zip(frame["row"][mask], frame["id"][mask], frame["name"][mask], strict=True)
+    )
+
+
+def _rebuilt(frame: gpd.GeoDataFrame, path: Path, geometry, broken):
+    """Geometries with the invalid ones rebuilt, which of these came out empty, and findings."""
+    import numpy as np
+    import shapely
+
+    findings: list[Finding] = []
+    reasons = shapely.is_valid_reason(geometry[broken])
+    before = np.abs([_ring_area(g) for g in geometry[broken]])
+    fixed = np.array([_polygonal(shapely.make_valid(g)) for g in geometry[broken]], object)
+    after = shapely.area(fixed)
+    change = np.abs(after - before) / np.maximum(np.maximum(after, before), 1e-30)
+    geometry = geometry.copy()
+    geometry[broken] = fixed
+    lost = (change > MENDED_AREA_SHARE) | (after <= 0)
+    places = np.flatnonzero(broken)
+    for severity, chosen in (("warn", ~lost), ("error", lost)):
+        if not chosen.any():
+            continue
+        mask = np.zeros(len(frame), bool)
+        mask[places[chosen]] = True
+        rows = tuple(
+            {**row, "problem": str(reason)}
+            for row, reason in zip(_described(frame, path, mask), reasons[chosen], strict=True)
+        )
+        text = (
+            "were mended, their area unchanged"
+            if severity == "warn"
+            else "cross themselves so that their area is not certain. Mend them in QGIS (Fix "
+            "geometries) and look at the result"
+        )
+        findings.append(
+            Finding(
+                "geometry",
+                "warn" if severity == "warn" else "error",
+                f"{path}: polygons that {text}: {rows_text(rows)}",
+                rows,
+            )
+        )
+    return geometry, after <= 0, findings
 
 
 def _polygonal(geometry):

@@ -7,7 +7,6 @@ the folder and asking for partitions is the orchestration's business.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import shutil
@@ -21,10 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from popcorn_ml.census import archive
+from popcorn_ml.census.destinations import lay_out
 from popcorn_ml.census.examine import examine
 from popcorn_ml.census.findings import CheckResult
-from popcorn_ml.census.settings import CensusSettings, FileSettings
+from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.census.tables import sha256
 from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.edges import within
@@ -33,14 +32,13 @@ from popcorn_ml.files import replacing, write_bytes
 from popcorn_ml.grid import Grid
 
 if TYPE_CHECKING:
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
 REJECTED = "rejected"
 HISTORY = ".history"
 MAX_BYTES = 2 * 1024**3
 MAX_NAME = 200
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
-SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".sbn", ".sbx", ".qix")
 QUIET_S = 5.0
 SAFE_NAME = re.compile(r"[^\x00-\x1f\x7f/\\]+")
 
@@ -217,7 +215,7 @@ def _receive(
             _copy(file, copy)
             out = replace(out, sha256=sha256(copy), bytes=before.st_size)
             staged = Path(scratch) / "staged"
-            placed = _place(copy, settings, staged)
+            placed = lay_out(copy, settings, staged)
             levels = tuple(dict.fromkeys(level for _, level in placed))
             out = replace(out, levels=levels)
             found = examine(settings, grid, [staged, accepted_dir, *folders], levels)
@@ -308,89 +306,6 @@ def _copy(file: Path, copy: Path) -> None:
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "rb") as source, open(copy, "wb") as sink:
         shutil.copyfileobj(source, sink, 1 << 20)
-
-
-def _named(settings: CensusSettings) -> Iterator[tuple[str, FileSettings]]:
-    """Every file that the settings name, with its level."""
-    for name, level in settings.levels.items():
-        if level.boundaries is not None:
-            yield name, level.boundaries
-        for counts in level.counts:
-            yield name, counts
-            if counts.boundaries is not None:
-                yield name, counts.boundaries
-
-
-def _targets(file_name: str, settings: CensusSettings) -> list[tuple[str, str]]:
-    """Paths in the settings that a file of this name takes, each with its level."""
-    out = []
-    suffix = Path(file_name).suffix.lower()
-    for level, item in _named(settings):
-        path = Path(item.file)
-        if any(part == ".." for part in path.parts) or path.is_absolute():
-            continue  # files outside the project's folders are the operator's own
-        pattern = _literal(path.name).replace("{year}", "[0-9]" * 4)
-        if fnmatch.fnmatchcase(file_name, pattern):
-            out.append((str(path.with_name(file_name)), level))
-        elif (
-            path.suffix.lower() == ".shp"
-            and suffix in SHAPEFILE_PARTS
-            and Path(file_name).stem == path.stem
-        ):
-            out.append((str(path.with_suffix(Path(file_name).suffix)), level))
-    return out
-
-
-def _literal(name: str) -> str:
-    """A name as a pattern that fits only itself (`{year}` aside)."""
-    return re.sub(r"([*?\[])", r"[\1]", name)
-
-
-def _place(copy: Path, settings: CensusSettings, staged: Path) -> list[tuple[str, str]]:
-    """Lay the file, or what an archive holds, out under the paths of the settings.
-
-    Returns:
-        Relative path and level of each.
-    """
-    named = sorted({Path(item.file).name for _, item in _named(settings)})
-    members = [copy]
-    targets = _targets(copy.name, settings)
-    if copy.suffix.lower() in SHAPEFILE_PARTS:
-        raise CensusError(
-            "a shapefile is several files, and one came alone",
-            where=copy.name,
-            expected="one zip archive with the .shp, .shx, .dbf and .prj files",
-            found=copy.suffix,
-            remedy="pack them together and put the archive into the inbox",
-        )
-    if copy.suffix.lower() == ".zip":
-        unpacked = copy.parent / "unpacked"
-        contents = archive.unpack(copy, unpacked)
-        if not targets:
-            members = contents
-    placed: list[tuple[str, str]] = []
-    for member in members:
-        for relative, level in _targets(member.name, settings):
-            target = staged / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists() and sha256(target) != sha256(member):
-                raise CensusError(
-                    "the archive holds two files of one name",
-                    where=copy.name,
-                    found=member.name,
-                    remedy="keep the one that is meant",
-                )
-            shutil.copyfile(member, target)
-            placed.append((relative, level))
-    if not placed:
-        raise CensusError(
-            "no level of the country has a file of this name",
-            where=copy.name,
-            expected="one of " + ", ".join(named),
-            found=", ".join(sorted(m.name for m in members))[:300],
-            remedy="rename it, or name it in the `census` section of the country's file",
-        )
-    return placed
 
 
 def _store(staged: Path, accepted_dir: Path, relative: str) -> Path:

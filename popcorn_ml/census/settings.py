@@ -200,8 +200,10 @@ class CensusSettings(Strict):
         national_totals: stated national figures, by year.
         national_tolerance: largest relative difference from them that passes.
         max_people_per_ha: density above which a unit is held to be wrong.
-        box: west, south, east, north in degrees that all units should touch; None takes the
-            grid's own.
+        box: west, south, east, north in degrees that all units should touch, west greater than
+            east across the antimeridian; None takes the grid's own.
+        least_on_grid: share of a unit's ground that has to lie on the grid, which gets all its
+            people.
     """
 
     levels: dict[str, LevelSettings]
@@ -210,6 +212,7 @@ class CensusSettings(Strict):
     national_tolerance: float = Field(0.02, gt=0, lt=1)
     max_people_per_ha: float = Field(2000.0, gt=0)
     box: tuple[float, float, float, float] | None = None
+    least_on_grid: float = Field(0.5, ge=0, le=1)
 
     @model_validator(mode="after")
     def _one_training_level(self) -> CensusSettings:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from popcorn_ml import raster
 from popcorn_ml.census.boundaries import RASTER_SUFFIXES, genuine
+from popcorn_ml.census.files import Files
 from popcorn_ml.census.findings import Finding
+from popcorn_ml.census.inputs import KIND_OF, CountInput, UnitInput
 from popcorn_ml.census.settings import BoundarySettings, CountSettings, LevelSettings
 from popcorn_ml.errors import CensusError
 from popcorn_ml.grid import Grid
@@ -18,8 +20,6 @@ from popcorn_ml.grid import Grid
 if TYPE_CHECKING:
     import geopandas as gpd
     import numpy as np
-
-    from popcorn_ml.census.readers import CountInput, Files, UnitInput
 
 STRIP_PX = 512
 EXACT_FLOAT32 = 1 << 24
@@ -40,8 +40,6 @@ def numbered(path: Path, settings: BoundarySettings, files: Files) -> UnitInput:
     import shapely
     from rasterio.features import shapes
     from rasterio.transform import Affine
-
-    from popcorn_ml.census.readers import UnitInput
 
     genuine(path)
     grid = raster.grid_of(path)
@@ -181,8 +179,6 @@ def cells(settings: CountSettings, files: Files) -> UnitInput:
     import shapely
     from rasterio.transform import Affine
 
-    from popcorn_ml.census.readers import UnitInput
-
     path, people, grid = _read_cells(settings, files)
     rows, cols = np.nonzero(~np.isnan(people))
     if rows.size == 0:
@@ -227,8 +223,6 @@ def cell_counts(level: LevelSettings, files: Files) -> CountInput:
     """
     import numpy as np
     import pandas as pd
-
-    from popcorn_ml.census.readers import KIND_OF, CountInput
 
     settings = level.counts[0]
     path, people, _ = _read_cells(settings, files)

@@ -258,13 +258,7 @@ def write_units(
             if progress is not None:
                 progress(done, len(windows))
         if not pixels[1:].any():
-            raise CensusError(
-                "no census unit has a pixel on the country's grid",
-                where=path.name,
-                expected="units within " + ", ".join(f"{v:.6g}" for v in grid.bounds),
-                found="none",
-                remedy="see whether the boundaries and the grid are of the same country and CRS",
-            )
+            raise _nowhere(path, grid)
         small = [int(n) for n in np.flatnonzero(pixels[1:] == 0) + 1]
         places = {n: _covered(polygons[n - 1], grid) if polygons is not None else [] for n in small}
         owner_at = _owners(burner, windows, [place for own in places.values() for place in own])
@@ -310,6 +304,16 @@ def _owners(burner: Burner, windows: Sequence[Window], places: Iterable[Place]) 
         top = windows[strip].row
         owners.update({(row, col): int(numbers[row - top, col]) for row, col in wanted})
     return owners
+
+
+def _nowhere(path: Path, grid: Grid) -> CensusError:
+    return CensusError(
+        "no census unit has a pixel on the country's grid",
+        where=path.name,
+        expected="units within " + ", ".join(f"{v:.6g}" for v in grid.bounds),
+        found="none",
+        remedy="see whether the boundaries and the grid are of the same country and CRS",
+    )
 
 
 def _tally(numbers, row_area_m2, pixels, area_m2) -> None:

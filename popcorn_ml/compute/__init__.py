@@ -1,5 +1,5 @@
-"""Where training and mapping run: devices, locks, commands, a cluster.
+"""Where training and mapping run: devices, locks, commands.
 
 Nothing here changes a result, so these modules are no part of any asset's code version. Importing
-them loads neither torch nor dask.
+them loads no torch.
 """

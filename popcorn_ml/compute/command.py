@@ -60,7 +60,7 @@ class Report:
     def device(self, name: str) -> None:
         """In the run's log: which device a name means here."""
         if self._pipes is not None:
-            from popcorn_ml.mapping.engine import pick_device
+            from popcorn_ml.compute.devices import pick_device
 
             self.log(f"on device {pick_device(name)}, process {os.getpid()}")
 

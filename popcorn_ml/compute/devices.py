@@ -17,9 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from popcorn_ml.compute.locks import holder, try_lock
 from popcorn_ml.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 KINDS = "auto, cpu, cuda or cuda:N"
@@ -61,6 +65,20 @@ def require_device(name: str) -> None:
             found=name,
             remedy="set device to auto or cpu, or install the driver and a CUDA build of torch",
         )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name: auto (CUDA where there is one), cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    require_device(name)
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def cpus() -> int:

@@ -131,12 +131,8 @@ def evaluate(
     with bounded_cache():
         sums = blockwise_zone_sums(
             lambda window: (raster.read(units, window, 1), weights(window)),
-            windows,
-            2,
-            len(people),
-            threads=threads,
-            progress=lambda done, _: report(done),
-        )
+            windows, 2, len(people), threads=threads, progress=lambda done, _: report(done),
+        )  # fmt: skip
         plans = [
             disaggregation(ZoneSums(sums.pixels, sums.sums[k, None], sums.missing[k, None]), people)
             for k in range(2)
@@ -144,20 +140,12 @@ def evaluate(
         tally = _Tally(len(scored_people))
         for done, window in enumerate(windows, start=len(windows) + 1):
             numbers = raster.read(units, window, 1)
-            maps = dict(
-                zip(
-                    APPROACHES,
-                    (
-                        *(
-                            disaggregated(plan, numbers, weight)
-                            for plan, weight in zip(plans, weights(window), strict=True)
-                        ),
-                        raster.read_float(population, window, 1),
-                        raster.read_float(adjusted, window, 1),
-                    ),
-                    strict=True,
-                )
-            )
+            baselines = [
+                disaggregated(plan, numbers, weight)
+                for plan, weight in zip(plans, weights(window), strict=True)
+            ]
+            own = [raster.read_float(path, window, 1) for path in (population, adjusted)]
+            maps = dict(zip(APPROACHES, (*baselines, *own), strict=True))
             scored = numbers if fine_units is None else raster.read(scored_units, window, 1)
             known = None if truth is None else raster.read_float(truth, window, 1)
             tally.add(scored, maps, known, numbers > 0)
@@ -235,7 +223,7 @@ def scatter_png(evaluation: Evaluation) -> bytes:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    from popcorn_ml.pictures import figure_png
+    from popcorn_ml.mapping.pictures import figure_png
 
     figure = Figure(figsize=(8.4, 8.0), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True)

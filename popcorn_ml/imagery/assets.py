@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from popcorn_ml.imagery.nearest import TileCoordinates
+from popcorn_ml.imagery.remote import AssetLost
 from popcorn_ml.raster import DRIVER
 
 if TYPE_CHECKING:
     from popcorn_ml.imagery.remote import Fetcher
     from popcorn_ml.imagery.source import Traffic
-
-
-class AssetLost(Exception):
-    """An asset that is not there or not readable; the composite goes on without it."""
 
 
 @dataclass(frozen=True)

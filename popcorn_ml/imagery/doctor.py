@@ -83,7 +83,7 @@ def _earth_engine(settings: ImagerySettings, secrets: Secrets, connect: bool) ->
 
 
 def _stac(settings: ImagerySettings, secrets: Secrets, connect: bool) -> list[Finding]:
-    from popcorn_ml.imagery.source import open_source
+    from popcorn_ml.imagery.choice import open_source
     from popcorn_ml.imagery.stac_items import PROFILES
     from popcorn_ml.sentinel import SENSORS
 

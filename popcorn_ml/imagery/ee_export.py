@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from popcorn_ml.imagery.ee_client import EarthEngine
-    from popcorn_ml.imagery.sources.earthengine import Settings
+    from popcorn_ml.imagery.ee_settings import Settings
 
 OPERATION = "operation.txt"
 """Where the name of a begun export is noted."""
@@ -37,7 +37,7 @@ class ExportedSeason:
     """The files of a finished export, on disk, read as one raster."""
 
     def __init__(self, files: list[Path], grid: Grid, bands: int) -> None:
-        from popcorn_ml.imagery.sources.files import placed
+        from popcorn_ml.imagery.placement import placed
 
         self._bands, self._parts = bands, []
         covered = 0

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.build import tiles_inside
-from popcorn_ml.imagery.source import SeasonRequest, open_source
+from popcorn_ml.imagery.choice import open_source
+from popcorn_ml.imagery.source import SeasonRequest
 from popcorn_ml.sentinel import SEASONS, SENSORS, Orbit, season_period
 
 if TYPE_CHECKING:

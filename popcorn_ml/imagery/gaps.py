@@ -93,17 +93,9 @@ def fill_gaps(
     Raises:
         RasterError: a season is missing, unreadable, or on another grid.
     """
+    from popcorn_ml.raster import CogWriter
 
-    from popcorn_ml.raster import CogWriter, check
-
-    for season in SEASONS:
-        if season not in season_dirs:
-            raise RasterError(
-                f"the {sensor} composite of {season} is missing",
-                remedy="materialise the season, then fill the gaps",
-            )
-        check(season_dirs[season] / "composite.tif", grid, count=len(BANDS[sensor]))
-        check(season_dirs[season] / "clear_count.tif", grid, count=1)
+    _check_seasons(sensor, season_dirs, grid)
     rules = settings.gaps
     encoding = _common_encoding(sensor, season_dirs)
     counts = {s: np.zeros((len(BANDS[sensor]), len(RULES)), np.int64) for s in SEASONS}
@@ -154,6 +146,24 @@ def fill_gaps(
             for place, band in enumerate(BANDS[sensor])
         }
     return report
+
+
+def _check_seasons(sensor: Sensor, season_dirs: Mapping[Season, Path], grid: Grid) -> None:
+    """Refuse seasons that are missing, unreadable, or on another grid.
+
+    Raises:
+        RasterError: see there.
+    """
+    from popcorn_ml.raster import check
+
+    for season in SEASONS:
+        if season not in season_dirs:
+            raise RasterError(
+                f"the {sensor} composite of {season} is missing",
+                remedy="materialise the season, then fill the gaps",
+            )
+        check(season_dirs[season] / "composite.tif", grid, count=len(BANDS[sensor]))
+        check(season_dirs[season] / "clear_count.tif", grid, count=1)
 
 
 def _common_encoding(sensor: Sensor, season_dirs: Mapping[Season, Path]) -> Encoding:

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from rasterio.abc import MultiByteRangeResourceContainer
 
 from popcorn_ml.errors import ImageryError
-from popcorn_ml.imagery.assets import AssetLost
 from popcorn_ml.imagery.backoff import RETRY_STATUS, Backoff
 from popcorn_ml.imagery.secrets import Secrets, scrub, unsigned
 from popcorn_ml.imagery.source import Traffic
@@ -33,6 +32,10 @@ MOST_SIGNATURES = 3
 
 Sign = Callable[[str, str | None], str]
 """Takes a link and, after a refusal, the signed link that was refused; gives the one to ask for."""
+
+
+class AssetLost(Exception):
+    """An asset that is not there or not readable; the composite goes on without it."""
 
 
 def signer(profile: str, sign_url: str | None, secrets: Secrets) -> Sign:

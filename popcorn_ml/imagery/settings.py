@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from popcorn_ml.errors import ConfigError
-from popcorn_ml.imagery.source import source_module, source_names
+from popcorn_ml.imagery.source_modules import source_module, source_names
 from popcorn_ml.sentinel import SCL_CLEAR, SCL_SNOW, Orbit
 
 

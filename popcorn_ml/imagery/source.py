@@ -10,16 +10,12 @@ Nothing here fetches or writes.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.secrets import unsigned
 from popcorn_ml.sentinel import (
@@ -36,9 +32,6 @@ from popcorn_ml.sentinel import (
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from popcorn_ml.imagery.secrets import Secrets
-    from popcorn_ml.imagery.settings import ImagerySettings
 
 
 @dataclass(frozen=True)
@@ -268,40 +261,6 @@ class Source(Protocol):
         ...
 
 
-def source_names() -> tuple[str, ...]:
-    """The sources there are, in alphabetical order."""
-    from popcorn_ml.imagery import sources
-
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(sources.__path__) if m.name[0] != "_"))
-
-
-def source_module(name: str) -> ModuleType:
-    """The module of a source.
-
-    Raises:
-        ConfigError: there is no such source.
-    """
-    if name not in source_names():
-        raise ConfigError(
-            "no such source of imagery",
-            where="imagery.source",
-            expected=", ".join(source_names()),
-            found=name,
-        )
-    return importlib.import_module(f"popcorn_ml.imagery.sources.{name}")
-
-
-def open_source(
-    settings: ImagerySettings, secrets: Secrets | None = None, workers: int = 2
-) -> Source:
-    """The source that the settings choose, ready to be asked.
-
-    Args:
-        settings: of the country.
-        secrets: credentials, for the sources that need them.
-        workers: processor cores that this source may keep busy.
-    """
-    from popcorn_ml.imagery.secrets import Secrets
-
-    module = source_module(settings.source)
-    return module.open_source(settings.chosen, settings, secrets or Secrets(), workers)
+def opposite(orbit: Orbit) -> Orbit:
+    """The other direction of flight."""
+    return "ascending" if orbit == "descending" else "descending"

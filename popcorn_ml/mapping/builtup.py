@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from popcorn_ml.compute.devices import pick_device
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.inputs import read_channels
@@ -24,7 +25,6 @@ from popcorn_ml.mapping.engine import (
     arithmetic,
     each_tile,
     one_thread_a_tile,
-    pick_device,
     to_device,
     to_numpy,
 )
@@ -246,7 +246,7 @@ def map_builtup(
         tile_px: side of a tile; memory grows with it.
         threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
             most `engine.TILES_ON_A_GPU`.
-        device: see `engine.pick_device`.
+        device: see `compute.devices.pick_device`.
         pool: executor in this process to use instead of threads of our own.
         tags: what the raster says about itself.
         progress: called with (tiles done, tiles).

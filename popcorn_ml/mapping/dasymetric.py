@@ -12,7 +12,8 @@ Factors are kept in float64; a raster stored as float32 keeps a unit's sum to ab
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -269,6 +270,25 @@ def _where_valid(builtup: np.ndarray, population: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(population), np.float32(np.nan), builtup)
 
 
+@contextmanager
+def _naming_the_units(units: Path, counts: int) -> Iterator[None]:
+    """Say which file's numbers and counts do not fit each other.
+
+    Raises:
+        CensusError: see there.
+    """
+    try:
+        yield
+    except ZoneNumberError as error:
+        raise CensusError(
+            "the raster holds a unit that has no count",
+            where=units,
+            expected=f"unit numbers 0..{counts}",
+            found=str(error),
+            remedy="prepare the units and their counts together",
+        ) from error
+
+
 def adjust_map(
     population: Path,
     spread: Path | None,
@@ -322,30 +342,16 @@ def adjust_map(
             progress(done, 2 * len(windows))
 
     with bounded_cache(), ExitStack() as stack:
-        try:
+        with _naming_the_units(units, len(people)):
             sums = blockwise_zone_sums(
-                read,
-                windows,
-                2,
-                len(people),
-                threads=threads,
+                read, windows, 2, len(people), threads=threads,
                 progress=lambda done, _: report(done),
-            )
-        except ZoneNumberError as error:
-            raise CensusError(
-                "the raster holds a unit that has no count",
-                where=units,
-                expected=f"unit numbers 0..{len(people)}",
-                found=str(error),
-                remedy="prepare the units and their counts together",
-            ) from error
+            )  # fmt: skip
         adjustment = plan(sums, people)
 
         def writer(name: str, band: str) -> raster.CogWriter:
-            path = out / f"{name}.tif"
-            return stack.enter_context(
-                raster.CogWriter(path, grid, [band], "float32", np.nan, tags=tags)
-            )
+            sink = raster.CogWriter(out / f"{name}.tif", grid, [band], "float32", np.nan, tags=tags)
+            return stack.enter_context(sink)
 
         writers = [
             writer("population", "people per pixel, adjusted to the census"),

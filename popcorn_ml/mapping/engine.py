@@ -35,34 +35,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name: auto (CUDA where there is one), cpu, cuda or cuda:N.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(
-            "there is no such kind of device",
-            where="device",
-            expected="auto, cpu, cuda or cuda:N",
-            found=name,
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            "there is no such GPU on this machine",
-            where="device",
-            expected=f"one of {torch.cuda.device_count()} GPUs, or cpu",
-            found=name,
-            remedy="choose device auto",
-        )
-    return device
-
-
 def check_precision(name: str) -> None:
     """Refuse a precision that the networks do not run in.
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from popcorn_ml.compute.devices import pick_device
 from popcorn_ml.errors import ConfigError, RasterError
 from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.inputs import read_channels
@@ -35,7 +36,6 @@ from popcorn_ml.mapping.engine import (
     check_precision,
     each_tile,
     one_thread_a_tile,
-    pick_device,
     to_device,
     to_numpy,
 )

@@ -11,7 +11,7 @@ from popcorn_ml.compute.locks import held
 from popcorn_ml.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
-    from popcorn_ml.training.fit import Progress
+    from popcorn_ml.training.loop import Progress
 
 LOCK_FILE = "training.lock"
 

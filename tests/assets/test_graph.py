@@ -9,14 +9,13 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from popcorn_assets.demo import RUNS, run_demo
-from popcorn_assets.lineage import REUSE_TAG
+from popcorn_assets.commands.demo import RUNS, run_demo
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.store import Address, Store, digests, version_of
+from popcorn_assets.store.making import REUSE_TAG
+from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml import raster
 from popcorn_ml.sentinel import SEASONS, SENSORS
-
-from .conftest import tiny_spec
+from tests.platforms import tiny_spec
 
 pytestmark = [pytest.mark.timeout(400)]
 
@@ -142,7 +141,7 @@ def test_summary_has_the_promised_keys(in_tiny):
 
 
 def test_census_tables_are_in_the_warehouse(in_tiny):
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     rows = Warehouse(in_tiny.data / "warehouse.duckdb").query(
         "SELECT year, count(*), sum(people) FROM counts WHERE country = ? AND level = ? "
@@ -154,7 +153,7 @@ def test_census_tables_are_in_the_warehouse(in_tiny):
 
 
 def test_maps_and_their_evaluation_are_in_the_warehouse(in_tiny, store):
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     tables = Warehouse(in_tiny.data / "warehouse.duckdb")
     rows = tables.query(
@@ -286,7 +285,7 @@ def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):
     import socket
 
     from popcorn_assets.definitions import defs
-    from popcorn_assets.runs import OWNER_TAG, end_lost_runs
+    from popcorn_assets.runs.lost import OWNER_TAG, end_lost_runs
 
     with in_tiny.instance() as instance:
         run = instance.create_run_for_job(

@@ -22,12 +22,10 @@ from dagster import DagsterEventType
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from popcorn_assets.automation import TRAIN_JOB
-from popcorn_assets.console import QUIET
-from popcorn_assets.demo import INLINE
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.store import Address, Store
-
-from .conftest import Place, _enter
+from popcorn_assets.runs.in_process import INLINE, QUIET
+from popcorn_assets.store.versions import Address, Store
+from tests.platforms import Place, enter
 
 pytestmark = [pytest.mark.timeout(1200)]
 
@@ -136,7 +134,7 @@ def test_four_members_two_at_once_one_killed(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("POPCORN_STEPS", "4")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = copied(tiny, tmp_path / "alone")
-    _enter(alone, monkeypatch)
+    enter(alone, monkeypatch)
     from popcorn_assets.definitions import defs
 
     with alone.instance() as instance:
@@ -153,7 +151,7 @@ def test_four_members_two_at_once_one_killed(tiny, tmp_path, monkeypatch):
     undisturbed = Store(alone.data).latest(ADDRESS)
 
     place = copied(tiny, tmp_path / "home")
-    _enter(place, monkeypatch)
+    enter(place, monkeypatch)
     with place.instance() as instance:
         instance.event_log_storage.set_concurrency_slots("gpu", 2)
         with watching(place.data, KILLED) as watch:

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from popcorn_assets.imagery import note_unless_over
-from popcorn_assets.lineage import REUSE_TAG, Making, Outcome
+from popcorn_assets.assets.imagery import note_unless_over
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store import Address
+from popcorn_assets.store.making import REUSE_TAG, Making, Outcome
+from popcorn_assets.store.versions import Address
 from popcorn_ml.sentinel import season_period
 
 

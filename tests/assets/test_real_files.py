@@ -12,9 +12,9 @@ import yaml
 
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import published_weights
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
-from popcorn_ml.model.weights import import_extractor
+from popcorn_ml.model.importing import import_extractor
 from popcorn_ml.sentinel import SEASONS, SENSORS
 
 SCORE_TOLERANCE = 1e-5

@@ -14,12 +14,12 @@ import shapely
 import yaml
 
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.store import Address, Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from popcorn_ml.grid import Grid
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from popcorn_ml.zones import zone_sums
-from tests.assets.conftest import _enter, make_place
+from tests.platforms import enter, make_place
 
 COLUMNS, ROWS, SIDE = 7, 6, 200.0
 GRID = Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, 20 * COLUMNS, 20 * ROWS)
@@ -101,7 +101,7 @@ def country(tmp_path_factory):
     store = Store(place.data)
     publish_map(store)
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
-        _enter(place, patch)
+        enter(place, patch)
         made = dg.materialize(
             [*defs.assets, *checks],
             selection=dg.AssetSelection.assets(*MADE),

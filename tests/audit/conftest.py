@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.assets.conftest import Place, _enter
+from tests.platforms import Place, enter
 
 
 @pytest.fixture(scope="module")
@@ -20,5 +20,5 @@ def copied(tiny, tmp_path_factory) -> Place:
 @pytest.fixture
 def in_copy(copied, monkeypatch) -> Place:
     """The copy, entered: environment and working folder are its own."""
-    _enter(copied, monkeypatch)
+    enter(copied, monkeypatch)
     return copied

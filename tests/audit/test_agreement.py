@@ -10,10 +10,10 @@ from dagster_graphql.test.utils import execute_dagster_graphql
 
 from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.recorded import DagsterRecords
-from popcorn_assets.demo import run_demo
-from popcorn_assets.store import Address, Store
-from popcorn_ml.warehouse import Warehouse
-from tests.assets.conftest import tiny_spec
+from popcorn_assets.commands.demo import run_demo
+from popcorn_assets.store.versions import Address, Store
+from popcorn_ml.warehouse.warehouse import Warehouse
+from tests.platforms import tiny_spec
 
 UI = """
 query Versions($keys: [AssetKeyInput!], $partition: String!) {

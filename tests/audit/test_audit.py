@@ -21,9 +21,9 @@ from popcorn_assets.audit.page import page
 from popcorn_assets.audit.prov import as_prov
 from popcorn_assets.audit.trail import walk
 from popcorn_assets.cli import cli
-from popcorn_assets.lineage import digest_of_code
-from popcorn_assets.store import MANIFEST, Address, Store, sha256
-from popcorn_ml.warehouse import Warehouse
+from popcorn_assets.store.code import digest_of_code
+from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 MAP = Address("hectare_map", "demo", 2021)
 
@@ -93,9 +93,9 @@ def test_what_is_not_there_is_an_error_in_words(in_tiny):
 
 
 def test_a_version_whose_input_was_made_again_is_older_than_it(tiny, copied, monkeypatch):
-    from tests.assets.conftest import _enter
+    from tests.platforms import enter
 
-    _enter(copied, monkeypatch)
+    enter(copied, monkeypatch)
     store = Store(copied.data)
     score = store.latest(Address("builtup_area", "demo", 2021))
     manifest = score.manifest()

@@ -13,18 +13,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from popcorn_assets import lineage
 from popcorn_assets.audit.code import judge_code
-from popcorn_assets.lineage import COMMIT_VARIABLE, Making, Outcome, code_state, digest_of_code
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import StoreResource
-from tests.assets.conftest import REPOSITORY, Place, make_place
+from popcorn_assets.store import code as code_module
+from popcorn_assets.store.code import COMMIT_VARIABLE, code_state, digest_of_code
+from popcorn_assets.store.making import Making, Outcome
+from tests.platforms import REPOSITORY, Place, make_place
 
 READ_ONLY = """
 import os, sys
 from click.testing import CliRunner
 from popcorn_assets.cli import cli, main
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 home, copy, code = sys.argv[1:4]
 sys.argv = ["popcorn", "audit", "demo", "2020", *sys.argv[4:]]
 
@@ -166,7 +167,7 @@ def installed(tmp_path):
 
 
 def state_of(root: Path, monkeypatch) -> dict:
-    monkeypatch.setattr(lineage, "__file__", str(root / "popcorn_assets" / "lineage.py"))
+    monkeypatch.setattr(code_module, "__file__", str(root / "popcorn_assets" / "store" / "code.py"))
     return code_state.__wrapped__()
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from popcorn_assets.audit.reproduce import reproduce
 from popcorn_assets.cli import cli
-from popcorn_assets.store import MANIFEST, Address, Store, sha256
+from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
 from popcorn_ml.errors import StoreError
 
 

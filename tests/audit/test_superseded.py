@@ -10,10 +10,10 @@ import pytest
 from popcorn_assets.audit.findings import Finding, Verdict, verdict_of
 from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.reproduce import reproduce
-from popcorn_assets.store import MANIFEST, Address, Store, Version, sha256
+from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.census.inbox import _store
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 COUNTS = Address("census_counts", "demo", 2021)
 NAME = "demo/census/counts_coarse_2021.csv"

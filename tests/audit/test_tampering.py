@@ -21,12 +21,12 @@ from popcorn_assets.audit.judge import Report, audit, size_and_digest
 from popcorn_assets.audit.recorded import DagsterRecords, Materialised
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.show import MANIFEST_SHA256
-from popcorn_assets.store import HISTORY, LATEST, MANIFEST, Address, Store
+from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, Address, Store
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.simulate.country import ITEMS
-from popcorn_ml.warehouse_schema import TABLES, VIEWS
-from tests.assets.conftest import _enter
+from popcorn_ml.warehouse.schema import TABLES, VIEWS
+from tests.platforms import enter
 
 COUNTRY, YEARS = "demo", (2020, 2021)
 
@@ -80,7 +80,7 @@ class Scene:
 @pytest.fixture(scope="module")
 def scene(copied) -> Iterator[Scene]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _enter(copied, monkeypatch)  # the instance's folders are named from here
+        enter(copied, monkeypatch)  # the instance's folders are named from here
         with copied.instance() as instance:
             yield Scene(copied.data, instance)
 

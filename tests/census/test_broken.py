@@ -808,7 +808,7 @@ def test_there_are_at_least_forty_kinds() -> None:
 
 
 def test_sql_in_a_name_reaches_the_warehouse_as_a_name(tmp_path: Path) -> None:
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
     from tests.warehouse.rows import publish
 
     rows = place.write_place(tmp_path)

@@ -9,7 +9,8 @@ import yaml
 
 from popcorn_ml.census.findings import CHECKS
 from popcorn_ml.census.settings import CensusSettings, ReaderName
-from popcorn_ml.warehouse import TABLES, VIEWS, Warehouse
+from popcorn_ml.warehouse.schema import TABLES, VIEWS
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 DOCS = Path(__file__).parents[2] / "docs"
 

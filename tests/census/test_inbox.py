@@ -14,7 +14,7 @@ import pytest
 from popcorn_ml.census.inbox import InboxBusy, Received, receive, unfinished, waiting
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.errors import CensusError
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 from . import place
 from .place import GRID, settings, write_boundaries, write_counts

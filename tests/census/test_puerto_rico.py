@@ -13,7 +13,7 @@ from popcorn_ml.census.build import prepare_counts, prepare_units
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.census.units import strips
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.warehouse.rows import publish
 
 PEOPLE = 3_285_874

@@ -16,8 +16,8 @@ from rasterio.transform import Affine
 from shapely import affinity
 
 from popcorn_ml import raster
+from popcorn_ml.census.columns import us_codes
 from popcorn_ml.census.files import files_of
-from popcorn_ml.census.readers import us_codes
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.errors import CensusError
 

@@ -40,7 +40,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from popcorn_assets.store import LATEST, Address, Store, digests, version_of  # noqa: E402
+from popcorn_assets.store.versions import LATEST, Address, Store, digests, version_of  # noqa: E402
 
 PHASES = ("fetch", "composite", "census", "training", "mapping")
 YEARS = (2020, 2021)
@@ -254,7 +254,7 @@ def count_writes(file: Path) -> None:
 
 def pipeline() -> int:
     """The run that is killed: two country-years, one with training, as `popcorn demo`."""
-    from popcorn_assets.demo import run_demo
+    from popcorn_assets.commands.demo import run_demo
 
     return run_demo(small_spec())
 
@@ -348,7 +348,7 @@ def places(root: Path) -> Iterator[tuple[Address, Path]]:
 
 def recorded(root: Path) -> dict[str, str]:
     """Address -> version that the warehouse holds to be current."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     rows = Warehouse(root / "warehouse.duckdb").query(
         "SELECT asset, country, year, version FROM versions WHERE current"
@@ -358,7 +358,7 @@ def recorded(root: Path) -> dict[str, str]:
 
 def mark_removed(root: Path, versions: list[tuple]) -> int:
     """Tell the warehouse which versions were taken out of the store."""
-    from popcorn_ml.warehouse import Warehouse
+    from popcorn_ml.warehouse.warehouse import Warehouse
 
     Warehouse(root / "warehouse.duckdb").mark_removed(versions)
     return 0
@@ -432,7 +432,7 @@ def trace(root: Path) -> None:
     Raises:
         Wrong: one is not.
     """
-    from popcorn_assets.store import sha256
+    from popcorn_assets.store.versions import sha256
 
     store = Store(root)
     for address, _ in places(root):

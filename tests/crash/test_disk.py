@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from popcorn_assets.store import LATEST, Address, Store
+from popcorn_assets.store.versions import LATEST, Address, Store
 from popcorn_ml import raster
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_bytes
@@ -25,7 +25,7 @@ from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.raster import CogWriter
 from popcorn_ml.simulate.country import write_country
 from popcorn_ml.simulate.spec import CountrySpec
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.crash.soak import versions
 from tests.warehouse.rows import publish as publish_rows
 
@@ -145,7 +145,7 @@ def test_publishing_on_a_full_disk(disk, left):
 
 def test_latest_on_a_full_disk(disk, monkeypatch):
     """The version is there, and the disk is full when LATEST is to be replaced."""
-    import popcorn_assets.store as module
+    import popcorn_assets.store.versions as module
 
     store = Store(disk.folder / "data")
     before = publish(store, b"before")
@@ -189,7 +189,8 @@ def test_the_warehouse_on_a_full_disk(disk, left):
 
 def test_a_training_state_on_a_full_disk(disk, tmp_path):
     """The run stops at the epoch whose state finds no room, and goes on from the one before."""
-    from popcorn_ml.training.fit import STATE_FILE, train_member
+    from popcorn_ml.training.fit import train_member
+    from popcorn_ml.training.loop import STATE_FILE
     from tests.training.places import block_units, write_place
 
     place = write_place(tmp_path / "place", block_units(96, 96, 2, 2))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from popcorn_assets.store import Address, Store, digests, version_of
+from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml.errors import StoreError
 
 HERE = Address("population_map", "demo", 2020)
@@ -96,7 +96,7 @@ def test_a_reader_never_sees_half_a_version(tmp_path):
 
 WAREHOUSE = """
 import os, signal, sys, time, random
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 from popcorn_ml.errors import StoreError
 from tests.warehouse.rows import publish
 
@@ -170,7 +170,7 @@ def test_a_reader_of_nothing(tmp_path):
 
 def test_what_a_killed_writer_left_is_not_published(tmp_path):
     """A draft beside a member's weights made another version of the same checkpoints."""
-    from popcorn_assets.training import copy_member
+    from popcorn_assets.assets.training import copy_member
 
     out = tmp_path / "out"
     out.mkdir()

@@ -27,7 +27,7 @@ from dagster_k8s.job import (
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from kubernetes.client import models
 
-from popcorn_assets.executors import (
+from popcorn_assets.runs.executors import (
     EXECUTOR_VARIABLE,
     GPU_STEPS,
     KUBERNETES_VARIABLE,
@@ -180,7 +180,7 @@ def test_a_wrong_executor_is_refused_when_definitions_load(
 def test_dagster_yaml_is_what_dagster_knows(folder):
     found, _ = dagster_instance_config(str(folder))  # raises on any other key
     storage = found["storage"]["custom"]
-    assert (storage["module"], storage["class"]) == ("popcorn_assets.instance", "Storage")
+    assert (storage["module"], storage["class"]) == ("popcorn_assets.runs.instance", "Storage")
 
 
 def test_the_run_launcher_of_kubernetes_is_configured_rightly(monkeypatch):

@@ -9,12 +9,12 @@ import traceback
 import dagster as dg
 import pytest
 
-from popcorn_assets.instance import POSTGRES_VARIABLE
-from popcorn_assets.retention import delete_run, old_runs
-from popcorn_assets.runs import pools
+from popcorn_assets.runs.instance import POSTGRES_VARIABLE
+from popcorn_assets.runs.pools import pools
 from popcorn_assets.upkeep.plan import DAY_S
+from popcorn_assets.upkeep.retention import delete_run, old_runs
 from popcorn_ml.errors import ConfigError
-from tests.assets.conftest import tiny_spec, write_demo_file
+from tests.platforms import tiny_spec, write_demo_file
 
 from .postgres import DATABASE, PASSWORD, PASSWORD_ESCAPED, Server, serving, why_not
 

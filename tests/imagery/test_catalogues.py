@@ -21,10 +21,11 @@ from popcorn_ml import raster
 from popcorn_ml.errors import ImageryError
 from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.build import build_season
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.doctor import examine
 from popcorn_ml.imagery.secrets import Secrets, scrub
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import SeasonRequest, open_source
+from popcorn_ml.imagery.source import SeasonRequest
 from popcorn_ml.imagery.stac_search import search, stamp
 from popcorn_ml.sentinel import season_period
 from tests.imagery.conftest import TILE_PX, YEAR, Place
@@ -419,7 +420,7 @@ def test_the_scene_list_is_kept_when_resuming(
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_assemble", stop)
+    monkeypatch.setattr(module, "assemble", stop)
     with pytest.raises(KeyboardInterrupt):
         build(place, settings, tmp_path / "out", "s1")
     monkeypatch.undo()

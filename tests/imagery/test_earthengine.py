@@ -20,11 +20,12 @@ from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, ImageryError
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
 from popcorn_ml.imagery.build import build_season
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.doctor import examine
 from popcorn_ml.imagery.nearest import lonlat_bounds
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import SeasonRequest, open_source
+from popcorn_ml.imagery.source import SeasonRequest
 from tests.imagery import plain
 from tests.imagery.conftest import TILE_PX, YEAR, Place
 from tests.imagery.ee_server import ACCESS_TOKEN, Archive, EarthEngineServer, Evaluator

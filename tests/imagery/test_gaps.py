@@ -11,7 +11,8 @@ import pytest
 from popcorn_ml import raster
 from popcorn_ml.errors import GridMismatch, RasterError
 from popcorn_ml.grid import Grid
-from popcorn_ml.imagery.build import NOT_ASKED_FOR, fill_gaps
+from popcorn_ml.imagery.assembling import NOT_ASKED_FOR
+from popcorn_ml.imagery.build import fill_gaps
 from popcorn_ml.imagery.gaps import nearest_within
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.sentinel import BANDS, S1_NODATA, SEASONS

@@ -16,7 +16,8 @@ from shapely import box
 
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, ImageryError
-from popcorn_ml.imagery.build import NOT_ASKED_FOR, build_season
+from popcorn_ml.imagery.assembling import NOT_ASKED_FOR
+from popcorn_ml.imagery.build import build_season
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.imagery.sources import stac
 from tests.imagery import plain
@@ -166,7 +167,7 @@ def test_a_damaged_scratch_tile_is_fetched_again(
     from popcorn_ml.imagery import build as module
 
     build(place, tmp_path, "s1", out=tmp_path / "whole")
-    monkeypatch.setattr(module, "_assemble", lambda *_: (_ for _ in ()).throw(Interrupted))
+    monkeypatch.setattr(module, "assemble", lambda *_: (_ for _ in ()).throw(Interrupted))
     with pytest.raises(Interrupted):
         build(place, tmp_path, "s1")
     monkeypatch.undo()
@@ -185,7 +186,7 @@ def test_other_settings_do_not_meet_in_scratch(
     """A tile made with snow kept is no tile of one without; how it was fetched does not matter."""
     from popcorn_ml.imagery import build as module
 
-    monkeypatch.setattr(module, "_assemble", lambda *_: (_ for _ in ()).throw(Interrupted))
+    monkeypatch.setattr(module, "assemble", lambda *_: (_ for _ in ()).throw(Interrupted))
     with pytest.raises(Interrupted):
         build(place, tmp_path, "s2", settings=place.settings(keep_snow=True))
     monkeypatch.undo()

@@ -12,6 +12,7 @@ from shapely import box
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.doctor import examine
 from popcorn_ml.imagery.estimate import estimate
 from popcorn_ml.imagery.presets import (
@@ -23,7 +24,7 @@ from popcorn_ml.imagery.presets import (
 )
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import open_source, source_names
+from popcorn_ml.imagery.source_modules import source_names
 from tests.imagery.conftest import YEAR, Place
 from tests.imagery.web_server import WebServer
 

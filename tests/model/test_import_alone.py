@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = ("torch", "numpy", "lightning")
-PACKAGES = ("compute", "model", "training", "mapping")
+PACKAGES = ("compute", "launching", "model", "training", "mapping")
 MODULES = [
     "popcorn_ml.inputs",
     *sorted(

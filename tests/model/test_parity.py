@@ -12,8 +12,9 @@ from popcorn_ml.grid import Window
 from popcorn_ml.inputs import normalised
 from popcorn_ml.model.canvas import occupancy_canvas
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, population
-from popcorn_ml.model.weights import load_extractor, published_key
-from popcorn_ml.training.fit import parameter_groups
+from popcorn_ml.model.published import published_key
+from popcorn_ml.model.weights import load_extractor
+from popcorn_ml.training.loop import parameter_groups
 from popcorn_ml.training.loss import Piece, unit_loss
 
 ABSOLUTE = 1e-5

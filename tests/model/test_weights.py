@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from popcorn_ml.errors import WeightsError
+from popcorn_ml.model.importing import fetch_extractor, import_extractor, import_published_member
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, from_extractor
-from popcorn_ml.model.weights import (
+from popcorn_ml.model.published import (
     PUBLISHED_BYTES,
     PUBLISHED_SHA256,
     PUBLISHED_URL,
-    fetch_extractor,
+    published_key,
+)
+from popcorn_ml.model.weights import (
     fingerprint,
-    import_extractor,
-    import_published_member,
     load_extractor,
     load_occupancy,
-    published_key,
     read_card,
     save_extractor,
     save_occupancy,
@@ -240,7 +240,7 @@ def test_a_download_gone_wrong_leaves_nothing(published, server, tmp_path, monke
     elif harm == "refused":
         server.status = 403
     else:
-        monkeypatch.setattr("popcorn_ml.model.weights.MAX_DOWNLOAD_BYTES", 100_000)
+        monkeypatch.setattr("popcorn_ml.model.importing.MAX_DOWNLOAD_BYTES", 100_000)
         server.answer *= 2
     target = tmp_path / "weights" / "extractor.pt"
     with pytest.raises(WeightsError) as raised:

@@ -24,9 +24,9 @@ from popcorn_ml.errors import ConfigError, ImageryError, StoreError
 from popcorn_ml.imagery.secrets import HIDDEN, Secrets, guarded, scrub
 from popcorn_ml.simulate.country import write_country
 from popcorn_ml.simulate.spec import CountrySpec
-from tests.assets.conftest import make_place
 from tests.imagery.ee_server import ACCESS_TOKEN, Archive, EarthEngineServer
 from tests.imagery.web_server import WebServer
+from tests.platforms import make_place
 
 YEAR = 2020
 SPEC = CountrySpec(width=100, height=100, coarse_units=4, fine_units_each=2, seed=5)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from popcorn_assets.country import MAX_BYTES, PACKAGED, load_country
 from popcorn_assets.paths import given_path
-from popcorn_assets.store import LATEST, MANIFEST, Address, Store, digests
+from popcorn_assets.store.versions import LATEST, MANIFEST, Address, Store, digests
 from popcorn_ml import raster
 from popcorn_ml.census import archive
 from popcorn_ml.census.files import Files
@@ -25,12 +25,14 @@ from popcorn_ml.census.settings import CensusSettings, CountSettings
 from popcorn_ml.edges import check_address, check_name, check_path, within
 from popcorn_ml.errors import CensusError, ConfigError, ImageryError, PopcornError, StoreError
 from popcorn_ml.grid import Grid
-from popcorn_ml.imagery.assets import AssetLost, AssetReader
+from popcorn_ml.imagery.assets import AssetReader
 from popcorn_ml.imagery.boundary import outline
+from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.ee_export import _own_name
 from popcorn_ml.imagery.nearest import TileCoordinates
+from popcorn_ml.imagery.remote import AssetLost
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import Lost, SeasonRequest, Traffic, open_source
+from popcorn_ml.imagery.source import Lost, SeasonRequest, Traffic
 from popcorn_ml.imagery.stac_items import PROFILES, scene_from_item
 
 GRID = Grid("EPSG:32736", 312300.0, 9755700.0, 10.0, 20, 20)

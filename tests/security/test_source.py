@@ -16,7 +16,7 @@ MODULES = sorted(
 
 SQL_METHODS = ("execute", "executemany", "sql", "query", "frame", "read_sql", "read_sql_query")
 QUOTERS = ("identifier",)
-"""Functions that let only names of the schema through (`popcorn_ml.warehouse_schema`)."""
+"""Functions that let only names of the schema through (`popcorn_ml.warehouse.schema`)."""
 SQL_WORDS = (
     "SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "ALTER ", "ATTACH ", "DETACH ",
     "COPY ", "USE ", "DESCRIBE ", "PRAGMA ", "WITH ", "INSTALL ", "LOAD ", "EXPORT ",
@@ -318,7 +318,7 @@ def test_unpickling_would_be_found(bad):
 def test_step_outputs_travel_as_json():
     """No asset or op of the code location has an IO manager that pickles."""
     from popcorn_assets.definitions import defs
-    from popcorn_assets.io import JsonIOManager
+    from popcorn_assets.store.step_values import JsonIOManager
 
     repository = defs.get_repository_def()
     found = set()
@@ -347,7 +347,8 @@ def test_a_training_state_that_would_run_code_is_thrown_away(tmp_path, how):
 
     import torch
 
-    from popcorn_ml.training.fit import STATE_FILE, _usable_state
+    from popcorn_ml.training.fit import _usable_state
+    from popcorn_ml.training.loop import STATE_FILE
 
     mark = tmp_path / "ran"
     space: dict = {}

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 import torch
 
+from popcorn_ml.compute.devices import pick_device
 from popcorn_ml.errors import CensusError, ConfigError, TrainingError, WeightsError
 from popcorn_ml.model.popcorn import BuiltupExtractor, from_extractor
 from popcorn_ml.model.weights import load_extractor, load_occupancy, read_card
 from popcorn_ml.sentinel import SEASONS
-from popcorn_ml.training import fit
+from popcorn_ml.training import loop
 from popcorn_ml.training.augment import Draw
-from popcorn_ml.training.fit import choose_device, parameter_groups, train_member
+from popcorn_ml.training.fit import train_member
+from popcorn_ml.training.loop import parameter_groups
 from popcorn_ml.training.loss import unit_loss
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import SMALLEST_UNIT_PX
@@ -201,14 +203,14 @@ def test_the_running_mean_of_the_weights_is_kept(place, undisturbed, monkeypatch
     """Worked out again from the weights after each step; training itself is as without it."""
     spec = place.spec("averaged", epochs=4, average_decay=0.8, keep_epoch="last")
     passed: list[list[torch.Tensor]] = []
-    moved = fit._Member.average
+    moved = loop.Member.average
 
     def watched(member, step: int) -> None:
         assert step == len(passed)
         passed.append([p.detach().clone() for p in member.trained_parameters])
         moved(member, step)
 
-    monkeypatch.setattr(fit._Member, "average", watched)
+    monkeypatch.setattr(loop.Member, "average", watched)
     train_member(dataclasses.replace(spec, epochs=2))
     result = train_member(spec)
     assert result.resumed_after == 2
@@ -313,7 +315,7 @@ def test_inputs_that_cannot_be_used_leave_nothing(tmp_path):
     with pytest.raises(ConfigError, match="device"):
         train_member(dataclasses.replace(spec, device="abacus"))
     with pytest.raises(ConfigError, match="GPU"):
-        choose_device("cuda:99")
+        pick_device("cuda:99")
     assert not Path(spec.out).exists()
 
 

@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from popcorn_ml.warehouse import Warehouse
-from popcorn_ml.warehouse_rows import arrow_rows, columns_of, digest, partition_of
+from popcorn_ml.warehouse.rows import arrow_rows, columns_of, digest, partition_of
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 
 def manifest(asset: str, version: str, year: int | None = 2020, **given: Any) -> dict[str, Any]:

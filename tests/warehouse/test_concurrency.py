@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.turns import turn
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 from .rows import publish
 
@@ -115,7 +116,7 @@ def test_a_killed_writer_leaves_the_partition_as_it_was(tmp_path: Path) -> None:
     publish(warehouse, "counts", "rwa", 2020, _rows(1))
     script = f"""
 import os, signal
-from popcorn_ml.warehouse import Warehouse
+from popcorn_ml.warehouse.warehouse import Warehouse
 w = Warehouse({str(path)!r})
 with w._writing() as connection:
     connection.execute("DELETE FROM counts")
@@ -170,7 +171,7 @@ def test_no_turn_in_time_is_reported(tmp_path: Path) -> None:
     warehouse = Warehouse(tmp_path / "w.duckdb")
     warehouse.migrate()
     with (
-        warehouse._turn(exclusive=True),
+        turn(warehouse.path, 60.0, exclusive=True),
         pytest.raises(StoreError, match="no turn at the warehouse in time"),
     ):
         Warehouse(warehouse.path, timeout_s=0.2).query("SELECT 1")

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from popcorn_ml import warehouse as module
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import Warehouse, chained
-from popcorn_ml.warehouse_rows import digest, prepared
+from popcorn_ml.warehouse import opening
+from popcorn_ml.warehouse.lineage import chained
+from popcorn_ml.warehouse.rows import digest, prepared
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 from .rows import manifest, sha
 from .test_warehouse import count_rows
@@ -145,7 +146,7 @@ def test_receipts_are_chained(tmp_path):
 def test_receipts_of_an_older_schema_are_kept(tmp_path, monkeypatch):
     made = Warehouse(tmp_path / "w.duckdb")
     with monkeypatch.context() as older:
-        older.setattr(module, "MIGRATIONS", module.MIGRATIONS[:3])
+        older.setattr(opening, "MIGRATIONS", opening.MIGRATIONS[:3])
         made.register_received("rwa", "a.csv", sha("a.csv"), 5, ["district"], [2020])
         before = made.query("SELECT * FROM received")
     assert made.query("SELECT * FROM received") == before

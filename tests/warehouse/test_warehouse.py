@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import shapely
 
-from popcorn_ml import warehouse as module
 from popcorn_ml.errors import StoreError
-from popcorn_ml.warehouse import TABLES, VIEWS, Warehouse
+from popcorn_ml.warehouse import opening
+from popcorn_ml.warehouse.schema import TABLES, VIEWS
+from popcorn_ml.warehouse.warehouse import Warehouse, remove
 
 from .rows import publish
 
@@ -219,16 +220,16 @@ def test_readers_cannot_write(warehouse: Warehouse) -> None:
 
 
 def test_an_older_schema_is_migrated_with_its_rows(warehouse: Warehouse, monkeypatch) -> None:
-    newer = (*module.MIGRATIONS, ("ALTER TABLE counts ADD COLUMN note VARCHAR DEFAULT 'none'",))
-    monkeypatch.setattr(module, "MIGRATIONS", newer)
+    newer = (*opening.MIGRATIONS, ("ALTER TABLE counts ADD COLUMN note VARCHAR DEFAULT 'none'",))
+    monkeypatch.setattr(opening, "MIGRATIONS", newer)
     assert warehouse.query("SELECT count(*), min(note) FROM counts") == [(3, "none")]
     assert warehouse.query("SELECT max(version) FROM schema_versions") == [(len(newer),)]
     assert warehouse.migrate() == len(newer)
 
 
 def test_a_failed_migration_leaves_the_old_schema(warehouse: Warehouse, monkeypatch) -> None:
-    newer = (*module.MIGRATIONS, ("ALTER TABLE counts ADD COLUMN note VARCHAR", "SELECT nonsense"))
-    monkeypatch.setattr(module, "MIGRATIONS", newer)
+    newer = (*opening.MIGRATIONS, ("ALTER TABLE counts ADD COLUMN note VARCHAR", "SELECT nonsense"))
+    monkeypatch.setattr(opening, "MIGRATIONS", newer)
     with pytest.raises(duckdb.Error, match="nonsense"):
         warehouse.migrate()
     monkeypatch.undo()
@@ -238,7 +239,7 @@ def test_a_failed_migration_leaves_the_old_schema(warehouse: Warehouse, monkeypa
 
 
 def test_a_newer_schema_is_refused(warehouse: Warehouse, monkeypatch) -> None:
-    monkeypatch.setattr(module, "MIGRATIONS", ())
+    monkeypatch.setattr(opening, "MIGRATIONS", ())
     with pytest.raises(StoreError, match="newer version"):
         warehouse.query("SELECT 1")
     with pytest.raises(StoreError, match="newer version"):
@@ -269,5 +270,5 @@ def test_values_never_become_statements(warehouse: Warehouse) -> None:
 
 
 def test_remove(warehouse: Warehouse) -> None:
-    module.remove(warehouse.path)
+    remove(warehouse.path)
     assert list(warehouse.path.parent.iterdir()) == []

@@ -349,8 +349,8 @@ def _read_s2(
     """Clear reflectance codes (bands, rows, columns) of a scene; None where nothing is clear."""
     import numpy as np
 
-    from popcorn_ml.imagery.assets import AssetLost
     from popcorn_ml.imagery.composite import reflectance_codes
+    from popcorn_ml.imagery.remote import AssetLost
     from popcorn_ml.imagery.stac_items import SCL
 
     traffic = Traffic()
@@ -381,8 +381,8 @@ def _read_s1(
     """Backscatter codes (bands, rows, columns) of a scene; None where it does not reach."""
     import numpy as np
 
-    from popcorn_ml.imagery.assets import AssetLost
     from popcorn_ml.imagery.composite import power_to_codes
+    from popcorn_ml.imagery.remote import AssetLost
 
     traffic, lost = Traffic(), []
     layers: list[np.ndarray | None] = []
@@ -402,7 +402,7 @@ def _read_s1(
 def _asset(
     reader: Any, scene: Scene, band: str, fill: float, traffic: Traffic
 ) -> np.ndarray | None:
-    from popcorn_ml.imagery.assets import AssetLost
+    from popcorn_ml.imagery.remote import AssetLost
 
     if band not in scene.assets:
         raise AssetLost("the item has no such asset")

@@ -1,0 +1,151 @@
+"""Built-up area: the frozen extractors, and their score of every pixel in every season.
+
+Which buildings a network finds is popcorn_ml.model's and popcorn_ml.mapping.builtup's business.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+import popcorn_ml
+from popcorn_assets.assets.imagery import FILLED, composites_by_season
+from popcorn_assets.country import Country, load_country
+from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.paths import published_weights
+from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.runs import launch
+from popcorn_assets.show import raster_summary, save_picture
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.versions import Address, Version
+from popcorn_ml.errors import StoreError, WeightsError
+
+GROUP = "builtup"
+CODE = code_digest("model", "mapping")
+GPU_POOL = "gpu"
+EXTRACTOR = "builtup_extractor"
+BUILTUP = "builtup_score.tif"
+
+DEMO_EXTRACTOR = (
+    Path(popcorn_ml.__file__).parent / "simulate" / "weights" / "demo_extractor.safetensors"
+)
+
+
+@dg.asset(name=EXTRACTOR, group_name=GROUP, kinds={"pytorch"}, code_version=CODE)
+def builtup_extractor(
+    context: dg.AssetExecutionContext, store: StoreResource
+) -> dg.MaterializeResult:
+    """Frozen networks that find built-up area: the published one where it was fetched, and the
+    demo country's own. A country's file says which it uses."""
+    from popcorn_ml.model.importing import import_extractor
+    from popcorn_ml.model.weights import read_card
+
+    making = Making(context, store.open(), EXTRACTOR, code_version=CODE, partitioned=False)
+    available = {"demo": DEMO_EXTRACTOR}
+    if published_weights().is_file():
+        available["published"] = published_weights()
+    for path in available.values():
+        making.source(path)
+
+    def make(folder: Path) -> Outcome:
+        rows = []
+        for name, path in available.items():
+            target = import_extractor(path, folder / f"{name}.safetensors")
+            card = read_card(target)
+            rows.append({"extractor": name, "what": card.get("name", ""), "sha256": card["sha256"]})
+        shown: dict[str, Any] = {"extractors": rows}
+        if "published" not in available:
+            shown["published"] = "not here: popcorn weights fetch, or popcorn weights import FILE"
+        return Outcome(shown)
+
+    return making.publish(make)
+
+
+def extractor_file(making: Making, country: Country) -> Path:
+    """The weights of the extractor that a country uses, noted as an input.
+
+    Raises:
+        WeightsError: they are not in the store.
+    """
+    name = f"{country.extractor}.safetensors"
+    try:
+        return making.input(EXTRACTOR, partitioned=False, files=[name]).file(name)
+    except StoreError as error:
+        raise WeightsError(
+            f"the {country.extractor} extractor is not in the store",
+            where=making.store.folder(Address(EXTRACTOR)),
+            found=error.what,
+            remedy=f"popcorn weights fetch (or import FILE), then materialise {EXTRACTOR}",
+        ) from error
+
+
+@dg.asset(
+    deps=[EXTRACTOR, "s1_composites", "s2_composites"],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    pool=GPU_POOL,
+    kinds={"cog", "pytorch"},
+    code_version=CODE,
+)
+def builtup_area(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """Built-up score (0 to 1) of every pixel in each season, by the frozen extractor."""
+    from popcorn_ml.mapping.builtup import BuiltupSpec
+
+    making = Making(context, store.open(), "builtup_area", code_version=CODE)
+    country = load_country(making.country)
+    grid = country.pixel_grid()
+    composites = composites_by_season(making)
+    weights = extractor_file(making, country)
+    making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)
+
+    def make(folder: Path) -> Outcome:
+        launch.map_builtup(
+            context,
+            compute,
+            BuiltupSpec(
+                composites=composites,
+                extractor=weights,
+                grid=grid,
+                out=folder / BUILTUP,
+                tile_px=country.mapping.tile_px,
+                device=compute.device,
+                threads=compute.thread_count(),
+                tags=place_tags(making),
+            ),
+            making.progress("tiles"),
+        )
+        save_picture(folder, folder / BUILTUP, "builtup")
+        return Outcome({"extractor": country.extractor, **raster_summary(folder / BUILTUP, None)})
+
+    return making.publish(make)
+
+
+def place_tags(making: Making) -> dict[str, str]:
+    """What a raster says of where and when it is, whatever its model was trained on."""
+    return {"country": making.country, "year": str(making.year)}
+
+
+def builtup_of_composites(making: Making) -> Version:
+    """The built-up score, noted as an input, if it was made from the current composites.
+
+    Raises:
+        StoreError: it was made from others.
+    """
+    score = making.input("builtup_area")
+    for entry in score.manifest()["inputs"]:
+        current = making.store.find(Address(entry["asset"], making.country, making.year))
+        if entry["asset"] in FILLED and (current is None or current.version != entry["version"]):
+            raise StoreError(
+                "the built-up score was made from other composites than the current ones",
+                where=score.path,
+                expected=f"{entry['asset']} version {current.version if current else 'none'}",
+                found=entry["version"],
+                remedy=f"materialise {score.address} again",
+            )
+    return score
+
+
+assets: list[dg.AssetsDefinition] = [builtup_extractor, builtup_area]

@@ -1,0 +1,183 @@
+"""Census assets: units with their geometry and place on the grid, and people per unit and year.
+
+Files go to the store, tables to the warehouse; what a row must be is popcorn_ml.census's business.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import dagster as dg
+
+from popcorn_assets.country import Country, load_country
+from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.paths import data_root
+from popcorn_assets.resources import StoreResource
+from popcorn_assets.show import check_specs, save_picture
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
+from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
+from popcorn_ml.errors import StoreError
+
+GROUP = "census"
+CODE = code_digest("census")
+POOL = "duckdb"
+UNITS = "census_units"
+COUNTS = "census_counts"
+
+
+def census_folders(country: str) -> list[Path]:
+    """Where the files that a country's file names are looked for, in this order."""
+    return [data_root() / "census" / country, data_root()]
+
+
+def census_files(country: Country) -> list[Path]:
+    """Every census file of a country.
+
+    Raises:
+        CensusError: one of them is in none of the folders.
+    """
+    from popcorn_ml.census.readers import files_of
+
+    return files_of(country.census, census_folders(country.code))
+
+
+@dg.asset(
+    name=UNITS,
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    pool=POOL,
+    kinds={"duckdb", "cog"},
+    code_version=CODE,
+    check_specs=check_specs(UNITS, UNIT_CHECKS),
+)
+def census_units(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """Census units of every level: geometry in the warehouse, unit numbers on the grid."""
+    from popcorn_ml.census.build import prepare_units
+
+    making = Making(context, store.open(), UNITS, code_version=CODE)
+    country = load_country(making.country)
+    grid = country.pixel_grid()
+    for path in census_files(country):
+        making.source(path)
+    making.parameter(grid=grid.as_dict(), census=country.census.model_dump(mode="json"))
+
+    def make(folder: Path) -> Outcome:
+        report = prepare_units(
+            making.country,
+            making.year,
+            country.census,
+            grid,
+            folder,
+            census_folders(country.code),
+            progress=making.progress("strips"),
+        )
+        train = report.rasters[country.census.train_level]
+        save_picture(folder, train, "units")
+        return Outcome(
+            shown={
+                "levels": [
+                    {"level": level, **numbers}
+                    for level, numbers in report.coverage["levels"].items()
+                ]
+            },
+            checks=report.checks,
+            tables={"units": report.units, "sources": [vars(s) for s in report.sources]},
+        )
+
+    return making.publish(make)
+
+
+@dg.asset(
+    name=COUNTS,
+    deps=[census_units],
+    partitions_def=COUNTRY_YEAR,
+    group_name=GROUP,
+    pool=POOL,
+    kinds={"duckdb"},
+    code_version=CODE,
+    check_specs=check_specs(COUNTS, COUNT_CHECKS),
+)
+def census_counts(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """People per census unit in the partition's year: counted, or projected by a stated rule."""
+    from popcorn_ml.census.build import prepare_counts
+
+    making = Making(context, store.open(), COUNTS, code_version=CODE)
+    country = load_country(making.country)
+    units = making.input(UNITS)
+    for path in census_files(country):
+        making.source(path)
+    making.parameter(census=country.census.model_dump(mode="json"))
+
+    def make(folder: Path) -> Outcome:
+        report = prepare_counts(
+            making.country,
+            making.year,
+            country.census,
+            units.path,
+            folder,
+            census_folders(country.code),
+        )
+        return Outcome(
+            shown={
+                "people": report.totals[country.census.train_level],
+                "levels": [
+                    {"level": level, **numbers}
+                    for level, numbers in report.coverage["levels"].items()
+                ],
+            },
+            checks=report.checks,
+            tables={"counts": report.counts, "sources": [vars(s) for s in report.sources]},
+        )
+
+    return making.publish(make)
+
+
+def units_raster(making: Making, level: str) -> Path:
+    """The raster of a level's unit numbers, noted as an input."""
+    return making.input(UNITS).file(f"units_{level}.tif")
+
+
+def counts_file(making: Making, level: str) -> Path:
+    """The JSON list of a level's counts, noted as an input with the units they number.
+
+    Raises:
+        StoreError: the counts were joined to other units than the current ones.
+    """
+    units, counts = making.input(UNITS), making.input(COUNTS)
+    joined = [e["version"] for e in counts.manifest()["inputs"] if e["asset"] == UNITS]
+    if joined != [units.version]:
+        raise StoreError(
+            "the counts were joined to other units than the current ones",
+            where=counts.path,
+            expected=f"{UNITS} version {units.version}",
+            found=", ".join(joined),
+            remedy=f"materialise {counts.address} again",
+        )
+    return counts.file(f"counts_{level}.json")
+
+
+def counts_by_number(making: Making, level: str) -> tuple[Path, list[float]]:
+    """The raster of a level's units, and the people of units 1..n; both noted as inputs.
+
+    NaN where a unit has no count of its own: none is known, or its people are counted with the
+    neighbour that it was merged into.
+    """
+    import pyarrow.parquet as pq
+
+    raster, counts = units_raster(making, level), counts_file(making, level)
+    entries = json.loads(counts.read_text("utf-8"))
+    known = {entry["number"]: float(entry["people"]) for entry in entries}
+    units = pq.read_metadata(raster.with_suffix(".parquet")).num_rows
+    return raster, [known.get(number, math.nan) for number in range(1, units + 1)]
+
+
+def unit_ids(raster: Path) -> dict[int, str]:
+    """The identifiers of the units of a raster, by number."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(raster.with_suffix(".parquet"), columns=["number", "id"])
+    return {unit["number"]: unit["id"] for unit in table.to_pylist()}
+
+
+assets: list[dg.AssetsDefinition] = [census_units, census_counts]

@@ -1,0 +1,253 @@
+"""Imagery assets: eight seasonal composites, then the same with their gaps filled, a sensor each.
+
+One factory makes the season assets, so that one season can be made again alone. How a composite
+comes about is popcorn_ml.imagery's business.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.country import load_country
+from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.runs.pools import source_slot
+from popcorn_assets.runs.retry import again_later
+from popcorn_assets.show import check_specs, save_picture
+from popcorn_assets.store.catalogue import CATALOGUES, items_used
+from popcorn_assets.store.code import code_digest
+from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.sources import outside
+from popcorn_assets.store.versions import Address, Version
+from popcorn_ml.errors import ImageryError
+from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
+from popcorn_ml.mapping.pictures import Kind
+from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
+
+GROUP = "imagery"
+CODE = code_digest("imagery")
+POOL = "imagery"
+
+SENSOR_NAMES: dict[Sensor, str] = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
+UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
+COMPOSITE = "composite.tif"
+FILLED = ("s1_composites", "s2_composites")
+LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
+
+
+def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
+    """The asset of one sensor's composite of one season."""
+
+    @dg.asset(
+        name=f"{sensor}_{season}",
+        partitions_def=COUNTRY_YEAR,
+        group_name=GROUP,
+        pool=POOL,
+        kinds={"cog", sensor},
+        code_version=CODE,
+        description=f"{SENSOR_NAMES[sensor]} composite of {season}: per-pixel median of the clear "
+        f"observations, {', '.join(BANDS[sensor])} in {UNITS[sensor]}, with their count.",
+        check_specs=check_specs(f"{sensor}_{season}", SEASON_CHECKS),
+    )
+    def composite(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        imagery: ImageryResource,
+        compute: ComputeResource,
+    ) -> dg.MaterializeResult:
+        from popcorn_ml.imagery.build import build_season
+        from popcorn_ml.imagery.checks import season_checks
+
+        making = Making(context, store.open(), f"{sensor}_{season}", code_version=CODE)
+        country = load_country(making.country)
+        settings = imagery.settings_of(country)
+        grid = country.pixel_grid()
+        period = season_period(making.year, season)
+        boundary = country.boundary()
+        if boundary is not None:
+            making.source(boundary)
+        for path in imagery.catalogue_files(settings):
+            making.source(path)
+        making.parameter(
+            grid=grid.as_dict(),
+            imagery=imagery.chosen(country).pixel_identity(),
+            source=imagery.fingerprint(settings),
+            period=[period.start.isoformat(), period.end.isoformat()],
+        )
+
+        note_unless_over(making, period, datetime.now(UTC))
+
+        def make(folder: Path) -> Outcome:
+            with again_later(context), source_slot(context, settings.source):
+                report = build_season(
+                    sensor,
+                    season,
+                    making.year,
+                    grid,
+                    settings,
+                    folder,
+                    making.lone_work(),
+                    boundary=boundary,
+                    workers=compute.thread_count(),
+                    progress=making.progress("tiles"),
+                    secrets=imagery.secrets(),
+                )
+            save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
+            facts = report.as_dict()
+            facts["scene_files"] = scene_files(making, facts)
+            facts[CATALOGUES] = items_used(making, imagery.catalogue_files(settings), facts)
+            return Outcome(_shown(facts), facts, season_checks(folder, facts, grid, settings))
+
+        return making.publish(make)
+
+    return composite
+
+
+def note_unless_over(making: Making, period: Period, now: datetime) -> None:
+    """Set a composite of part of a season apart from that of the whole season.
+
+    Its recipe names the day, so that neither it nor its half-done work is taken for the season's
+    once that is over, and it is never taken from the store: scenes still come in.
+    """
+    if period.end > now:
+        making.context.log.warning(
+            f"{making.address} ends on {period.end:%Y-%m-%d}: scenes will still come in"
+        )
+        making.parameter(scenes_until=now.date().isoformat())
+        making.reuse = False
+
+
+def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
+    """The asset of one sensor's four seasons with their gaps filled."""
+    upstream = [f"{sensor}_{season}" for season in SEASONS]
+
+    @dg.asset(
+        name=f"{sensor}_composites",
+        deps=upstream,
+        partitions_def=COUNTRY_YEAR,
+        group_name=GROUP,
+        kinds={"cog", sensor},
+        code_version=CODE,
+        description=f"{SENSOR_NAMES[sensor]} composites of the four seasons, gaps filled by stated "
+        "rules (neighbouring seasons, the other orbit, nearest pixel of the same band); what "
+        "stays empty stays nodata. What the networks read.",
+        check_specs=check_specs(f"{sensor}_composites", FILLED_CHECKS),
+    )
+    def composites(
+        context: dg.AssetExecutionContext, store: StoreResource, imagery: ImageryResource
+    ) -> dg.MaterializeResult:
+        from popcorn_ml.imagery.build import fill_gaps
+        from popcorn_ml.imagery.checks import filled_checks
+
+        making = Making(context, store.open(), f"{sensor}_composites", code_version=CODE)
+        country = load_country(making.country)
+        settings = imagery.settings_of(country)
+        grid = country.pixel_grid()
+        versions = {season: making.input(f"{sensor}_{season}") for season in SEASONS}
+        quantity = _one_provenance(list(versions.values()))
+        seasons = {season: version.path for season, version in versions.items()}
+
+        making.parameter(grid=grid.as_dict(), gaps=settings.gaps.model_dump(mode="json"))
+
+        def make(folder: Path) -> Outcome:
+            report = fill_gaps(
+                sensor, seasons, grid, settings, folder, progress=making.progress("blocks")
+            )
+            save_picture(folder, folder / "summer.tif", LOOKS[sensor])
+            facts = {**report.as_dict(), "provenance": quantity}
+            shown = {
+                "pixels": facts["pixels_inside"],
+                "largest empty share": report.empty_share,
+                "where pixels come from": [
+                    {"season": season, "band": band, **shares}
+                    for season, bands in facts["shares"].items()
+                    for band, shares in bands.items()
+                ],
+            }
+            return Outcome(shown, facts, filled_checks(folder, facts, grid, settings))
+
+        return making.publish(make)
+
+    return composites
+
+
+def scene_files(making: Making, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The files on disk that a season's scenes were read from, with their digests.
+
+    They take the place of the paths in `facts`, and are read once more for it: a catalogue on disk
+    says of its scenes only where they are.
+    """
+    other = facts["other_orbit"] or {}
+    return [
+        {"scene": scene["id"], **outside(making.store.root, Path(path))}
+        for scene in (*facts["scenes"], *other.get("scenes", ()))
+        for path in scene.pop("files")
+    ]
+
+
+def provenance(making: Making) -> dict[Sensor, dict[str, str]]:
+    """Provider, product and physical quantity of this country-year's composites, by sensor."""
+    return {
+        sensor: making.store.latest(
+            Address(f"{sensor}_composites", making.country, making.year)
+        ).manifest()["facts"]["provenance"]
+        for sensor in SENSORS
+    }
+
+
+def _one_provenance(seasons: list[Version]) -> dict[str, str]:
+    """What the four seasons have in common.
+
+    Raises:
+        ImageryError: they hold different physical quantities.
+    """
+    found = [season.manifest()["facts"]["provenance"] for season in seasons]
+    for key in ("backscatter", "level"):
+        if len({one.get(key) for one in found}) > 1:
+            raise ImageryError(
+                "the four seasons do not hold the same quantity",
+                where=str(seasons[0].path.parent),
+                found=", ".join(
+                    f"{season.address.asset}: {one.get(key)}"
+                    for season, one in zip(seasons, found, strict=True)
+                ),
+                remedy="materialise all four seasons from one source",
+            )
+    return found[0]
+
+
+def _shown(report: dict[str, Any]) -> dict[str, Any]:
+    """What an operator looks at of a season's report."""
+    shown: dict[str, Any] = {
+        "scenes": len(report["scenes"]),
+        "nodata share": report["nodata_share"],
+        "clear observations, median": report["clear"]["median"],
+        "from": report["start"][:10],
+        "until, exclusive": report["end"][:10],
+        "bands": [{"band": band, **stats} for band, stats in report["bands"].items()],
+        "tiles": report["tiles"],
+        "traffic": report["traffic"],
+        "provenance": report["provenance"],
+    }
+    if report["orbit"]:
+        shown["orbit"] = report["orbit"]
+    if report["other_orbit"]:
+        shown["held by the other orbit, share"] = report["other_orbit"]["share"]
+        shown["nodata share of both orbits"] = report["other_orbit"]["nodata_share"]
+    if report["lost"]:
+        shown["lost scene assets"] = report["lost"]
+    return shown
+
+
+def composites_by_season(making: Making) -> dict[Season, tuple[Path, Path]]:
+    """Season -> Sentinel-1 and Sentinel-2 composite, noted as inputs."""
+    s1, s2 = making.input("s1_composites"), making.input("s2_composites")
+    return {s: (s1.file(f"{s}.tif"), s2.file(f"{s}.tif")) for s in SEASONS}
+
+
+assets: list[dg.AssetsDefinition] = [
+    *(season_asset(sensor, season) for sensor in SENSORS for season in SEASONS),
+    *(filled_asset(sensor) for sensor in SENSORS),
+]

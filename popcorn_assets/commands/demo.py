@@ -1,0 +1,186 @@
+"""`popcorn demo`: a simulated country from its scenes to evaluated maps, as two Dagster runs.
+
+The first run trains on 2020 and maps it; the second maps 2021 with the model of 2020. Both are
+ordinary runs of ordinary jobs in the persistent instance, so that the UI shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
+from popcorn_assets.commands.console import failure_text, printing
+from popcorn_assets.partitions import partition_key
+from popcorn_assets.paths import data_root
+from popcorn_assets.resources import StoreResource
+from popcorn_assets.runs.in_process import INLINE, QUIET
+from popcorn_assets.runs.lost import end_lost_runs, owner_tags
+from popcorn_assets.store.making import REUSE_TAG
+from popcorn_assets.store.versions import Address
+from popcorn_ml.files import write_json
+from popcorn_ml.simulate.spec import CountrySpec
+
+COUNTRY = "demo"
+RUNS = ((2020, COUNTRY_YEAR_JOB, "train and map"), (2021, REFRESH_JOB, "map with the 2020 model"))
+
+APPROACHES = {
+    "uniform": "uniform disaggregation",
+    "builtup": "built-up disaggregation",
+    "map": "map",
+    "adjusted": "adjusted map",
+}
+
+
+def run_demo(spec: CountrySpec | None = None) -> int:
+    """Run the demo and print what came out; the exit code.
+
+    Args:
+        spec: the country to simulate; None is the demo country. Its grid and files must be those
+            of the country file `demo.yaml`.
+    """
+    spec = spec or CountrySpec()
+    started = time.monotonic()
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=110)  # a log file is no 80 columns wide
+    console.print(f"[bold]The demo country[/bold], in {data_root()}")
+    write_scenes(console, spec)
+    instance = dg.DagsterInstance.get()
+    end_lost_runs(instance)
+    seconds: dict[str, float] = {}
+    for year, job, purpose in RUNS:
+        console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
+        run_id = str(uuid.uuid4())
+        if not execute(instance, job, year, run_id, console):
+            console.print(f"[red]The run failed.[/red] {escape(failure_text(instance, run_id))}")
+            console.print(f"Its log: make ui, then Runs, then {run_id[:8]}")
+            return 1
+        for asset, spent in asset_seconds(instance, run_id).items():
+            seconds[asset] = round(seconds.get(asset, 0.0) + spent, 3)
+    summary = summarise(seconds, time.monotonic() - started)
+    path = data_root() / "demo" / "summary.json"
+    write_json(path, summary)
+    print_summary(console, summary, path)
+    return 0
+
+
+def write_scenes(console: Console, spec: CountrySpec) -> None:
+    """The country's scenes, census and hidden truth, unless they are there already."""
+    from popcorn_ml.simulate.country import write_country
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed} of {task.total}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task("scenes, census and truth", total=None)
+        write_country(
+            data_root() / "demo",
+            spec,
+            [year for year, _, _ in RUNS],
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def execute(
+    instance: dg.DagsterInstance, job: str, year: int, run_id: str, console: Console
+) -> bool:
+    """One run of a job in this process; whether it succeeded."""
+    from popcorn_assets.definitions import defs
+
+    with printing(instance, run_id, console):
+        result = defs.resolve_job_def(job).execute_in_process(
+            run_config={**QUIET, **INLINE},
+            instance=instance,
+            partition_key=partition_key(COUNTRY, year),
+            tags={REUSE_TAG: "true", **owner_tags(run_id)},
+            run_id=run_id,
+            raise_on_error=False,
+        )
+    return result.success
+
+
+def asset_seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
+    """Seconds that a run spent on each asset, the steps of a graph added up, its checks apart."""
+    spent: dict[str, float] = {}
+    for stats in instance.get_run_step_stats(run_id):
+        if stats.start_time and stats.end_time:
+            asset = stats.step_key.partition(".")[0]
+            spent[asset] = spent.get(asset, 0.0) + stats.end_time - stats.start_time
+    return spent
+
+
+def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
+    """The figures of both years as plain values."""
+    store = StoreResource().open()
+    metrics: dict[str, Any] = {}
+    totals: dict[str, Any] = {}
+    for year, _, _ in RUNS:
+        path = store.latest(Address("evaluation", COUNTRY, year)).file("metrics.json")
+        found = json.loads(path.read_text("utf-8"))
+        metrics[str(year)] = found["metrics"]
+        totals[str(year)] = {
+            "predicted": found["totals"]["map"],
+            "adjusted": found["totals"]["adjusted"],
+            "true": found["totals"]["true"],
+        }
+    return {
+        "metrics": metrics,
+        "totals": totals,
+        "seconds": seconds,
+        "wall_seconds": round(wall, 1),
+        "peak_rss_mb": round(peak_rss_mb(), 1),
+    }
+
+
+def peak_rss_mb() -> float:
+    """Most memory that this process has held, in MB; all of the demo's work is done in it."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # elsewhere than on Linux, the figure may start at the parent's
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None:
+    """The table of the two years."""
+    for year, approaches in summary["metrics"].items():
+        table = Table(
+            title=f"\n{COUNTRY} {year}: people against the truth, per hectare and per census unit",
+            title_justify="left",
+        )
+        table.add_column("", no_wrap=True)
+        for per in ("ha", "unit"):
+            for name in ("R2", "MAE", "RMSE"):
+                table.add_column(f"{name}/{per}", justify="right")
+        for approach, title in APPROACHES.items():
+            cells = [
+                f"{approaches[approach][per][name]:.2f}"
+                for per in ("hectare", "unit")
+                for name in ("r2", "mae", "rmse")
+            ]
+            table.add_row(title, *cells)
+        console.print(table)
+        people = summary["totals"][year]
+        console.print(
+            f"People: {people['predicted']:,.0f} on the map, {people['true']:,.0f} in truth "
+            f"({people['predicted'] / people['true'] - 1:+.1%})"
+        )
+    console.print(
+        f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
+        f"The same figures: {path}\nSee the assets and their pictures: make ui"
+    )

@@ -1,0 +1,107 @@
+"""Whether trained members hold numbers only: the verdict that no promotion can overrule.
+
+It is worked out on files, so that it is in a version's manifest from its publication on; Dagster's
+check of the same name is in `checks.model`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from popcorn_assets.store.versions import Version
+from popcorn_ml.errors import StoreError
+
+HISTORY = "history.json"
+WEIGHTS = "occupancy.safetensors"
+REMEDY = "look at the member's loss curve, lower training.learning_rate, and train again"
+
+
+@dataclass(frozen=True)
+class FiniteTraining:
+    """The verdict on checkpoints, as `Outcome.checks` takes it.
+
+    Attributes:
+        rows: what is infinite or no number: member, epoch (0: weights), what, value.
+        epochs: looked at, of all members.
+        weights: numbers looked at, of all members.
+    """
+
+    rows: list[dict[str, Any]]
+    epochs: int
+    weights: int
+    name: str = "finite_training"
+    severity: str = "error"
+
+    @property
+    def passed(self) -> bool:
+        return not self.rows
+
+    @property
+    def message(self) -> str:
+        return (
+            f"{len(self.rows)} of the losses and weights of {self.epochs} epochs are infinite or "
+            "no number"
+        )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "weights": self.weights}
+
+
+def finite_training(folder: Path, members: Iterable[str]) -> FiniteTraining:
+    """Whether every loss of every epoch and every weight of every member is a number.
+
+    Args:
+        folder: of the members' folders.
+        members: their names.
+
+    Raises:
+        StoreError: a member's history or weights cannot be read.
+    """
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    rows: list[dict[str, Any]] = []
+    epochs = weights = 0
+    for member in members:
+        path = folder / member / HISTORY
+        try:
+            for number, epoch in enumerate(json.loads(path.read_text("utf-8")), start=1):
+                epochs += 1
+                rows += [
+                    {"member": member, "epoch": number, "what": name, "value": str(value)}
+                    for name, value in epoch.items()
+                    if not (isinstance(value, int | float) and math.isfinite(value))
+                ]
+            path = folder / member / WEIGHTS
+            tensors = load_file(path)
+        except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
+            raise StoreError(
+                "a member's record of its training, or its weights, cannot be read",
+                where=path,
+                found=str(error),
+                remedy="train this country-year again",
+            ) from error
+        for name, values in tensors.items():
+            weights += values.size
+            if not np.isfinite(values).all():
+                rows.append({"member": member, "epoch": 0, "what": name, "value": "weights"})
+    return FiniteTraining(rows, epochs, weights)
+
+
+def member_names(version: Version) -> list[str]:
+    """The folders of the members of checkpoints.
+
+    Raises:
+        StoreError: they do not say which they have.
+    """
+    seeds = version.manifest().get("facts", {}).get("seeds")
+    if not seeds:
+        raise StoreError("the checkpoints do not say which members they have", where=version.path)
+    return [f"member_{seed}" for seed in seeds]

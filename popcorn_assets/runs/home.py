@@ -1,0 +1,42 @@
+"""The folder Dagster's instance is configured in, which every command works from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from popcorn_ml.errors import ConfigError
+
+HOME_VARIABLE = "DAGSTER_HOME"
+WEBSERVER_VARIABLE = "POPCORN_WEBSERVER"
+"""Where this deployment's web server listens, where that is not 127.0.0.1:3000."""
+
+
+def home() -> Path:
+    """The folder with dagster.yaml: DAGSTER_HOME, this folder, or the checkout the code is in."""
+    named = os.environ.get(HOME_VARIABLE)
+    candidates = [Path(named)] if named else [Path.cwd(), Path(__file__).resolve().parents[2]]
+    for folder in candidates:
+        if (folder / "dagster.yaml").is_file():
+            return folder.absolute()
+    raise ConfigError(
+        "dagster.yaml is not there",
+        where=candidates[0],
+        remedy=f"run popcorn in the checkout, or set {HOME_VARIABLE} to the folder that has it",
+    )
+
+
+def webserver() -> str:
+    """The web server's address, without a slash at its end."""
+    return (os.environ.get(WEBSERVER_VARIABLE) or "http://127.0.0.1:3000").rstrip("/")
+
+
+def enter_home() -> Path:
+    """Make the home the working folder, as dagster.yaml's relative paths need it."""
+    folder = home()
+    os.environ[HOME_VARIABLE] = str(folder)
+    for name in ("POPCORN_DATA", "POPCORN_COUNTRIES", "POPCORN_EARTHENGINE_KEY_FILE"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).absolute())
+    os.chdir(folder)
+    return folder

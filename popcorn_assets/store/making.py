@@ -1,0 +1,218 @@
+"""One materialisation under way: from what is noted to a published version and what Dagster shows.
+
+`Making` notes what the version is made from (`recipe`), decides whether what is in the store is
+current, lets the asset's function write into a draft, publishes it with its manifest, records it
+with its rows in the warehouse (`records`), and turns the manifest into what Dagster shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from popcorn_assets.partitions import country_and_year
+from popcorn_assets.show import PICTURE, as_check_result, as_metadata
+from popcorn_assets.store.code import code_parts, code_state, library_versions
+from popcorn_assets.store.manifests import SCHEMA, failed_checks, finite, plain_check
+from popcorn_assets.store.recipe import Recipe
+from popcorn_assets.store.records import Records
+from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
+from popcorn_ml.errors import StoreError
+from popcorn_ml.files import naming_the_disk
+
+REUSE_TAG = "popcorn/reuse"
+"""A run with this tag takes what is current from the store instead of making it again."""
+
+PROGRESS_SECONDS = 5.0
+
+
+@dataclass
+class Outcome:
+    """What an asset's function has to say of what it wrote.
+
+    Attributes:
+        shown: title -> number, text, list or table row; shown in the UI, in this order.
+        facts: kept in the manifest only, for instance the scenes used.
+        checks: verdicts on what was written: objects with name, passed, severity ("error" or
+            "warn") and message, and optionally rows (offending ones) or metadata.
+        tables: warehouse table -> the partition's rows, written there when the version is the
+            current one.
+    """
+
+    shown: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    checks: Iterable[Any] = ()
+    tables: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Making(Recipe):
+    """One materialisation of one asset.
+
+    Attributes:
+        country, year: of the partition; empty and 0 for an unpartitioned asset.
+        reuse: whether a current version may be taken from the store; the run's tag says so.
+    """
+
+    def __init__(
+        self,
+        context: dg.OpExecutionContext | dg.AssetExecutionContext,
+        store: Store,
+        asset: str,
+        *,
+        code_version: str,
+        partitioned: bool = True,
+    ) -> None:
+        self.context = context
+        self.country, self.year = country_and_year(context) if partitioned else ("", 0)
+        address = Address(asset, self.country, self.year) if partitioned else Address(asset)
+        super().__init__(store, address, code_version)
+        self.reuse = context.run.tags.get(REUSE_TAG) == "true"
+        self.started = datetime.now(UTC)
+        self._locks = ExitStack()
+        self._work: Path | None = None
+
+    def work(self) -> Path:
+        """A folder for half-done work of exactly this recipe, which a later run resumes."""
+        return self.store.work(self.address, self.recipe())
+
+    def lone_work(self) -> Path:
+        """As `work`, to this run alone until `publish` ends; another run's is waited for.
+
+        Raises:
+            StoreError: another run, which is named, still works on it after a while.
+        """
+        if self._work is None:
+            working = self.store.working(
+                self.address,
+                self.recipe(),
+                f"run {self.context.run_id}",
+                waiting=lambda other: self.context.log.warning(
+                    f"{other} works on {self.address}: waiting until it has ended"
+                ),
+            )
+            self._work = self._locks.enter_context(working)
+        return self._work
+
+    def progress(self, unit: str) -> Callable[[int, int], None]:
+        """A callback that logs "done of total" at the start, the end and every few seconds."""
+        state = {"last": -PROGRESS_SECONDS}
+
+        def report(done: int, total: int) -> None:
+            now = time.monotonic()
+            if total <= 1:
+                return
+            if done >= total or now - state["last"] >= PROGRESS_SECONDS:
+                state["last"] = now
+                self.context.log.info(f"{done} of {total} {unit}")
+
+        return report
+
+    def current(self) -> Version | None:
+        """The stored version, if this run may reuse it and it was made by the same recipe."""
+        if not self.reuse:
+            return None
+        try:
+            found = self.store.find(self.address)
+            if found is None or found.manifest().get("schema") != SCHEMA:
+                return None
+            if found.manifest().get("recipe") != self.recipe():
+                return None
+            if failed_checks(found):  # to be judged anew
+                return None
+            for name, entry in found.manifest()["files"].items():
+                if found.file(name).stat().st_size != entry["size"]:
+                    return None
+            records = self._records()
+            if not records.rows_held(found) or records.altered(found):
+                return None
+        except (StoreError, KeyError, TypeError, AttributeError):  # the manifest is damaged
+            return None
+        return found
+
+    def publish(self, make: Callable[[Path], Outcome]) -> dg.MaterializeResult:
+        """Run `make` on a draft folder and publish what it wrote, or reuse what is current.
+
+        Inputs, sources and parameters are all noted before.
+
+        Args:
+            make: writes files into the folder it is given and says what it wrote.
+        """
+        version = self.publish_version(make)
+        return dg.MaterializeResult(
+            metadata=self.metadata(version),
+            data_version=dg.DataVersion(version.version),
+            check_results=[as_check_result(check) for check in version.manifest()["checks"]],
+        )
+
+    def publish_version(self, make: Callable[[Path], Outcome]) -> Version:
+        """As `publish`, for graph-backed assets that yield their own output."""
+        found = self.current()
+        if found is not None:
+            self._records().record_if_missing(found)
+            self.context.log.info(f"{self.address} is current: version {found.version} reused")
+            return found
+        with (
+            naming_the_disk(self.store.folder(self.address)),
+            self._locks,
+            self.store.draft(self.address) as draft,
+        ):
+            outcome = make(draft)
+            records = self._records()
+            rows, told = records.prepared(outcome.tables)
+            manifest = self._manifest(outcome, told)
+
+            def record(whole: dict[str, Any], manifest_sha256: str) -> None:
+                records.record(whole, manifest_sha256, rows)
+
+            version = self.store.publish(self.address, draft, manifest, record)
+        self.context.log.info(f"{self.address} published as {version.version}")
+        return version
+
+    def _records(self) -> Records:
+        return Records(self.store, self.address, self.context.log)
+
+    def metadata(self, version: Version) -> dict[str, Any]:
+        """What the UI shows of a version."""
+        manifest = version.manifest()
+        picture = version.path / PICTURE
+        return as_metadata(
+            picture.read_bytes() if picture.is_file() else None,
+            dict(manifest["shown"]),
+            path=version.path,
+            version=version.version,
+            manifest_sha256=sha256(version.path / MANIFEST),
+            reused=manifest["run_id"] != self.context.run_id,
+        )
+
+    def _manifest(self, outcome: Outcome, tables: dict[str, Any]) -> dict[str, Any]:
+        manifest = {
+            "schema": SCHEMA,
+            "asset": self.address.asset,
+            "country": self.address.country,
+            "year": self.address.year,
+            "recipe": self.recipe(),
+            "inputs": self.inputs,
+            "sources": self.sources,
+            "parameters": self.parameters,
+            "shown": [list(item) for item in outcome.shown.items()],  # in the order to show
+            "checks": [plain_check(check) for check in outcome.checks],
+            "facts": outcome.facts,
+            "tables": tables,
+            "code": {
+                "version": self.code_version,
+                "parts": code_parts(self.code_version),
+                **code_state(),
+            },
+            "libraries": library_versions(),
+            "run_id": self.context.run_id,
+            "started": self.started.isoformat(),
+            "finished": datetime.now(UTC).isoformat(),
+        }
+        return finite(manifest)

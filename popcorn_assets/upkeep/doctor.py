@@ -1,0 +1,229 @@
+"""`popcorn doctor`: what stands in the way of a run on this machine, and what to type."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from popcorn_assets.country import broken_countries, country_codes, load_country
+from popcorn_assets.paths import data_root, published_weights
+from popcorn_assets.resources import StoreResource, compute_resource, imagery_resource
+from popcorn_assets.runs.instance import POSTGRES_VARIABLE
+from popcorn_assets.upkeep.health import examine_dagster
+from popcorn_ml.errors import PopcornError, StoreError
+from popcorn_ml.imagery.doctor import Finding
+from popcorn_ml.imagery.doctor import examine as examine_imagery
+
+MIN_FREE_GB = 10
+MIN_MEMORY_GB = 4
+WAREHOUSE_WAIT_S = 5.0
+
+KEY_FILE = "POPCORN_EARTHENGINE_KEY_FILE"
+CREDENTIALS = (
+    "POPCORN_EARTHENGINE_PROJECT",
+    KEY_FILE,
+    "POPCORN_PLANETARY_COMPUTER_KEY",
+    POSTGRES_VARIABLE,
+    "POPCORN_WEBHOOK",
+)
+"""Environment variables that hold secrets, or say where one is."""
+
+
+def examine(countries: list[str] | None = None, connect: bool = False) -> list[Finding]:
+    """Look at the machine, the store, Dagster and the countries' imagery sources.
+
+    Args:
+        countries: codes; None looks at every country's file and at no source.
+        connect: also ask each source, and the dask scheduler, one question.
+
+    Raises:
+        ConfigError: a country that there is not, or whose file cannot be used.
+    """
+    findings = [_disk(), _memory(), *_gpus(), _compute(connect), _gdal(), *_credentials()]
+    findings += [_warehouse(), *examine_dagster()]
+    findings += [
+        Finding(False, f"country {code}: {error.what}", str(error))
+        for code, error in broken_countries().items()
+    ]
+    if countries is None:
+        findings.append(Finding(True, f"countries: {', '.join(country_codes())}"))
+    for code in countries or ():
+        findings += _country(code, connect)
+    return findings
+
+
+def _disk() -> Finding:
+    root = data_root()
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 1e9
+    if not os.access(place, os.W_OK):
+        return Finding(
+            False, f"store {root} cannot be written", "make it writable, or set POPCORN_DATA"
+        )
+    return Finding(
+        free >= MIN_FREE_GB,
+        f"store {root}: {free:.0f} GB free",
+        f"make room for at least {MIN_FREE_GB} GB, or set POPCORN_DATA to a larger disk",
+    )
+
+
+def _memory() -> Finding:
+    available = psutil.virtual_memory().available / 1e9
+    return Finding(
+        available >= MIN_MEMORY_GB,
+        f"memory: {available:.1f} GB available, {os.cpu_count()} cores",
+        f"{MIN_MEMORY_GB} GB are needed; lower mapping.tile_px in the country's file otherwise",
+    )
+
+
+def _gpus() -> Iterator[Finding]:
+    """GPUs as their driver tells of them; without a driver, nothing is said."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return
+    fields = "index,name,memory.total,memory.free,driver_version"
+    try:
+        told = subprocess.run(
+            [tool, f"--query-gpu={fields}", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        yield Finding(False, f"GPU: the driver does not answer ({error})", "nvidia-smi")
+        return
+    for line in told.stdout.strip().splitlines():
+        index, name, total, free, driver = (part.strip() for part in line.split(","))
+        yield Finding(True, f"GPU {index}: {name}, {free} of {total} free, driver {driver}")
+
+
+def _compute(connect: bool) -> Finding:
+    """What a step would work on here."""
+    import torch
+
+    try:
+        compute = compute_resource()
+        if compute.launcher != "dask" or connect:
+            compute.require_here()
+    except PopcornError as error:
+        return Finding(False, f"compute: {error.what} ({error.found})", error.remedy or str(error))
+    here = torch.cuda.is_available()
+    if shutil.which("nvidia-smi") and not here and compute.device != "cpu":
+        return Finding(
+            False,
+            f"compute: there is a GPU, but torch {torch.__version__} cannot use it",
+            "install a build of torch for the driver's CUDA, or set POPCORN_DEVICE=cpu",
+        )
+    gives = {"auto": "a free GPU" if here else "the CPU", "cuda": "a free GPU"}
+    device = gives.get(compute.device, compute.device)
+    where = {
+        "dask": "the workers of the dask cluster"
+        + ("" if connect else ", not asked: popcorn doctor --connect"),
+    }.get(compute.launcher, f"{device}, {compute.thread_count()} threads")
+    return Finding(
+        True,
+        f"compute: device {compute.device} gives {where}; {compute.precision}, "
+        f"launcher {compute.launcher}",
+    )
+
+
+def _gdal() -> Finding:
+    import pyogrio
+    import rasterio
+    from rasterio.env import GDALVersion
+
+    with rasterio.Env() as environment:
+        rasters = environment.drivers()
+    vectors = pyogrio.list_drivers(write=True)
+    there = {name: name in rasters for name in ("GTiff", "COG")}
+    there["GPKG"] = "GPKG" in vectors
+    missing = [name for name, found in there.items() if not found]
+    version = GDALVersion.runtime()
+    return Finding(
+        not missing,
+        f"GDAL {version} with {', '.join(name for name in there if name not in missing)}"
+        + (f"; without {', '.join(missing)}" if missing else ""),
+        "pip install --force-reinstall rasterio pyogrio",
+    )
+
+
+def _credentials() -> Iterator[Finding]:
+    """Which secrets are set, by name; their values are shown nowhere."""
+    given = [name for name in CREDENTIALS if os.environ.get(name)]
+    absent = [name for name in CREDENTIALS if name not in given]
+    yield Finding(
+        True,
+        f"credentials: {', '.join(given) or 'none'} set; {', '.join(absent) or 'none'} not set",
+    )
+    key = os.environ.get(KEY_FILE)
+    if key and not os.access(key, os.R_OK):
+        yield Finding(
+            False, f"{KEY_FILE} names a file that cannot be read", f"export {KEY_FILE}=/path/to/key"
+        )
+
+
+def _warehouse() -> Finding:
+    from popcorn_ml.warehouse.warehouse import Warehouse
+
+    path = StoreResource().open().warehouse
+    if not path.exists():
+        return Finding(True, f"warehouse {path}: not made yet")
+    try:
+        Warehouse(path, timeout_s=WAREHOUSE_WAIT_S).query("SELECT 1")
+    except StoreError as error:
+        holders = [h for suffix in ("", ".gate", ".lock") for h in lock_holders(f"{path}{suffix}")]
+        who = f", held by {', '.join(dict.fromkeys(holders))}" if holders else ""
+        return Finding(False, f"warehouse {path}: {error.what}{who}", error.remedy or str(error))
+    return Finding(True, f"warehouse {path}: opens")
+
+
+def lock_holders(path: str | Path) -> list[str]:
+    """Processes that hold a lock on a file, as the kernel lists them; none where it does not."""
+    try:
+        inode = os.stat(path).st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        words = line.split()
+        if "->" in words or len(words) < 6 or words[5].rpartition(":")[2] != str(inode):
+            continue
+        pid = int(words[4])
+        try:
+            found.append(f"process {pid} ({psutil.Process(pid).name()})")
+        except psutil.Error:
+            found.append(f"process {pid}")
+    return found
+
+
+def _country(code: str, connect: bool) -> list[Finding]:
+    from popcorn_assets.assets.census import census_files
+
+    country = load_country(code)
+    source = imagery_resource().process_config_and_initialize()
+    findings = examine_imagery(source.settings_of(country), source.secrets(), connect)
+    try:
+        grid = country.pixel_grid()
+        findings.append(Finding(True, f"grid: {grid.width} x {grid.height} pixels, {grid.crs}"))
+    except PopcornError as error:
+        findings.append(Finding(False, f"grid: {error.what} ({error.where})", error.remedy or ""))
+    if country.extractor == "published":
+        findings.append(_published(published_weights()))
+    try:
+        files = census_files(country)
+        findings.append(Finding(True, f"census: {len(files)} files"))
+    except PopcornError as error:
+        findings.append(Finding(False, f"census: {error.what} ({error.where})", error.remedy or ""))
+    return findings
+
+
+def _published(path: Path) -> Finding:
+    return Finding(
+        path.is_file(),
+        f"published extractor {path}",
+        "popcorn weights fetch, or popcorn weights import FILE; then materialise builtup_extractor",
+    )

@@ -1,0 +1,148 @@
+"""What `popcorn doctor` asks Dagster: storage, pools, daemon, web server, runs without a process.
+
+It starts nothing and changes nothing; `runs.lost` does, where the operator says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import dagster as dg
+import psutil
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
+
+from popcorn_assets.runs.home import home, webserver
+from popcorn_assets.runs.instance import POSTGRES_VARIABLE, shown
+from popcorn_assets.runs.lost import lost_its_process
+from popcorn_assets.runs.pools import pools, stuck_slots
+from popcorn_ml.errors import PopcornError
+from popcorn_ml.imagery.doctor import Finding
+
+DAEMON_SILENCE_S = 120.0
+"""How old a heartbeat of the daemon may be; it sends one every 30 seconds."""
+
+REPAIR = "popcorn doctor --repair"
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def examine_dagster() -> Iterator[Finding]:
+    """Findings about the instance that the home's dagster.yaml describes."""
+    yield Finding(True, f"Dagster's instance: {home() / 'dagster.yaml'}")
+    url = os.environ.get(POSTGRES_VARIABLE, "").strip()
+    kind = "Postgres" if url else "SQLite"
+    try:
+        instance = dg.DagsterInstance.get()
+        count = instance.get_runs_count()
+    except PopcornError as error:
+        yield Finding(False, f"Dagster's storage, {kind}: {error.what}", _told(error))
+        return
+    except Exception as error:
+        yield Finding(
+            False,
+            f"Dagster's storage, {kind}: {type(error).__name__}",
+            f"see what stands in dagster.yaml under storage: {str(error).splitlines()[0][:200]}",
+        )
+        return
+    with instance:
+        place = f" at {shown(url)}" if url else ""
+        yield Finding(True, f"Dagster's storage: {kind}{place}, {count} runs")
+        yield from _runs(instance)
+        yield from _pools(instance)
+        yield _daemon(instance)
+    yield _webserver()
+    yield from _open_to_others()
+
+
+def _told(error: PopcornError) -> str:
+    return "; ".join(str(part) for part in (error.found, error.remedy) if part)
+
+
+def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
+    statuses = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
+    runs = instance.get_runs(RunsFilter(statuses=statuses))
+    lost = [run for run in runs if lost_its_process(instance, run)]
+    for run in lost:
+        yield Finding(False, f"run {run.run_id[:8]} ({run.job_name}) has lost its process", REPAIR)
+    queued = sum(run.status == dg.DagsterRunStatus.QUEUED for run in runs)
+    working = len(runs) - len(lost) - queued
+    yield Finding(True, f"runs: {working} under way, {queued} queued")
+
+
+def _pools(instance: dg.DagsterInstance) -> Iterator[Finding]:
+    stuck = set(stuck_slots(instance))
+    for pool in pools(instance):
+        limit = "no limit" if pool.limit is None else f"{pool.limit} slots"
+        held = ", ".join(str(slot) for slot in pool.slots) or "none taken"
+        waiting = f"; {pool.waiting} steps wait" if pool.waiting else ""
+        yield Finding(True, f"pool {pool.name}: {limit}, {held}{waiting}")
+        for slot in pool.slots:
+            if slot in stuck:
+                yield Finding(False, f"pool {pool.name}: a slot is kept by {slot}", REPAIR)
+
+
+def _daemon(instance: dg.DagsterInstance) -> Finding:
+    beats = instance.get_daemon_heartbeats()
+    if not beats:
+        return Finding(True, "daemon: has not run yet; schedules and sensors rest until popcorn ui")
+    silent = time.time() - max(beat.timestamp for beat in beats.values())
+    if silent > DAEMON_SILENCE_S:
+        return Finding(
+            False,
+            f"daemon: last heard of {_ago(silent)} ago; queued runs, schedules and sensors wait",
+            "popcorn ui, or systemctl start popcorn-daemon",
+        )
+    failing = sorted(name for name, beat in beats.items() if beat.errors)
+    errors = f", with errors in {', '.join(failing)}" if failing else ""
+    return Finding(
+        not failing,
+        f"daemon: alive{errors}",
+        "see Deployment > Daemons in the UI",
+    )
+
+
+def _ago(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _webserver() -> Finding:
+    address = webserver()
+    told = _without_login(address)
+    try:
+        with urllib.request.urlopen(f"{address}/server_info", timeout=5) as answer:
+            version = json.load(answer)["dagster_webserver_version"]
+    except (OSError, ValueError, KeyError):
+        return Finding(True, f"web server: none answers at {told}; popcorn ui starts one")
+    return Finding(True, f"web server: {told}, version {version}")
+
+
+def _without_login(address: str) -> str:
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}"
+
+
+def _open_to_others() -> Iterator[Finding]:
+    """Web servers of Dagster on this machine that listen beyond it."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if not any("dagster" in word and "webserver" in word for word in words[:4]):
+            continue
+        try:
+            listening = [c.laddr for c in process.net_connections("tcp") if c.status == "LISTEN"]
+        except psutil.Error:
+            continue
+        for ip, port in listening:
+            if not str(ip).startswith(LOOPBACK):
+                yield Finding(
+                    False,
+                    f"web server: process {process.pid} takes anybody in, at {ip}:{port}",
+                    "start it with --host 127.0.0.1 and put a login before it: docs/operate.md",
+                )

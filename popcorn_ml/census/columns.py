@@ -1,0 +1,170 @@
+"""Which columns of an office's file hold what, where the settings do not say; and its identifiers.
+
+One set of names for each way in which offices publish.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from popcorn_ml.census import boundaries
+from popcorn_ml.census.settings import (
+    BoundaryColumns,
+    BoundarySettings,
+    CountColumns,
+    CountSettings,
+    ReaderName,
+)
+from popcorn_ml.census.tables import Table
+from popcorn_ml.errors import CensusError
+
+US_WIDTHS = (2, 5, 10, 11, 12, 15)
+"""Digits of a FIPS code: state, county, county subdivision, tract, block group, block."""
+
+US_PARTS = {
+    "state": 2, "statefp": 2, "county": 3, "countyfp": 3, "tract": 6, "tractce": 6,
+    "block group": 1, "blkgrpce": 1, "block": 4, "blockce": 4,
+}  # fmt: skip
+"""Columns that together make a FIPS code, and their digits (a suffix such as 20 is a vintage)."""
+
+
+def boundary_columns(settings: BoundarySettings, reader: ReaderName, path: Path) -> BoundaryColumns:
+    given = settings.columns
+    if reader == "table":
+        return given
+    names = boundaries.attribute_names(path, settings)
+    defaults = _default_boundary_columns(reader, names)
+    return BoundaryColumns(
+        id=given.id or defaults.id,
+        name=given.name or defaults.name,
+        parent=given.parent or defaults.parent,
+    )
+
+
+def _default_boundary_columns(reader: ReaderName, names: Sequence[str]) -> BoundaryColumns:
+    if reader == "cod":
+        return _cod_columns(names)
+    if reader == "worldpop":
+        return BoundaryColumns(
+            id=_first(names, "GID", "adm_id", "ADMINID", "GID_0"), name=_one(names, "NAME", "name")
+        )
+    if reader == "geoboundaries":
+        return BoundaryColumns(id=_first(names, "shapeID"), name=_one(names, "shapeName"))
+    if reader == "us_census":
+        return BoundaryColumns(id=_us_id(names), name=_one(names, "NAME", "name", "NAME20"))
+    return BoundaryColumns()
+
+
+def _first(names: Sequence[str], *wanted: str) -> tuple[str, ...]:
+    found = _one(names, *wanted)
+    return (found,) if found else ()
+
+
+def _one(names: Sequence[str], *wanted: str) -> str | None:
+    lower = {n.casefold(): n for n in reversed(names)}
+    return next((lower[w.casefold()] for w in wanted if w.casefold() in lower), None)
+
+
+def _cod_columns(names: Sequence[str]) -> BoundaryColumns:
+    """The deepest level of a table of common operational data: `ADM2_PCODE`, `adm2_name`."""
+    levels = {
+        int(m.group(1)): n for n in names if (m := re.fullmatch(r"adm(\d)_pcode", n.casefold()))
+    }
+    if not levels:
+        return BoundaryColumns()
+    depth = max(levels)
+    name = _one(names, f"ADM{depth}_EN", f"adm{depth}_name", f"ADM{depth}_FR", f"ADM{depth}_PT")
+    name = name or _one(names, f"ADM{depth}_ES", f"ADM{depth}_AR")
+    return BoundaryColumns(id=(levels[depth],), name=name, parent=levels.get(depth - 1))
+
+
+def _us_id(names: Sequence[str]) -> tuple[str, ...]:
+    whole = _first(names, "GEOID", "GEOID20", "GEOID10", "GEO_ID", "fips", "GEOIDFQ")
+    if whole:
+        return whole
+    found = {re.sub(r"(?<=[a-z])\d\d$", "", n.casefold()): n for n in names}
+    state = found.get("statefp") or found.get("state")
+    if state is None:
+        return ()
+    parts = [state]
+    for pair in (("countyfp", "county"), ("tractce", "tract")):
+        part = next((found[p] for p in pair if p in found), None)
+        if part is None:
+            return tuple(parts)
+        parts.append(part)
+    block = next((found[p] for p in ("blockce", "block") if p in found), None)
+    group = next((found[p] for p in ("blkgrpce", "block group") if p in found), None)
+    return (*parts, *([block] if block else [group] if group else []))
+
+
+def us_codes(ids: Sequence[str]) -> list[str]:
+    """FIPS codes: the part behind `US` of a long GEO_ID, zeros that a spreadsheet ate put back.
+
+    The width is the longest code's, or the next standard one where that is one digit short.
+    """
+    bare = [re.sub(r"^\d{7}(?:[A-Z0-9]{2})?US", "", i) for i in ids]
+    digits = [i for i in bare if i.isdigit()]
+    if not digits:
+        return bare
+    longest = max(map(len, digits))
+    width = longest if longest in US_WIDTHS else longest + 1
+    if width not in US_WIDTHS:
+        return bare
+    return [i.zfill(width) if i.isdigit() else i for i in bare]
+
+
+def count_columns(
+    reader: ReaderName, given: CountColumns, table: Table, settings: CountSettings
+) -> CountColumns:
+    names = table.columns
+    update: dict[str, Any] = {}
+    if reader == "cod":
+        cod = _cod_columns(names)
+        update = {"id": cod.id, "name": cod.name, "parent": cod.parent}
+        update["people"] = _one(names, "T_TL", "T_TOTAL", "Population")
+        update["year"] = _one(names, "year", "reference_year", "Reference year")
+        update["ages"] = tuple(
+            n for n in names if re.fullmatch(r"t_\d\d_\d\d|t_\d\d ?plus", n.casefold())
+        )
+    elif reader == "worldpop":
+        update = {"id": _first(names, "GID", "adm_id"), "name": _one(names, "NAME")}
+        update["people"] = "P_{year}"
+    elif reader == "geoboundaries":
+        update = {"id": _first(names, "shapeID"), "name": _one(names, "shapeName")}
+        update["people"] = _one(names, "population", "people", "pop")
+    elif reader == "us_census":
+        update = {"id": _us_id(names), "name": _one(names, "NAME")}
+        update["people"] = _one(names, "P1_001N", "P001001", "POP100")
+    elif reader == "published":
+        update = {"id": _first(names, "idx")}
+        years = {
+            2000 + int(m.group(1)): n
+            for n in names
+            if (m := re.fullmatch(r"pop(\d\d)", n.casefold()))
+        }
+        update["people"] = years or None
+    merged: dict[str, Any] = {
+        k: getattr(given, k) or update.get(k) for k in CountColumns.model_fields
+    }
+    merged["id"], merged["ages"] = merged["id"] or (), merged["ages"] or ()
+    columns = CountColumns(**merged)
+    if not columns.people:
+        raise CensusError(
+            "the settings do not say which column counts people",
+            where=table.path,
+            expected="counts.columns.people",
+            found=", ".join(names),
+            remedy="add it to the country's file",
+        )
+    if not columns.id and not columns.name:
+        raise CensusError(
+            "the settings name neither an id nor a name column of the counts",
+            where=table.path,
+            expected="counts.columns.id or .name",
+            found=", ".join(names),
+            remedy="add it to the country's file",
+        )
+    return columns
