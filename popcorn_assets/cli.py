@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 
 import click
@@ -45,6 +47,12 @@ for command in (
 
 def main() -> None:
     """Entry point: an operator's mistake is told in words, not as a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no error
+            stream.reconfigure(errors="replace")
+    # A script's background jobs ignore Ctrl-C, and Dagster then takes no request to end either.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         cli()
     except PopcornError as error:

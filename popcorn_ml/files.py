@@ -101,6 +101,14 @@ def _replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same contents under another name; without taking room, where the file system links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
     with replacing(path) as draft:

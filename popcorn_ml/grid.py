@@ -22,6 +22,11 @@ EARTH_ENGINE_10M_DEG = 8.983152841195215e-05
 
 PIXELS_PER_HECTARE_SIDE = 10
 
+HECTARE_M2 = 10_000.0
+
+HECTARE_TOLERANCE = 0.005
+"""How far a cell's area may be off for it to be called a hectare."""
+
 STEP_RANGE_M = (1.0, 1000.0)
 """What a pixel's side may be: beyond, somebody gave metres to degrees or degrees to metres."""
 
@@ -212,6 +217,42 @@ class Grid:
         )
         return semi_major**2 / 2 * math.radians(self.step) * -np.diff(q)
 
+    @property
+    def pixel_area_m2(self) -> float:
+        """True area of a pixel in square metres, mean of the rows."""
+        return float(self.row_area_m2().mean()) if self.is_geographic else self.step * self.step
+
+    def relative_area(self, window: Window | None = None):
+        """True area of the window's pixels (None: the grid's) over the grid's `pixel_area_m2`.
+
+        float64 of shape (rows, 1), as it is the same all along a row. Exactly 1 in a projected
+        CRS; in a geographic one pixels shrink towards the poles.
+        """
+        window = window or self.whole()
+        return _relative_area(self)[window.row : window.row + window.height]
+
+    @property
+    def cell_area_ha(self) -> tuple[float, float]:
+        """Smallest and largest true area in hectares of the whole 10 x 10 pixel cells."""
+        cells = self.hectares()
+        area = cells.row_area_m2() if self.is_geographic else [cells.pixel_area_m2]
+        return float(min(area)) / HECTARE_M2, float(max(area)) / HECTARE_M2
+
+    @property
+    def cell_name(self) -> str:
+        """What a 10 x 10 pixel cell is to be called: a hectare only if it is one."""
+        is_one = all(abs(area - 1) <= HECTARE_TOLERANCE for area in self.cell_area_ha)
+        side = PIXELS_PER_HECTARE_SIDE
+        return "hectare" if is_one else f"{side} x {side} pixel cell"
+
+    @property
+    def cell_title(self) -> str:
+        """`cell_name` as people are told of it: of which area, where it is no hectare."""
+        name = self.cell_name
+        low, high = (f"{round(area, 2 if area < 10 else 0):,.6g}" for area in self.cell_area_ha)
+        area = low if low == high else f"{low} to {high}"
+        return name if name == "hectare" else f"{name} ({area} ha)"
+
     def as_dict(self) -> dict[str, object]:
         """Plain values for a manifest or a specification; `Grid(**d)` reads them back."""
         return {
@@ -302,6 +343,18 @@ def _check_areas(grid: Grid, name: str, where: str) -> None:
         "or, for a country too wide for one, EPSG:4326 or an equal-area CRS such as EPSG:3035 "
         "for Europe",
     )
+
+
+@lru_cache(maxsize=8)
+def _relative_area(grid: Grid):
+    import numpy as np
+
+    if grid.is_geographic:
+        area = (grid.row_area_m2() / grid.pixel_area_m2)[:, None]
+    else:
+        area = np.ones((grid.height, 1))
+    area.setflags(write=False)  # everybody's
+    return area
 
 
 @lru_cache(maxsize=64)

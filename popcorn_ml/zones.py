@@ -142,6 +142,7 @@ def raster_zone_sums(
     grid: Grid,
     count: int,
     *,
+    by_area: bool = False,
     block_px: int = BLOCK_PX,
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -154,6 +155,7 @@ def raster_zone_sums(
             its first band. Values are decoded (scale, nodata as NaN).
         grid: the grid that all of them must lie on.
         count: the number of zones.
+        by_area: values are of a pixel of the grid's mean area: each counts as its own area.
         block_px: side of a block; a multiple of the rasters' own blocks (256) is fastest.
         threads: blocks in work at once. The result does not depend on it.
         progress: called with (blocks done, blocks).
@@ -172,6 +174,8 @@ def raster_zone_sums(
 
     def read(window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
         values = [raster.read_float(path, window, band) for path, band in layers]
+        if by_area and grid.is_geographic:
+            values = [value * grid.relative_area(window) for value in values]
         return raster.read(zones_path, window, 1), values
 
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 import popcorn_ml
+from popcorn_assets.assets.extractors import EXTRACTOR, Extractor
 from popcorn_assets.assets.imagery import FILLED, composites_by_season
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
@@ -24,7 +25,6 @@ from popcorn_ml.errors import StoreError, WeightsError
 GROUP = "builtup"
 CODE = code_digest("model", "mapping")
 GPU_POOL = "gpu"
-EXTRACTOR = "builtup_extractor"
 BUILTUP = "builtup_score.tif"
 
 DEMO_EXTRACTOR = (
@@ -118,7 +118,10 @@ def builtup_area(
             making.progress("tiles"),
         )
         save_picture(folder, folder / BUILTUP, "builtup")
-        return Outcome({"extractor": country.extractor, **raster_summary(folder / BUILTUP, None)})
+        return Outcome(
+            {"extractor": country.extractor, **raster_summary(folder / BUILTUP, None)},
+            Extractor.of_file(weights).as_fact(),
+        )
 
     return making.publish(make)
 

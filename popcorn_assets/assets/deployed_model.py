@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from popcorn_assets.assets.extractors import Extractor, extractor_of
 from popcorn_assets.assets.training import GROUP, WEIGHTS
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.candidates import candidates
@@ -129,6 +130,7 @@ class Deployed:
         files: weights, one a member.
         pixel_area_m2: mean area of the pixels they were trained on.
         provenance: of the imagery they were trained on, by sensor.
+        extractor: of the built-up score they were trained on; None where it is no longer known.
     """
 
     title: str
@@ -136,6 +138,7 @@ class Deployed:
     files: list[Path]
     pixel_area_m2: float
     provenance: dict[str, dict[str, str]]
+    extractor: Extractor | None
 
     def names(self) -> dict[str, str]:
         """What a map says of its model in its metadata."""
@@ -157,6 +160,7 @@ def deployed_members(making: Making) -> Deployed:
         [version.file(f"{member}/{WEIGHTS}") for member in decision["members"]],
         decision["pixel_area_m2"],
         decision["provenance"],
+        extractor_of(making.store, version),
     )
 
 

@@ -1,7 +1,7 @@
 """Evaluation: the maps and the baselines they must beat, against what is known to be true."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -19,7 +19,10 @@ from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Version
 from popcorn_ml.files import write_json
-from popcorn_ml.grid import Grid
+from popcorn_ml.grid import HECTARE_M2, Grid
+
+if TYPE_CHECKING:
+    from popcorn_ml.evaluation.report import Evaluation
 
 GROUP = "evaluation"
 CODE = code_digest("evaluation", "mapping", "census")
@@ -83,9 +86,9 @@ def evaluation(
         if found.histograms:
             (folder / PICTURE).write_bytes(scatter_png(found))
         rows = [
-            {"approach": approach, "per": unit, **scores}
+            {"approach": approach, "per": found.cell_name if per == "hectare" else per, **scores}
             for approach, by_unit in found.metrics.items()
-            for unit, scores in by_unit.items()
+            for per, scores in by_unit.items()
         ]
         sums = [
             row
@@ -98,25 +101,31 @@ def evaluation(
                 "people on the grid": found.totals,
                 "people in census units": found.totals_in_units,
             },
-            tables={"evaluation": _metric_rows(rows, finest), "map_sums": sums},
+            tables={
+                "evaluation": _metric_rows(found, finest, country.pixel_grid()),
+                "map_sums": sums,
+            },
         )
 
     return making.publish(make)
 
 
-def _metric_rows(rows: list[dict[str, Any]], unit_level: str) -> list[dict[str, Any]]:
-    """One row a metric, as the warehouse keeps them."""
+def _metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
+    """One row a metric, as the warehouse keeps them; of cells with their true area."""
+    area_ha = grid.hectares().pixel_area_m2 / HECTARE_M2
     return [
         {
-            "product": row["approach"],
-            "level": unit_level if row["per"] == "unit" else row["per"],
+            "product": approach,
+            "level": unit_level if per == "unit" else per,
             "metric": metric,
             "value": value,
-            "n": row["n"],
+            "n": scores["n"],
+            "area_ha": area_ha if per == "hectare" else None,
         }
-        for row in rows
-        for metric, value in row.items()
-        if metric not in ("approach", "per", "n")
+        for approach, by_unit in found.metrics.items()
+        for per, scores in by_unit.items()
+        for metric, value in scores.items()
+        if metric != "n"
     ]
 
 

@@ -4,6 +4,8 @@ One factory makes the season assets, so that one season can be made again alone.
 comes about is popcorn_ml.imagery's business.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,8 @@ from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.sources import outside
 from popcorn_assets.store.versions import Address, Version
-from popcorn_ml.errors import ImageryError
-from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
+from popcorn_ml.errors import ImageryError, StoreError
+from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS, CheckResult
 from popcorn_ml.mapping.pictures import Kind
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
 
@@ -93,16 +95,52 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                     workers=compute.thread_count(),
                     progress=making.progress("tiles"),
                     secrets=imagery.secrets(),
+                    keep_work=True,
                 )
             save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
             facts = report.as_dict()
             facts["scene_files"] = scene_files(making, facts)
             facts[CATALOGUES] = items_used(making, imagery.catalogue_files(settings), facts)
-            return Outcome(_shown(facts), facts, season_checks(folder, facts, grid, settings))
+            facts["lost_tries"] = tries_of(making, facts)
+            return said(folder, facts)
 
-        return making.publish(make)
+        def said(folder: Path, facts: dict[str, Any]) -> Outcome:
+            checks = season_checks(folder, facts, grid, settings)
+            return Outcome(_shown(facts), facts, checks, unfinished=bool(facts["lost"]))
+
+        def judge(found: Version) -> Outcome | None:
+            facts = found.manifest()["facts"]
+            if worth_a_try(facts) or facts["lost_share"] > settings.max_lost_share:
+                return None
+            return said(found.path, facts)
+
+        return making.publish(make, judge)
 
     return composite
+
+
+LOST_TRIES = 3
+"""How often in a row the same may be lost before it counts as gone: `popcorn imagery retry`, and
+every run that does not take what is in the store, try all the same."""
+
+
+def worth_a_try(facts: dict[str, Any]) -> bool:
+    """Whether a season lost something that a later run may get."""
+    return bool(facts["lost"]) and facts["lost_tries"] < LOST_TRIES
+
+
+def tries_of(making: Making, facts: dict[str, Any]) -> int:
+    """How often in a row a season has lost exactly this; 0 where it lost nothing."""
+    if not facts["lost"]:
+        return 0
+    try:
+        found = making.store.find(making.address)
+        before = found.manifest() if found else {}
+    except StoreError:  # damaged
+        before = {}
+    known = before.get("facts", {})
+    same = before.get("recipe") == making.recipe() and known.get("lost") == facts["lost"]
+    return 1 + (known.get("lost_tries", 0) if same else 0)
 
 
 def note_unless_over(making: Making, period: Period, now: datetime) -> None:
@@ -139,13 +177,16 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, store: StoreResource, imagery: ImageryResource
     ) -> dg.MaterializeResult:
         from popcorn_ml.imagery.build import fill_gaps
-        from popcorn_ml.imagery.checks import filled_checks
+        from popcorn_ml.imagery.checks import filled_checks, season_checks
 
         making = Making(context, store.open(), f"{sensor}_composites", code_version=CODE)
         country = load_country(making.country)
         settings = imagery.settings_of(country)
         grid = country.pixel_grid()
         versions = {season: making.input(f"{sensor}_{season}") for season in SEASONS}
+        for version in versions.values():
+            facts = version.manifest()["facts"]
+            refuse_failing(version, season_checks(version.path, facts, grid, settings))
         quantity = _one_provenance(list(versions.values()))
         seasons = {season: version.path for season, version in versions.items()}
 
@@ -156,34 +197,51 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
                 sensor, seasons, grid, settings, folder, progress=making.progress("blocks")
             )
             save_picture(folder, folder / "summer.tif", LOOKS[sensor])
-            facts = {**report.as_dict(), "provenance": quantity}
-            shown = {
-                "pixels": facts["pixels_inside"],
-                "largest empty share": report.empty_share,
-                "where pixels come from": [
-                    {"season": season, "band": band, **shares}
-                    for season, bands in facts["shares"].items()
-                    for band, shares in bands.items()
-                ],
-            }
-            return Outcome(shown, facts, filled_checks(folder, facts, grid, settings))
+            return said(folder, {**report.as_dict(), "provenance": quantity})
 
-        return making.publish(make)
+        def said(folder: Path, facts: dict[str, Any]) -> Outcome:
+            return Outcome(
+                _shown_filled(facts), facts, filled_checks(folder, facts, grid, settings)
+            )
+
+        return making.publish(make, lambda found: said(found.path, found.manifest()["facts"]))
 
     return composites
+
+
+def refuse_failing(version: Version, checks: Iterable[CheckResult]) -> None:
+    """Refuse a stored composite that does not meet the limits of today's country file.
+
+    It may have met those of the day it was made.
+
+    Raises:
+        StoreError: it fails a check that blocks.
+    """
+    failed = [check for check in checks if not check.passed and check.severity == "error"]
+    if failed:
+        raise StoreError(
+            f"{version.address} does not meet the limits of the country's file",
+            where=version.path,
+            expected="every check that blocks to pass",
+            found="; ".join(f"{check.name}: {check.message}" for check in failed)[:2000],
+            remedy="put right what they name, or the limits (imagery.checks), and materialise "
+            f"{version.address} again",
+        )
 
 
 def scene_files(making: Making, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """The files on disk that a season's scenes were read from, with their digests.
 
     They take the place of the paths in `facts`, and are read once more for it: a catalogue on disk
-    says of its scenes only where they are.
+    says of its scenes only where they are. Those that were lost are not there.
     """
     other = facts["other_orbit"] or {}
+    wounded = {one["scene"] for one in facts["lost"]}
     return [
         {"scene": scene["id"], **outside(making.store.root, Path(path))}
         for scene in (*facts["scenes"], *other.get("scenes", ()))
         for path in scene.pop("files")
+        if scene["id"] not in wounded or Path(path).is_file()
     ]
 
 
@@ -238,12 +296,45 @@ def _shown(report: dict[str, Any]) -> dict[str, Any]:
         shown["nodata share of both orbits"] = report["other_orbit"]["nodata_share"]
     if report["lost"]:
         shown["lost scene assets"] = report["lost"]
+    if report["left_out"]:
+        shown["scenes of another kind, left out"] = len(report["left_out"])
+        counted = Counter(one["reason"] for one in report["left_out"])
+        shown["of another kind"] = [
+            {"kind": reason, "scenes": count} for reason, count in counted.most_common()
+        ]
     return shown
 
 
+def _shown_filled(facts: dict[str, Any]) -> dict[str, Any]:
+    """What an operator looks at of four filled seasons."""
+    return {
+        "pixels": facts["pixels_inside"],
+        "largest empty share": max(
+            shares["empty"] for bands in facts["shares"].values() for shares in bands.values()
+        ),
+        "where pixels come from": [
+            {"season": season, "band": band, **shares}
+            for season, bands in facts["shares"].items()
+            for band, shares in bands.items()
+        ],
+    }
+
+
 def composites_by_season(making: Making) -> dict[Season, tuple[Path, Path]]:
-    """Season -> Sentinel-1 and Sentinel-2 composite, noted as inputs."""
-    s1, s2 = making.input("s1_composites"), making.input("s2_composites")
+    """Season -> Sentinel-1 and Sentinel-2 composite, noted as inputs.
+
+    Raises:
+        StoreError: they do not meet the limits of today's country file.
+    """
+    from popcorn_ml.imagery.checks import filled_checks
+
+    country = load_country(making.country)
+    grid, settings = country.pixel_grid(), country.imagery
+    found = [making.input(name) for name in FILLED]
+    for version in found:
+        facts = version.manifest()["facts"]
+        refuse_failing(version, filled_checks(version.path, facts, grid, settings))
+    s1, s2 = found
     return {s: (s1.file(f"{s}.tif"), s2.file(f"{s}.tif")) for s in SEASONS}
 
 

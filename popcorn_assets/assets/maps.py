@@ -3,9 +3,10 @@
 The networks and the arithmetic are popcorn_ml.mapping's business.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -16,17 +17,25 @@ from popcorn_assets.assets.builtup import (
     builtup_of_composites,
     place_tags,
 )
-from popcorn_assets.assets.census import counts_by_number, unit_ids
+from popcorn_assets.assets.census import UNITS, counts_by_number, unit_ids
 from popcorn_assets.assets.deployed_model import DEPLOYED, deployed_members, model_names, model_tags
+from popcorn_assets.assets.extractors import SAME_EXTRACTOR, SameExtractor, extractor_of
 from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season, provenance
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.runs import launch
-from popcorn_assets.show import check_specs, raster_summary, save_picture
+from popcorn_assets.show import as_check_result, check_specs, raster_summary, save_picture
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.manifests import plain_check
+from popcorn_assets.store.versions import Version
+from popcorn_ml.errors import WeightsError
+from popcorn_ml.grid import HECTARE_M2, Grid
 from popcorn_ml.sentinel import SENSORS
+
+if TYPE_CHECKING:
+    from popcorn_ml.mapping.dasymetric import AdjustedMembers
 
 GROUP = "maps"
 CODE = code_digest("model", "mapping")
@@ -34,7 +43,6 @@ CODE = code_digest("model", "mapping")
 POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
 MEMBERS = "population_members.tif"
-FACTOR = "factor.tif"
 
 IN_UNITS = "people in census units"
 """Title of the total of a map that has no one outside the units."""
@@ -42,15 +50,17 @@ IN_UNITS = "people in census units"
 SAME_AREA = 0.02
 """Relative difference in pixel area below which nothing is said of it."""
 
-
-QUANTITY_CHECKS = {
-    f"same_quantity_{sensor}": f"The model meets the {name} product that it was trained on."
-    for sensor, name in SENSOR_NAMES.items()
+MODEL_CHECKS = {
+    **{
+        f"same_quantity_{sensor}": f"The model meets the {name} product that it was trained on."
+        for sensor, name in SENSOR_NAMES.items()
+    },
+    SAME_EXTRACTOR: "The model meets the built-up score of the extractor that it was trained on.",
 }
 
 
 @dg.asset(
-    check_specs=check_specs("population_map", QUANTITY_CHECKS),
+    check_specs=check_specs("population_map", MODEL_CHECKS),
     deps=[DEPLOYED, "s1_composites", "s2_composites", builtup_area],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -60,7 +70,7 @@ QUANTITY_CHECKS = {
 )
 def population_map(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """People per pixel by the deployed model, mean of the members, and the members' spread."""
     from popcorn_ml.imagery.checks import backscatter_check
     from popcorn_ml.mapping.predict import MappingSpec
@@ -69,14 +79,20 @@ def population_map(
     country = load_country(making.country)
     grid = country.pixel_grid()
     composites = composites_by_season(making)
-    builtup = builtup_of_composites(making).file(BUILTUP)
+    score = builtup_of_composites(making)
     deployed = deployed_members(making)
+    same = SameExtractor(extractor_of(making.store, score), deployed.extractor)
+    if not same.passed:
+        # Told before hours of mapping, and nothing takes the place of the map there is.
+        yield as_check_result(plain_check(same))
+        raise WeightsError(same.message, where=str(making.address))
     trained_on, here = deployed.provenance, provenance(making)
-    area_ratio = float(grid.row_area_m2().mean()) / deployed.pixel_area_m2
-    if abs(area_ratio - 1) > SAME_AREA:
+    area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
+    scaled = _scale_of_people(grid, deployed.pixel_area_m2)
+    if scaled:
         context.log.warning(
             f"the model was trained on pixels of {deployed.pixel_area_m2:.1f} m2; its people per "
-            f"pixel are scaled by {area_ratio:.3f} to this grid's"
+            f"pixel are scaled by {scaled} to this grid's"
         )
     making.parameter(
         grid=grid.as_dict(),
@@ -91,7 +107,7 @@ def population_map(
             compute,
             MappingSpec(
                 composites=composites,
-                builtup=builtup,
+                builtup=score.file(BUILTUP),
                 members=deployed.files,
                 grid=grid,
                 out=folder,
@@ -99,7 +115,7 @@ def population_map(
                 device=compute.device,
                 precision=compute.precision,
                 threads=compute.thread_count(),
-                pixel_area_ratio=area_ratio,
+                trained_pixel_m2=deployed.pixel_area_m2,
                 tags={**place_tags(making), **model_tags(deployed.names())},
             ),
             progress=making.progress("tiles"),
@@ -109,16 +125,31 @@ def population_map(
             {
                 **raster_summary(folder / POPULATION),
                 **deployed.names(),
-                "people per pixel scaled by": area_ratio,
+                **({"people per pixel scaled by": scaled} if scaled else {}),
+                "extractor of the built-up score": str(same.score),
                 "members": len(deployed.files),
             },
+            same.score.as_fact() if same.score else {},
             checks=[
-                replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
-                for s in SENSORS
+                *(
+                    replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
+                    for s in SENSORS
+                ),
+                same,
             ],
         )
 
-    return making.publish(make)
+    yield making.publish(make)
+
+
+def _scale_of_people(grid: Grid, trained_m2: float) -> str:
+    """What people per pixel are scaled by from the trained pixels to this grid's; empty for 1."""
+    area = grid.row_area_m2() / trained_m2
+    low, high = float(area.min()), float(area.max())
+    if max(abs(low - 1), abs(high - 1)) <= SAME_AREA:
+        return ""
+    ends = f"{low:.3f}", f"{high:.3f}"
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}, by latitude"
 
 
 @dg.asset(
@@ -150,7 +181,7 @@ def adjusted_map(
     def make(folder: Path) -> Outcome:
         adjustment = adjust_map(
             predicted.file(POPULATION),
-            predicted.file(POPULATION_STD),
+            predicted.file(MEMBERS),
             predicted.file(BUILTUP),
             units,
             people,
@@ -203,22 +234,22 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
     grid = country.pixel_grid()
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
-    members = predicted.file(MEMBERS)
+    units = making.input_of(adjusted, UNITS)
+    level = adjusted.manifest()["parameters"]["level"]
     tags = {**place_tags(making), **model_tags(model_names(predicted))}
 
     def make(folder: Path) -> Outcome:
         aggregate_map(
             adjusted.file(POPULATION),
-            members,
+            _adjusted_members(adjusted, predicted, units.file(f"units_{level}.tif"), grid),
             grid,
             folder,
-            factor=adjusted.file(FACTOR),
             tags={"adjusted_to_census": "yes", **tags},
             progress=making.progress("blocks"),
         )
         aggregate_map(
             predicted.file(POPULATION),
-            members,
+            predicted.file(MEMBERS),
             grid,
             folder / "unadjusted",
             tags={"adjusted_to_census": "no", **tags},
@@ -230,17 +261,48 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
                 **raster_summary(folder / POPULATION, IN_UNITS),
                 "people on the grid, unadjusted": unadjusted["unadjusted"],
                 **model_names(predicted),
-                **_hectare_area(grid),
+                **_cell_area(grid),
             }
         )
 
     return making.publish(make)
 
 
-def _hectare_area(grid: Any) -> dict[str, float]:
-    """True area of a cell, which on a geographic grid is no hectare."""
-    area = grid.row_area_m2()
-    return {"mean cell area, ha": float(area.mean()) * 100 / 10_000}
+def _adjusted_members(
+    adjusted: Version, predicted: Version, units: Path, grid: Grid
+) -> "AdjustedMembers":
+    """The map's members, each adjusted to the census as the adjusted map says.
+
+    Maps adjusted before each member had factors of its own do not say it: it is worked out.
+    """
+    from popcorn_ml.mapping.dasymetric import (
+        ADJUSTMENT_FILE,
+        AdjustedMembers,
+        Layers,
+        plan_of_map,
+        read_adjustment,
+    )
+
+    layers = Layers(
+        predicted.file(POPULATION),
+        predicted.file(MEMBERS),
+        predicted.file(BUILTUP),
+        units,
+        grid,
+    )
+    adjustment = read_adjustment(adjusted.file(ADJUSTMENT_FILE))
+    if not adjustment.members:
+        adjustment = plan_of_map(layers, adjustment.people[1:])
+    return AdjustedMembers(adjustment, layers)
+
+
+def _cell_area(grid: Grid) -> dict[str, float]:
+    """True area of a cell of 10 x 10 pixels, which in degrees is no hectare."""
+    smallest, largest = (round(area, 4) for area in grid.cell_area_ha)
+    mean = {"mean cell area, ha": round(grid.hectares().pixel_area_m2 / HECTARE_M2, 4)}
+    if smallest == largest:
+        return mean
+    return {**mean, "smallest cell area, ha": smallest, "largest cell area, ha": largest}
 
 
 assets: list[dg.AssetsDefinition] = [population_map, adjusted_map, hectare_map]

@@ -23,6 +23,7 @@ from popcorn_assets.assets.builtup import (
     extractor_file,
 )
 from popcorn_assets.assets.census import counts_file, units_raster
+from popcorn_assets.assets.extractors import UNKNOWN, Extractor, extractor_of
 from popcorn_assets.assets.imagery import composites_by_season, provenance
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
@@ -33,6 +34,7 @@ from popcorn_assets.show import PICTURE, markdown_image
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.recipe import same_code
+from popcorn_assets.store.versions import Version
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import Season
@@ -48,7 +50,7 @@ class CheckpointInputs:
     """What a country-year's members are trained from, as files."""
 
     composites: dict[Season, tuple[Path, Path]]
-    builtup: Path
+    score: Version
     units: Path
     counts: Path
     extractor: Path
@@ -63,7 +65,7 @@ def _checkpoints_making(
     level = country.census.train_level
     inputs = CheckpointInputs(
         composites=composites_by_season(making),
-        builtup=builtup_of_composites(making).file(BUILTUP),
+        score=builtup_of_composites(making),
         units=units_raster(making, level),
         counts=counts_file(making, level),
         extractor=extractor_file(making, country),
@@ -72,7 +74,7 @@ def _checkpoints_making(
         training=country.training.model_dump(mode="json"),
         level=level,
         precision=compute.precision,
-        pixel_area_m2=float(country.pixel_grid().row_area_m2().mean()),
+        pixel_area_m2=country.pixel_grid().pixel_area_m2,
         provenance=provenance(making),
     )
     return making, inputs, country
@@ -102,13 +104,14 @@ def plan_members(
     if making.current() is not None:
         context.log.info("the checkpoints are current: no member is trained")
         return
+    extractor = _of_one_extractor(making, inputs)
     settings, work = country.training, making.work()
     for member, seed in enumerate(settings.seeds(), start=1):
         folder = work / f"member_{seed}"
         spec = TrainingSpec(
             s1={season: str(s1) for season, (s1, _) in inputs.composites.items()},
             s2={season: str(s2) for season, (_, s2) in inputs.composites.items()},
-            builtup=str(inputs.builtup),
+            builtup=str(inputs.score.file(BUILTUP)),
             units=str(inputs.units),
             counts=str(inputs.counts),
             extractor=str(inputs.extractor),
@@ -123,8 +126,31 @@ def plan_members(
             **settings.model_dump(exclude={"members", "first_seed"}),
         )
         yield dg.DynamicOutput(
-            {"spec": json.loads(spec.to_json()), "noted": making.noted()}, f"member_{seed}"
+            {
+                "spec": json.loads(spec.to_json()),
+                "noted": making.noted(),
+                "extractor": extractor.as_fact(),
+            },
+            f"member_{seed}",
         )
+
+
+def _of_one_extractor(making: Making, inputs: CheckpointInputs) -> Extractor:
+    """The extractor of the score, which is the one that training begins from.
+
+    Raises:
+        StoreError: the score was made with another extractor, or it is not known with which.
+    """
+    score, begun = extractor_of(making.store, inputs.score), Extractor.of_file(inputs.extractor)
+    if score is None or score.fingerprint != begun.fingerprint:
+        raise StoreError(
+            "the built-up score was made with another extractor than training would begin from",
+            where=inputs.score.path,
+            expected=f"a score of the extractor {begun}, which the country's file names",
+            found=str(score or UNKNOWN),
+            remedy=f"materialise {inputs.score.address} again, then train",
+        )
+    return score
 
 
 @dg.op(pool=GPU_POOL)
@@ -204,7 +230,8 @@ def collect_members(
         seeds = [member["spec"]["seed"] for member in members]
         # In the manifest, so that nothing is made from them and no promotion overlooks it.
         verdict = finite_training(folder, [f"member_{seed}" for seed in seeds])
-        return Outcome({"members": rows}, {"seeds": seeds}, checks=[verdict])
+        facts = {"seeds": seeds, **members[0]["extractor"]}
+        return Outcome({"members": rows}, facts, checks=[verdict])
 
     version = making.publish_version(make)
     _clear(making.work())

@@ -10,6 +10,7 @@ from typing import TextIO
 
 import click
 
+from popcorn_assets.commands.console import write_utf8
 from popcorn_assets.runs.home import enter_home
 
 FORMATS = ("text", "json", "prov", "openlineage", "html")
@@ -65,6 +66,8 @@ def audit(
         with instance:
             report = asked(dagster=DagsterRecords(instance))
     if out is None:
+        if form != "text":
+            write_utf8()
         _write(report, form, strict, sys.stdout)
     else:
         with open(out, "w", encoding="utf-8") as file:
@@ -121,6 +124,7 @@ def impact(file_or_version: str, current: bool, as_json: bool) -> None:
 
     uses = [use for use in uses_of(StoreResource().open(), thing) if use.current or not current]
     if as_json:
+        write_utf8()
         click.echo(json.dumps([asdict(use) for use in uses], indent=1, ensure_ascii=False))
     else:
         for kind, what in dict.fromkeys((use.kind, use.what) for use in uses):

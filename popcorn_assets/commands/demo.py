@@ -20,12 +20,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
-from popcorn_assets.commands.console import failure_text, printing
+from popcorn_assets.commands.console import failure_text, open_console, printing
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.runs.in_process import INLINE, QUIET
-from popcorn_assets.runs.lost import end_lost_runs, owner_tags
+from popcorn_assets.runs.in_process import INLINE, QUIET, run_here
+from popcorn_assets.runs.lost import end_lost_runs
 from popcorn_assets.store.making import REUSE_TAG
 from popcorn_assets.store.versions import Address
 from popcorn_ml.files import write_json
@@ -51,9 +51,7 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     """
     spec = spec or CountrySpec()
     started = time.monotonic()
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=110)  # a log file is no 80 columns wide
+    console = open_console(110)
     console.print(f"[bold]The demo country[/bold], in {data_root()}")
     write_scenes(console, spec)
     instance = dg.DagsterInstance.get()
@@ -102,13 +100,13 @@ def execute(
     from popcorn_assets.definitions import defs
 
     with printing(instance, run_id, console):
-        result = defs.resolve_job_def(job).execute_in_process(
-            run_config={**QUIET, **INLINE},
-            instance=instance,
-            partition_key=partition_key(COUNTRY, year),
-            tags={REUSE_TAG: "true", **owner_tags(run_id)},
+        result = run_here(
+            instance,
+            defs.resolve_job_def(job),
             run_id=run_id,
-            raise_on_error=False,
+            partition=partition_key(COUNTRY, year),
+            run_config={**QUIET, **INLINE},
+            tags={REUSE_TAG: "true"},
         )
     return result.success
 

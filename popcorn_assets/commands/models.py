@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from popcorn_assets.commands.console import open_console, write_utf8
 from popcorn_assets.runs.home import enter_home
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 SHORT = 10
 """Digits of a version that are shown; `promote` takes as few."""
+
+PIPE_WIDTH = 5_000
+"""More than any row takes: in a pipe nothing is folded, so that a line is a row."""
 
 
 @click.command()
@@ -30,6 +34,7 @@ def models(country: str, as_json: bool) -> None:
     rows, maps = candidates(store, country), mapped(store, country)
     entries = read_ledger(store, country).entries
     if as_json:
+        write_utf8()
         decisions = [entry.model_dump(mode="json") for entry in entries]
         found = {"country": country, "candidates": rows, "ledger": decisions, "maps": maps}
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
@@ -123,13 +128,10 @@ def _short(row: dict[str, Any], hidden: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)  # a log file is no 80 columns wide
+    console = open_console(PIPE_WIDTH)
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ["(none)"]:
         table.add_column(name, overflow="fold")

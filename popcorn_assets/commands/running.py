@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 
 import click
 
 from popcorn_assets.runs.home import WEBSERVER_VARIABLE, enter_home
+from popcorn_ml.errors import ConfigError
 
 
 @click.command()
@@ -21,17 +24,75 @@ def demo() -> None:
 
 
 @click.command()
-@click.option("--port", default=3000, show_default=True, help="Port of the web interface.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    show_default=True,
+    help="Port of the web interface.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def ui(port: int, host: str) -> None:
     """Open Dagster's web interface and daemon, on this machine only unless told otherwise."""
     folder = enter_home()
+    require_port(host, port)
     tell_lost_runs()
     dagster = Path(sys.executable).with_name("dagster")
     here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     os.environ.setdefault(WEBSERVER_VARIABLE, f"http://{here}:{port}")  # whom sensors may ask
     arguments = ["dev", "-w", str(folder / "workspace.yaml"), "-h", host, "-p", str(port)]
     os.execv(dagster, [str(dagster), *arguments])
+
+
+def require_port(host: str, port: int) -> None:
+    """Refuse a port that a web server could not listen on.
+
+    Dagster would go on with the daemon alone, and the page would be another program's.
+
+    Raises:
+        ConfigError: it is taken, or is not ours to take; or the host is none of this machine's.
+    """
+    reason = _why_not(host, port)
+    if reason is None:
+        return
+    free = next((p for p in range(port + 1, port + 100) if p < 65536 and not _why_not(host, p)), 0)
+    taken = reason.errno == errno.EADDRINUSE
+    raise ConfigError(
+        f"port {port} of {host} is taken" if taken else f"cannot listen on {host}, port {port}",
+        where="popcorn ui",
+        found=_listener(port) if taken else reason.strerror or str(reason),
+        remedy=f"end that program, or popcorn ui --port {free}"
+        if taken
+        else "popcorn ui --host ADDRESS --port NUMBER; for this machine alone, 127.0.0.1 and "
+        "a number above 1023",
+    )
+
+
+def _why_not(host: str, port: int) -> OSError | None:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+def _listener(port: int) -> str:
+    """The process that listens on a port, as far as it may be seen."""
+    import psutil
+
+    for process in psutil.process_iter(["name", "cmdline"]):
+        try:
+            connections = process.net_connections("tcp")
+        except psutil.Error:
+            continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+            command = " ".join(process.info["cmdline"] or [process.info["name"]])
+            return f"process {process.pid}: {command[:100]}"
+    return "a program of another user"
 
 
 def tell_lost_runs() -> None:

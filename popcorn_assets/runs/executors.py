@@ -6,14 +6,22 @@ What a step does with its device is `launch`'s business; how many may work at on
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import yaml
+from dagster._core.execution.retries import RetryMode
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
 from popcorn_assets.resources import steps_at_once
+from popcorn_assets.runs.lost import owner_tags
 from popcorn_ml.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dagster._core.execution.context.system import PlanOrchestrationContext
+    from dagster._core.execution.plan.plan import ExecutionPlan
 
 EXECUTOR_VARIABLE = "POPCORN_EXECUTOR"
 KUBERNETES_VARIABLE = "POPCORN_KUBERNETES_STEPS"
@@ -42,7 +50,45 @@ def executor() -> dg.ExecutorDefinition:
             expected=" or ".join(makers),
             found=name,
         )
-    return makers[name]()
+    return _noting(makers[name]())
+
+
+class _Noting(dg.Executor):
+    """An executor that first notes on the run which process works on it.
+
+    However a run was started, by the daemon, the web server, `dagster job execute` or a program,
+    its executor is the first of us that works in its process.
+    """
+
+    def __init__(self, executor: dg.Executor) -> None:
+        self.executor = executor
+
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
+        run_id = plan_context.run_id
+        plan_context.instance.add_run_tags(run_id, owner_tags(run_id))
+        return self.executor.execute(plan_context, execution_plan)
+
+    @property
+    def retries(self) -> RetryMode:
+        return self.executor.retries
+
+    @property
+    def step_dependency_config(self) -> StepDependencyConfig:
+        return self.executor.step_dependency_config
+
+
+def _noting(made: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
+    create = made.executor_creation_fn
+    assert create is not None
+    return dg.ExecutorDefinition(
+        name=made.name,
+        config_schema=made.config_schema,
+        requirements=made.get_requirements,
+        executor_creation_fn=lambda context: _Noting(create(context)),
+        description=made.description,
+    )
 
 
 def _processes() -> dg.ExecutorDefinition:

@@ -1,7 +1,85 @@
-"""Run configuration of runs that work in the process that started them."""
+"""Runs that work in this very process, as `popcorn demo` and `popcorn record` start them.
+
+They belong to the code location of the workspace and to their job like any other, so that the
+timeline, the job's page and its partitions show them, and sensors that watch runs see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.definitions.executor_definition import execute_in_process_executor
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+from dagster._core.execution.api import execute_run
+from dagster._core.remote_origin import (
+    CodeLocationOrigin,
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+
+from popcorn_assets.runs.home import home
+from popcorn_assets.runs.lost import owner_tags
+
+if TYPE_CHECKING:
+    from dagster._core.execution.job_execution_result import JobExecutionResult
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Keeps Dagster's own log off the terminal; the instance has it all."""
 
 INLINE = {"resources": {"compute": {"config": {"launcher": "inline"}}}}
 """Everything in this one process, which is quicker for something small."""
+
+LOCATION = "popcorn"
+"""Name of the code location, as workspace.yaml has it."""
+
+
+def run_here(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    *,
+    run_id: str,
+    partition: str | None = None,
+    run_config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> JobExecutionResult:
+    """Run a job in this process to its end; what failed is in the result, not raised.
+
+    Raises:
+        DagsterInvalidConfigError, DagsterUnknownPartitionError: nothing has run.
+    """
+    own: dict[str, str] = {}
+    if partition is not None:
+        job.validate_partition_key(partition, selected_asset_keys=None, context=None)
+        own = dict(job.get_tags_for_partition_key(partition, selected_asset_keys=None))
+    # Whatever executor the deployment has, and its configuration, is for runs of their own.
+    local = job.with_executor_def(execute_in_process_executor)
+    run = instance.create_run_for_job(
+        local,
+        run_id=run_id,
+        run_config=dict(run_config or {}),
+        tags={**job.run_tags, **own, **(tags or {}), **owner_tags(run_id)},
+        remote_job_origin=job_origin(job.name),
+    )
+    return execute_run(InMemoryJob(local), run, instance)
+
+
+def job_origin(job: str) -> RemoteJobOrigin:
+    """Where a job belongs for the web server and the daemon."""
+    return RemoteRepositoryOrigin(_location(), SINGLETON_REPOSITORY_NAME).get_job_origin(job)
+
+
+def _location() -> CodeLocationOrigin:
+    """The code location of the home's workspace; one known by its name where there is none."""
+    from dagster._core.workspace.load import location_origins_from_yaml_paths
+
+    workspace = home() / "workspace.yaml"
+    if workspace.is_file():
+        origins = location_origins_from_yaml_paths([str(workspace)])
+        for origin in origins:
+            if origin.location_name == LOCATION:
+                return origin
+    return RegisteredCodeLocationOrigin(LOCATION)

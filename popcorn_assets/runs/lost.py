@@ -2,7 +2,8 @@
 
 A run whose process was killed stays "started" in Dagster's tables and keeps its pool slots, so
 that later runs wait for ever. Here such runs are recognised, reported as failed, and their slots
-given back. Only runs that say which machine they are on are judged, and only on that machine.
+given back. Only runs that say which machine they are on are judged, and only on that machine; of
+the others it is said what they last told, and how to end them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import re
 import socket
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -19,9 +22,10 @@ from dagster import DagsterEventType
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, DagsterRun, RunsFilter
 
 from popcorn_assets.runs.pools import stuck_slots
+from popcorn_ml.errors import ConfigError
 
 OWNER_TAG = "popcorn/process"
-"""`host:pid` of a run that works in the process that started it."""
+"""`host:pid` of a run that has begun: of the process that does its steps, or starts theirs."""
 
 LAUNCHED_TAG = "popcorn/launched_on"
 """Host of a run that a code server started in a process of its own."""
@@ -33,7 +37,13 @@ since then, and the run, since tags are copied to runs that repeat it."""
 LOST = "the process of this run ended before the run did"
 
 _PID = re.compile(r"^Started process for run \(pid: (\d+)\)")
+_EXECUTING = re.compile(r"^Executing steps .*\(pid: (\d+)\)")
 _CLOCK_SECONDS = 5.0
+_BEGUN = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -76,12 +86,24 @@ def _process(instance: dg.DagsterInstance, run: DagsterRun) -> tuple[int, float]
     """Number of the run's process, and a time (seconds since 1970) when it was there already."""
     here = socket.gethostname()
     if LAUNCHED_TAG in run.tags:  # the other tag may have been copied from the run it repeats
-        return _launched(instance, run) if run.tags[LAUNCHED_TAG] == here else None
-    host, _, pid = run.tags.get(OWNER_TAG, "").partition(":")
+        if run.tags[LAUNCHED_TAG] != here:
+            return None
+        if (launched := _launched(instance, run)) is not None:
+            return launched
+    host, pid = _owner(run)
     record = instance.get_run_record_by_id(run.run_id)
-    if host != here or not pid.isdigit() or "dagster/parent_run_id" in run.tags or record is None:
+    if host != here or not pid.isdigit() or record is None:
         return None
-    return int(pid), record.create_timestamp.timestamp()
+    return int(pid), record.start_time or record.create_timestamp.timestamp()
+
+
+def _owner(run: DagsterRun) -> tuple[str, str]:
+    """Host and process that the run's own tag names; empty where it may be of another run."""
+    of_run = run.tags.get(BEGUN_TAG, "").rpartition(":")[2]
+    if of_run != run.run_id and "dagster/parent_run_id" in run.tags:
+        return "", ""
+    host, _, pid = run.tags.get(OWNER_TAG, "").rpartition(":")
+    return host, pid
 
 
 def _launched(instance: dg.DagsterInstance, run: DagsterRun) -> tuple[int, float] | None:
@@ -129,6 +151,68 @@ def _seconds_after_boot(pid: int) -> float:
     """When a process was started, as the kernel keeps it."""
     after_the_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(after_the_name[19]) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """A run that has begun, of which it cannot be known here whether its process lives.
+
+    Attributes:
+        host: where it says it works; empty where it does not say.
+        pid: the process that its log names, which need not be one of this machine.
+        silent: seconds since it last told anything.
+    """
+
+    run: DagsterRun
+    host: str
+    pid: int | None
+    silent: float
+
+
+def unjudged_runs(instance: dg.DagsterInstance) -> Iterator[Unjudged]:
+    """Every run that has begun and that only a person can judge."""
+    for run in instance.get_runs(RunsFilter(statuses=_BEGUN)):
+        if _process(instance, run) is not None:
+            continue
+        pid = None
+        for entry in instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT):
+            if found := _EXECUTING.match(entry.get_dagster_event().message or ""):
+                pid = int(found[1])
+        record = instance.get_run_record_by_id(run.run_id)
+        last = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+        begun = record.create_timestamp.timestamp() if record else time.time()
+        told = last[0].event_log_entry.timestamp if last else begun
+        host = run.tags.get(LAUNCHED_TAG) or _owner(run)[0]
+        yield Unjudged(run, host, pid, time.time() - told)
+
+
+def end_run(instance: dg.DagsterInstance, name: str) -> DagsterRun:
+    """Report a run as failed because a person says that it is gone, and free its slots.
+
+    Args:
+        name: its id, or how that begins.
+
+    Raises:
+        ConfigError: there is no such unfinished run, or it is at work on this machine.
+    """
+    unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
+    runs = instance.get_runs(RunsFilter(statuses=unfinished))
+    named = [run for run in runs if name and run.run_id.startswith(name)]
+    if len(named) != 1:
+        raise ConfigError(
+            f"{len(named) or 'no'} unfinished runs begin with {name!r}",
+            expected="one of: " + (", ".join(run.run_id for run in runs) or "(there are none)"),
+        )
+    (run,) = named
+    process = _process(instance, run)
+    if process is not None and _lives(*process, _begun(run)):
+        raise ConfigError(
+            f"run {run.run_id} is at work, in process {process[0]}",
+            remedy="terminate it in the UI, on its page",
+        )
+    instance.report_run_failed(run, "an operator says that the process of this run is gone")
+    instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return run
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[DagsterRun]:

@@ -7,6 +7,7 @@ with its rows in the warehouse (`records`), and turns the manifest into what Dag
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from popcorn_assets.store.recipe import Recipe
 from popcorn_assets.store.records import Records
 from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.errors import StoreError
-from popcorn_ml.files import naming_the_disk
+from popcorn_ml.files import link_or_copy, naming_the_disk
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
@@ -44,12 +45,18 @@ class Outcome:
             "warn") and message, and optionally rows (offending ones) or metadata.
         tables: warehouse table -> the partition's rows, written there when the version is the
             current one.
+        unfinished: half-done work stays after publishing: a later run may make more of it.
     """
 
     shown: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     checks: Iterable[Any] = ()
     tables: Mapping[str, Any] = field(default_factory=dict)
+    unfinished: bool = False
+
+
+Judge = Callable[[Version], Outcome | None]
+"""What today's settings say of a stored version; None: it has to be made again."""
 
 
 class Making(Recipe):
@@ -114,8 +121,12 @@ class Making(Recipe):
 
         return report
 
-    def current(self) -> Version | None:
-        """The stored version, if this run may reuse it and it was made by the same recipe."""
+    def current(self, *, whatever_its_checks: bool = False) -> Version | None:
+        """The stored version, if this run may reuse it and it was made by the same recipe.
+
+        Args:
+            whatever_its_checks: also one that failed some that block.
+        """
         if not self.reuse:
             return None
         try:
@@ -124,7 +135,7 @@ class Making(Recipe):
                 return None
             if found.manifest().get("recipe") != self.recipe():
                 return None
-            if failed_checks(found):  # to be judged anew
+            if failed_checks(found) and not whatever_its_checks:  # to be judged anew
                 return None
             for name, entry in found.manifest()["files"].items():
                 if found.file(name).stat().st_size != entry["size"]:
@@ -136,24 +147,32 @@ class Making(Recipe):
             return None
         return found
 
-    def publish(self, make: Callable[[Path], Outcome]) -> dg.MaterializeResult:
+    def publish(
+        self, make: Callable[[Path], Outcome], judge: Judge | None = None
+    ) -> dg.MaterializeResult:
         """Run `make` on a draft folder and publish what it wrote, or reuse what is current.
 
-        Inputs, sources and parameters are all noted before.
+        Inputs, sources and parameters are all noted before. Work that only this run has had
+        (`lone_work`) is removed once the version is published and has passed, never before.
 
         Args:
             make: writes files into the folder it is given and says what it wrote.
+            judge: where the verdict on what is stored depends on settings outside the recipe.
         """
-        version = self.publish_version(make)
+        version = self.publish_version(make, judge)
         return dg.MaterializeResult(
             metadata=self.metadata(version),
             data_version=dg.DataVersion(version.version),
             check_results=[as_check_result(check) for check in version.manifest()["checks"]],
         )
 
-    def publish_version(self, make: Callable[[Path], Outcome]) -> Version:
+    def publish_version(
+        self, make: Callable[[Path], Outcome], judge: Judge | None = None
+    ) -> Version:
         """As `publish`, for graph-backed assets that yield their own output."""
-        found = self.current()
+        found = self.current(whatever_its_checks=judge is not None)
+        if found is not None and judge is not None:
+            found, make = self._judged(found, judge, make)
         if found is not None:
             self._records().record_if_missing(found)
             self.context.log.info(f"{self.address} is current: version {found.version} reused")
@@ -172,8 +191,33 @@ class Making(Recipe):
                 records.record(whole, manifest_sha256, rows)
 
             version = self.store.publish(self.address, draft, manifest, record)
+            if self._work is not None and not (outcome.unfinished or failed_checks(version)):
+                shutil.rmtree(self._work, ignore_errors=True)
         self.context.log.info(f"{self.address} published as {version.version}")
         return version
+
+    def _judged(
+        self, found: Version, judge: Judge, make: Callable[[Path], Outcome]
+    ) -> tuple[Version | None, Callable[[Path], Outcome]]:
+        """A stored version if today's verdict on it is the one it bears, or how to come to one.
+
+        Where only the verdict differs, the same files are published with the new one.
+        """
+        outcome = judge(found)
+        if outcome is None:
+            return None, make
+        manifest = found.manifest()
+        if finite([plain_check(check) for check in outcome.checks]) == manifest["checks"]:
+            return found, make
+        self.context.log.info(f"{self.address} {found.version} is judged anew")
+
+        def again(folder: Path) -> Outcome:
+            for name in manifest["files"]:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(found.file(name), folder / name)
+            return outcome
+
+        return None, again
 
     def _records(self) -> Records:
         return Records(self.store, self.address, self.context.log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from popcorn_assets.paths import data_root, published_weights
 from popcorn_assets.resources import StoreResource, compute_resource, imagery_resource
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE
 from popcorn_assets.upkeep.health import examine_dagster
+from popcorn_assets.upkeep.inventory import linked_folders
 from popcorn_ml.errors import PopcornError, StoreError
 from popcorn_ml.imagery.doctor import Finding
 from popcorn_ml.imagery.doctor import examine as examine_imagery
+from popcorn_ml.surroundings import WHERE_ITS_FILES_ARE, changes_results, set_aside
 
 MIN_FREE_GB = 10
 MIN_MEMORY_GB = 4
@@ -44,7 +47,8 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
     Raises:
         ConfigError: a country that there is not, or whose file cannot be used.
     """
-    findings = [_disk(), _memory(), *_gpus(), _compute(connect), _gdal(), *_credentials()]
+    findings = [_disk(), *_other_disks(), _memory(), *_gpus(), _compute(connect), *_gdal()]
+    findings += _credentials()
     findings += [_warehouse(), *examine_dagster()]
     findings += [
         Finding(False, f"country {code}: {error.what}", str(error))
@@ -60,14 +64,32 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
 def _disk() -> Finding:
     root = data_root()
     place = next(folder for folder in (root, *root.parents) if folder.exists())
-    free = shutil.disk_usage(place).free / 1e9
     if not os.access(place, os.W_OK):
         return Finding(
             False, f"store {root} cannot be written", "make it writable, or set POPCORN_DATA"
         )
+    return _room(f"store {root}", place)
+
+
+def _other_disks() -> Iterator[Finding]:
+    """Other disks that folders of the store are on, each by the first folder there."""
+    store = StoreResource().open()
+    if not store.root.is_dir():
+        return
+    try:
+        linked = [p for p in linked_folders(store) if p.stat().st_dev != store.root.stat().st_dev]
+    except PopcornError as error:
+        yield Finding(False, f"store: {error.where}: {error.what}", error.remedy or str(error))
+        return
+    for path in {path.stat().st_dev: path for path in reversed(linked)}.values():
+        yield _room(f"{path}, on a disk of its own", path)
+
+
+def _room(what: str, place: Path) -> Finding:
+    free = shutil.disk_usage(place).free / 1e9
     return Finding(
         free >= MIN_FREE_GB,
-        f"store {root}: {free:.0f} GB free",
+        f"{what}: {free:.0f} GB free",
         f"make room for at least {MIN_FREE_GB} GB, or set POPCORN_DATA to a larger disk",
     )
 
@@ -130,7 +152,7 @@ def _compute(connect: bool) -> Finding:
     )
 
 
-def _gdal() -> Finding:
+def _gdal() -> Iterator[Finding]:
     import pyogrio
     import rasterio
     from rasterio.env import GDALVersion
@@ -142,12 +164,64 @@ def _gdal() -> Finding:
     there["GPKG"] = "GPKG" in vectors
     missing = [name for name, found in there.items() if not found]
     version = GDALVersion.runtime()
-    return Finding(
+    again = "pip install --force-reinstall rasterio pyogrio pyproj"
+    yield Finding(
         not missing,
         f"GDAL {version} with {', '.join(name for name in there if name not in missing)}"
         + (f"; without {', '.join(missing)}" if missing else ""),
-        "pip install --force-reinstall rasterio pyogrio",
+        again,
     )
+    if not missing:
+        problem = _tried_out()
+        named = [n for n in os.environ if n in WHERE_ITS_FILES_ARE or changes_results(n)]
+        yield Finding(
+            problem is None,
+            f"coordinate systems, rasters and polygons: {problem or 'written and read back'}",
+            f"unset {' '.join(named)}" if named else again,
+        )
+    if set_aside():
+        yield Finding(True, f"set in the environment, and without effect: {', '.join(set_aside())}")
+
+
+def _tried_out() -> str | None:
+    """Write, read and project a little with each library; what went wrong, if anything."""
+    import geopandas
+    import numpy as np
+    import pyproj
+    from rasterio.crs import CRS
+    from rasterio.io import MemoryFile
+    from rasterio.transform import from_origin
+    from rasterio.warp import transform
+    from shapely.geometry import box
+
+    zone, place = 32635, (29.0, -2.0)
+    x, y = 722460.64, -221196.54
+    try:
+        found = transform(CRS.from_epsg(4326), CRS.from_epsg(zone), [place[0]], [place[1]])
+        there = pyproj.Transformer.from_crs(4326, zone, always_xy=True).transform(*place)
+        if not np.allclose([*np.ravel(found), *there], [x, y, x, y], atol=0.01):
+            return f"{place} was projected to {np.ravel(found)} and {there}, not {(x, y)}"
+        profile = {
+            "width": 1, "height": 1, "count": 1, "dtype": "float32", "crs": CRS.from_epsg(zone),
+            "transform": from_origin(x, y, 10, 10),
+        }  # fmt: skip
+        for driver in ("GTiff", "COG"):
+            with MemoryFile() as file:
+                with file.open(driver=driver, **profile) as raster:
+                    raster.write(np.full((1, 1, 1), 2.5, np.float32))
+                with file.open() as raster:
+                    same = (raster.crs.to_epsg(), raster.transform) == (zone, profile["transform"])
+                    if not same or raster.read()[0, 0, 0] != 2.5:
+                        return f"a {driver} was not read as it was written"
+        with tempfile.TemporaryDirectory() as folder:
+            units = geopandas.GeoDataFrame(geometry=[box(0, 0, 10, 10)], crs=zone)
+            units.to_file(Path(folder) / "units.gpkg")
+            read = geopandas.read_file(Path(folder) / "units.gpkg")
+            if read.crs.to_epsg() != zone or read.area.sum() != 100:
+                return "a GeoPackage was not read as it was written"
+    except Exception as error:  # whatever a library says of files that are not its own
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    return None
 
 
 def _credentials() -> Iterator[Finding]:

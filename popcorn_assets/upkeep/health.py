@@ -18,7 +18,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
 
 from popcorn_assets.runs.home import home, webserver
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE, shown
-from popcorn_assets.runs.lost import lost_its_process
+from popcorn_assets.runs.lost import Unjudged, lost_its_process, unjudged_runs
 from popcorn_assets.runs.pools import pools, stuck_slots
 from popcorn_ml.errors import PopcornError
 from popcorn_ml.imagery.doctor import Finding
@@ -26,7 +26,11 @@ from popcorn_ml.imagery.doctor import Finding
 DAEMON_SILENCE_S = 120.0
 """How old a heartbeat of the daemon may be; it sends one every 30 seconds."""
 
+RUN_SILENCE_S = 86_400.0
+"""How long a run that cannot be looked at may say nothing; a training tells every epoch."""
+
 REPAIR = "popcorn doctor --repair"
+END = "popcorn doctor --end"
 LOOPBACK = ("127.", "::1", "localhost")
 
 
@@ -69,8 +73,24 @@ def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:
     for run in lost:
         yield Finding(False, f"run {run.run_id[:8]} ({run.job_name}) has lost its process", REPAIR)
     queued = sum(run.status == dg.DagsterRunStatus.QUEUED for run in runs)
+    yield from map(_unjudged, unjudged_runs(instance))
     working = len(runs) - len(lost) - queued
     yield Finding(True, f"runs: {working} under way, {queued} queued")
+
+
+def _unjudged(found: Unjudged) -> Finding:
+    """A run whose process is not known here: a fault where nothing speaks for its being alive."""
+    here = not found.host and not os.environ.get(POSTGRES_VARIABLE)  # SQLite is one machine's
+    gone = here and found.pid is not None and not psutil.pid_exists(found.pid)
+    where = f"on {found.host}" if found.host else "of which no machine is known"
+    end = f"{END} {found.run.run_id[:8]}"
+    return Finding(
+        not gone and found.silent < RUN_SILENCE_S,
+        f"run {found.run.run_id[:8]} ({found.run.job_name}) {where}: last heard of "
+        f"{_ago(found.silent)} ago"
+        + (f", its process {found.pid} is not here" if gone else f"; if it is gone: {end}"),
+        f"{end}, which ends the run and frees its slots, if its process is gone",
+    )
 
 
 def _pools(instance: dg.DagsterInstance) -> Iterator[Finding]:
@@ -116,11 +136,18 @@ def _webserver() -> Finding:
     address = webserver()
     told = _without_login(address)
     try:
-        with urllib.request.urlopen(f"{address}/server_info", timeout=5) as answer:
+        with _opener(address).open(f"{address}/server_info", timeout=5) as answer:
             version = json.load(answer)["dagster_webserver_version"]
     except (OSError, ValueError, KeyError):
         return Finding(True, f"web server: none answers at {told}; popcorn ui starts one")
     return Finding(True, f"web server: {told}, version {version}")
+
+
+def _opener(address: str) -> urllib.request.OpenerDirector:
+    """What asks a web server: this machine's without whatever proxy is named."""
+    if (urlsplit(address).hostname or "").startswith(LOOPBACK):
+        return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener()
 
 
 def _without_login(address: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets.paths import DATA_VARIABLE
 from popcorn_assets.store.versions import (
     HISTORY,
     LATEST,
@@ -20,7 +22,10 @@ from popcorn_assets.store.versions import (
 )
 from popcorn_ml.errors import StoreError
 
-YEAR_PATTERN = re.compile(r"\d{4}")
+YEAR_PATTERN = re.compile(r"[0-9]{4}")
+
+WAREHOUSE = "warehouse.duckdb"
+"""By this file of its root a store is known."""
 
 Key = tuple[Address, str]
 """An address and one of its versions."""
@@ -59,24 +64,101 @@ def versions(store: Store) -> list[Kept]:
 
 
 def folders_of(store: Store) -> Iterator[Address]:
-    """Addresses that have a folder with versions, drafts or a LATEST."""
+    """Addresses that have a folder with versions, drafts or a LATEST, also behind links.
+
+    A folder of an asset, a country or a year may be a link to another disk, as for whoever writes
+    and reads the store. A version's folder may not.
+
+    Raises:
+        StoreError: a link that leads nowhere, to a folder of another address, or into another
+            store, so that it cannot be said what is needed; a folder that cannot be read.
+    """
+    seen: dict[Path, Address] = {}
+    for address in _places(store):
+        folder = store.folder(address)
+        real = folder.resolve()
+        if real in seen:
+            raise StoreError(
+                f"{seen[real]} and {address} have one and the same folder; nothing was removed",
+                where=folder,
+                found=real,
+                remedy="remove the link that is too many",
+            )
+        seen[real] = address
+        _refuse_foreign(store, folder, real)
+        yield address
+
+
+def _places(store: Store) -> Iterator[Address]:
     for asset in subfolders(store.root, NAME_PATTERN):
         if _is_place(asset):
             yield Address(asset.name)
         for country in subfolders(asset, NAME_PATTERN):
             for year in subfolders(country, YEAR_PATTERN):
-                if _is_place(year) and 1900 <= int(year.name) <= 2999:
+                if 1900 <= int(year.name) <= 2999 and _is_place(year):
                     yield Address(asset.name, country.name, int(year.name))
 
 
-def subfolders(folder: Path, name: re.Pattern[str]) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if name.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
-    )
+def linked_folders(store: Store) -> list[Path]:
+    """Folders of assets, countries and years that are links, or mounted there.
+
+    Raises:
+        StoreError: as `folders_of`, of links that lead nowhere.
+    """
+    folders = []
+    for asset in subfolders(store.root, NAME_PATTERN):
+        countries = subfolders(asset, NAME_PATTERN)
+        years = [year for country in countries for year in subfolders(country, YEAR_PATTERN)]
+        folders += [asset, *countries, *years]
+    return [folder for folder in folders if folder.is_symlink() or folder.is_mount()]
+
+
+def _refuse_foreign(store: Store, folder: Path, real: Path) -> None:
+    """What another store's maps rest on is not known here."""
+    root = store.root.resolve()
+    for parent in real.parents:
+        if parent == root:
+            return
+        if (parent / WAREHOUSE).exists():
+            raise StoreError(
+                "a folder lies in another store, whose needs are not known; nothing was removed",
+                where=folder,
+                found=f"it leads to {real}, in the store {parent}",
+                remedy=f"run popcorn gc with {DATA_VARIABLE}={parent}, and give this store a "
+                "folder of its own",
+            )
+
+
+def subfolders(folder: Path, name: re.Pattern[str], *, follow: bool = True) -> list[Path]:
+    """Folders of such names, links to folders among them unless those are not to be followed.
+
+    Raises:
+        StoreError: a link leads nowhere, or the folder cannot be read.
+    """
+    found = []
+    try:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if not name.fullmatch(path.name):
+                continue
+            link = path.is_symlink()
+            if path.is_dir() and (follow or not link):
+                found.append(path)
+            elif link and follow and not path.exists():
+                raise StoreError(
+                    "a link of the store leads nowhere; nothing was removed",
+                    where=path,
+                    found=f"it leads to {os.readlink(path)}",
+                    remedy="mount the disk that it leads to; if that is gone for good, remove "
+                    "the link",
+                )
+    except OSError as error:
+        raise StoreError(
+            "a folder of the store cannot be read; nothing was removed",
+            where=folder,
+            found=error.strerror,
+            remedy="run it as the user that the store belongs to",
+        ) from error
+    return sorted(found)
 
 
 def _is_place(folder: Path) -> bool:
@@ -90,7 +172,17 @@ def _version_folders(folder: Path) -> list[Path]:
     """Also those that have lost their manifest, where they cannot be a country's folder."""
     of_a_year = YEAR_PATTERN.fullmatch(folder.name) is not None
     found = subfolders(folder, VERSION_PATTERN)
-    return [path for path in found if of_a_year or (path / MANIFEST).is_file()]
+    versions = [path for path in found if of_a_year or (path / MANIFEST).is_file()]
+    for path in versions:
+        if path.is_symlink():  # no reader takes it for a version, but what it names may be needed
+            raise StoreError(
+                "a version's folder is a link; nothing was removed",
+                where=path,
+                expected="a folder; those of assets, countries and years may be links",
+                found=f"it leads to {os.readlink(path)}",
+                remedy="move the version back to where the link is",
+            )
+    return versions
 
 
 def made_at(version: Path) -> float:

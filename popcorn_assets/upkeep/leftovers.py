@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from popcorn_assets.store.versions import DAMAGED, LATEST, NAME_PATTERN, VERSION_PATTERN, Store
@@ -55,17 +56,19 @@ def _half_written(store: Store, before: float) -> Iterator[Removal]:
 def _work(store: Store, horizon: float) -> Iterator[Removal]:
     """Half-done work that nobody has touched since."""
     root = store.root / ".work"
+    # What lies behind a link within it stays: it could not be moved aside in one step.
+    within = partial(subfolders, follow=False)
     places = [
         place
-        for asset in subfolders(root, NAME_PATTERN)
+        for asset in within(root, NAME_PATTERN)
         if asset.name != STEPS
         for place in (
             asset,
-            *(y for c in subfolders(asset, NAME_PATTERN) for y in subfolders(c, YEAR_PATTERN)),
+            *(y for c in within(asset, NAME_PATTERN) for y in within(c, YEAR_PATTERN)),
         )
     ]
     for place in places:
-        for folder in subfolders(place, VERSION_PATTERN):
+        for folder in within(place, VERSION_PATTERN):
             used = _last_used(folder)
             if used < horizon and all(map(is_free, work_locks(folder))):
                 yield Removal(

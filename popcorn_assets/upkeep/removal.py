@@ -54,13 +54,17 @@ def apply(store: Store, removals: Sequence[Removal]) -> Iterator[tuple[Removal, 
     found = {removal.version.key: removal.version for removal in removals if removal.version}
     for removal in removals:
         version = removal.version
-        if version is not None:
-            problem = "a version that stayed needs it" if version.key in needed else None
-            problem = problem or _remove_version(store, version)
-            if problem:
-                needed |= reachable(found, {version.key})
-        else:
-            problem = _remove_other(store, removal)
+        try:
+            if version is None:
+                problem = _remove_other(store, removal)
+            elif version.key in needed:
+                problem = "a version that stayed needs it"
+            else:
+                problem = _remove_version(store, version)
+        except OSError as error:  # such as a folder behind a link to another disk
+            problem = f"{error.filename or removal.path}: {error.strerror}"
+        if version is not None and problem:
+            needed |= reachable(found, {version.key})
         yield removal, problem
 
 

@@ -24,8 +24,7 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
-from popcorn_assets.runs.in_process import QUIET
-from popcorn_assets.runs.lost import owner_tags
+from popcorn_assets.runs.in_process import QUIET, run_here
 from popcorn_assets.show import as_check_result
 from popcorn_assets.store.versions import Address, Store
 
@@ -191,14 +190,7 @@ def _carry_out(
         return
     run_id = str(uuid.uuid4())
     job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={*checks})
-    result = job.execute_in_process(
-        run_config=QUIET,
-        instance=instance,
-        partition_key=partition,
-        run_id=run_id,
-        tags=owner_tags(run_id),
-        raise_on_error=False,
-    )
+    result = run_here(instance, job, run_id=run_id, partition=partition, run_config=QUIET)
     graph = defs.resolve_asset_graph()
     said = {one.asset_check_key: one for one in result.get_asset_check_evaluations()}
     for key, address in checks.items():

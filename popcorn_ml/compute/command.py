@@ -49,8 +49,12 @@ class Report:
         self._logged = -LOG_SECONDS
 
     def line(self, content: dict[str, Any]) -> None:
-        """One line of JSON."""
-        print(json.dumps(content), file=self._out, flush=True)
+        """One line of JSON; where Dagster listens, it may get lost without harm."""
+        try:
+            print(json.dumps(content), file=self._out, flush=True)
+        except OSError:  # a log's disk is full, or nobody reads any more
+            if self._pipes is None:
+                raise
 
     def log(self, message: str) -> None:
         """A sentence for the run's log."""

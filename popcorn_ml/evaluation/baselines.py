@@ -7,18 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from popcorn_ml.mapping.dasymetric import METHODS, Adjustment, apply, plan
+from popcorn_ml.mapping.placing import METHODS, Adjustment, Area, apply, plan
 from popcorn_ml.zones import ZoneSums
 
 
-def uniform_weight(population: np.ndarray) -> np.ndarray:
-    """1 where the map has a value, NaN elsewhere: all approaches share the same pixels."""
-    return np.where(np.isnan(population), np.float32(np.nan), np.float32(1.0))
+def uniform_weight(population: np.ndarray, area: Area = 1.0) -> np.ndarray:
+    """A pixel's area where the map has a value, NaN elsewhere.
+
+    So that all approaches share the same pixels.
+    """
+    return np.where(np.isnan(population), np.nan, area).astype(np.float32)
 
 
-def builtup_weight(population: np.ndarray, builtup: np.ndarray) -> np.ndarray:
-    """Built-up score where the map has a value, NaN elsewhere."""
-    return np.where(np.isnan(population), np.float32(np.nan), builtup)
+def builtup_weight(population: np.ndarray, builtup: np.ndarray, area: Area = 1.0) -> np.ndarray:
+    """Built-up area, score x pixel's area, where the map has a value, NaN elsewhere."""
+    return np.where(np.isnan(population), np.nan, builtup * area).astype(np.float32)
 
 
 def disaggregation(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adjustment:

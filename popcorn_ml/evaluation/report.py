@@ -1,5 +1,6 @@
 """Compare maps and baselines with known people, per hectare and per census unit.
 
+A hectare here is a cell of 10 x 10 pixels, whatever its area: that is told beside every figure.
 All approaches are scored on the same cells: a hectare counts where every approach has a value on
 each of its pixels whose true people are known; a unit where they have one on nearly all of its
 pixels. Everything else is counted as left out. Units without a count are not scored. Rasters are
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +26,9 @@ from popcorn_ml.evaluation.metrics import Scores
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.mapping.aggregate import cell_sums
 from popcorn_ml.zones import BLOCK_PX, ZoneSums, blockwise_zone_sums, zone_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 APPROACHES = ("uniform", "builtup", "map", "adjusted")
 
@@ -39,7 +44,7 @@ MIN_UNIT_SHARE = 0.95
 what is there says more about the gaps than about the map."""
 
 BINS = np.linspace(0.0, 4.0, 81)
-"""Edges of the scatter figure's cells: log10(1 + people per hectare)."""
+"""Edges of the scatter figure's cells: log10(1 + people per hectare, or cell)."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Evaluation:
         totals: people in the whole of each approach's map, and "true" where known. A grid holds
             more than the country: the map has people outside all units, the others have none.
         totals_in_units: people in the coarse units of each approach's map, and "true".
+        cell_name: what a cell of "hectare" is, with its area if that is no hectare.
+        cell_area_ha: smallest and largest true area of such cells.
         histograms: approach -> counts of hectares by true (rows) and predicted (columns) people,
             cells as in `BINS`; empty without a true raster.
     """
@@ -61,6 +68,8 @@ class Evaluation:
     unit_level: str
     totals: dict[str, float]
     totals_in_units: dict[str, float]
+    cell_name: str
+    cell_area_ha: tuple[float, float]
     histograms: dict[str, np.ndarray]
 
     def as_dict(self) -> dict[str, object]:
@@ -70,6 +79,11 @@ class Evaluation:
             "unit_level": self.unit_level,
             "totals": self.totals,
             "totals_in_units": self.totals_in_units,
+            "cell": {
+                "name": self.cell_name,
+                "smallest_ha": self.cell_area_ha[0],
+                "largest_ha": self.cell_area_ha[1],
+            },
         }
 
 
@@ -125,8 +139,9 @@ def evaluate(
             progress(done, 2 * len(windows))
 
     def weights(window: Window) -> tuple[np.ndarray, np.ndarray]:
-        values = raster.read_float(population, window, 1)
-        return uniform_weight(values), builtup_weight(values, raster.read_float(builtup, window, 1))
+        values, area = raster.read_float(population, window, 1), grid.relative_area(window)
+        score = raster.read_float(builtup, window, 1)
+        return uniform_weight(values, area), builtup_weight(values, score, area)
 
     with bounded_cache():
         sums = blockwise_zone_sums(
@@ -137,7 +152,7 @@ def evaluate(
             disaggregation(ZoneSums(sums.pixels, sums.sums[k, None], sums.missing[k, None]), people)
             for k in range(2)
         ]
-        tally = _Tally(len(scored_people))
+        tally = _Tally(len(scored_people), grid)
         for done, window in enumerate(windows, start=len(windows) + 1):
             numbers = raster.read(units, window, 1)
             baselines = [
@@ -156,8 +171,8 @@ def evaluate(
 class _Tally:
     """What the blocks add up to."""
 
-    def __init__(self, units: int) -> None:
-        self.units = units
+    def __init__(self, units: int, grid: Grid) -> None:
+        self.units, self.grid = units, grid
         self.zones = ZoneSums.none(len(APPROACHES), units)
         self.hectares = {name: Scores() for name in APPROACHES}
         bins = len(BINS) - 1
@@ -205,7 +220,15 @@ class _Tally:
             if self.has_truth:
                 metrics[name]["hectare"] = self.hectares[name].as_dict()
         histograms = self.histograms if self.has_truth else {}
-        return Evaluation(metrics, level, self.totals, self.inside, histograms)
+        return Evaluation(
+            metrics=metrics,
+            unit_level=level,
+            totals=self.totals,
+            totals_in_units=self.inside,
+            cell_name=self.grid.cell_title,
+            cell_area_ha=self.grid.cell_area_ha,
+            histograms=histograms,
+        )
 
 
 def _bin_values(people: np.ndarray) -> np.ndarray:
@@ -213,17 +236,22 @@ def _bin_values(people: np.ndarray) -> np.ndarray:
 
 
 def scatter_png(evaluation: Evaluation) -> bytes:
-    """True against predicted people per hectare, a panel an approach, as a PNG.
+    """True against predicted people per cell of 10 x 10 pixels, a panel an approach, as a PNG.
 
     Raises:
         ValueError: the evaluation had no true raster.
     """
+    from popcorn_ml.mapping.pictures import figure_png
+
+    return figure_png(scatter(evaluation))
+
+
+def scatter(evaluation: Evaluation) -> Figure:
+    """What `scatter_png` shows."""
     if not evaluation.histograms:
         raise ValueError("there is no true raster to compare hectares with")
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
-
-    from popcorn_ml.mapping.pictures import figure_png
 
     figure = Figure(figsize=(8.4, 8.0), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
@@ -255,8 +283,9 @@ def scatter_png(evaluation: Evaluation) -> bytes:
         axis.set_xticks(places, [str(tick) for tick in ticks])
         axis.set_yticks(places, [str(tick) for tick in ticks])
         axis.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
-    figure.supxlabel("true people per hectare")
-    figure.supylabel("predicted people per hectare")
+    figure.supxlabel(f"true people per {evaluation.cell_name}")
+    figure.supylabel(f"predicted people per {evaluation.cell_name}")
     if mesh is not None:
-        figure.colorbar(mesh, ax=axes, label="hectares", shrink=0.6, format="%g")
-    return figure_png(figure)
+        cells = "hectares" if evaluation.cell_name == "hectare" else "cells"
+        figure.colorbar(mesh, ax=axes, label=cells, shrink=0.6, format="%g")
+    return figure

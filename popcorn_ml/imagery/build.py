@@ -32,7 +32,7 @@ from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.gaps import FillReport, fill_gaps
 from popcorn_ml.imagery.scene_lists import scene_lists
 from popcorn_ml.imagery.scratch import Scratch
-from popcorn_ml.imagery.season_report import SeasonReport, tell_losses, tell_scenes
+from popcorn_ml.imagery.season_report import Losses, SeasonReport, lost_in, tell_losses, tell_scenes
 from popcorn_ml.imagery.source import (
     Encoding,
     SceneList,
@@ -68,6 +68,7 @@ def build_season(
     workers: int = 2,
     progress: Progress | None = None,
     secrets: Secrets | None = None,
+    keep_work: bool = False,
 ) -> SeasonReport:
     """Make one season's composite of one sensor.
 
@@ -81,6 +82,8 @@ def build_season(
         workers: processor cores to use; the result does not depend on it.
         progress: told (tiles done, tiles in all).
         secrets: credentials, for the sources that need them.
+        keep_work: leave the finished tiles in `scratch_dir`: the files written may still come to
+            grief, and doing the same again tries what was lost, and nothing else.
 
     Returns:
         What was used, what was lost, what it cost.
@@ -97,7 +100,7 @@ def build_season(
     with guarded(given):
         return _build_season(
             sensor, season, year, grid, settings, out_dir, scratch_dir, boundary, workers,
-            progress, given,
+            progress, given, keep_work,
         )  # fmt: skip
 
 
@@ -113,6 +116,7 @@ def _build_season(
     workers: int,
     progress: Progress | None,
     secrets: Secrets,
+    keep_work: bool,
 ) -> SeasonReport:
     from popcorn_ml.raster import bounded_cache
 
@@ -124,9 +128,10 @@ def _build_season(
     source = open_source(settings, secrets, workers)
     try:
         scratch = Scratch(scratch_dir, _identity(request, settings, source, wanted))
-        main, other = scene_lists(source, request, settings, scratch)
+        main, other = scene_lists(source, request, settings, scratch, wanted)
+        losses = Losses(f"{request}, {settings.source}", settings)
         with bounded_cache():
-            resumed = _fetch(source, request, main, other, wanted, scratch, progress)
+            resumed = _fetch(source, request, main, other, wanted, scratch, losses, progress)
             report = SeasonReport(
                 sensor=sensor,
                 season=season,
@@ -146,12 +151,13 @@ def _build_season(
                 "fetched": len(wanted) - resumed,
                 "resumed": resumed,
             }
-            tell_losses(report, main, other, wanted, scratch, settings)
+            tell_losses(report, losses, [main, *([other] if other else ())])
             assemble(report, source.encoding(request), grid, tiles, wanted, scratch, out_dir)
             tell_scenes(report, main, other, wanted, scratch)
     finally:
         source.close()
-    scratch.discard()
+    if not keep_work:
+        scratch.discard()
     report.seconds = round(time.monotonic() - began, 3)
     return report
 
@@ -206,29 +212,34 @@ def _fetch(
     other: SceneList | None,
     wanted: Sequence[Tile],
     scratch: Scratch,
+    losses: Losses,
     progress: Progress | None,
 ) -> int:
-    """Fetch the tiles that are not there yet; how many were.
+    """Fetch the tiles that are not there yet, and those that lost something; how many were whole.
 
     The first failure stops the season: tiles in flight are finished and kept, no other is begun.
+    So do losses, as soon as they are too many.
     """
-    todo = [tile for tile in wanted if scratch.read_record(tile.index) is None]
+    held = {tile.index: scratch.read_record(tile.index) for tile in wanted}
+    todo = [tile for tile in wanted if held[tile.index] is None or lost_in(held[tile.index])]
     done = resumed = len(wanted) - len(todo)
+    for index in set(held) - {tile.index for tile in todo}:
+        losses.add(held[index])
     if progress:
         progress(done, len(wanted))
 
     failed = threading.Event()
 
-    def fetch(tile: Tile) -> None:
+    def fetch(tile: Tile) -> dict[str, Any] | None:
         if failed.is_set():
-            return
+            return None
         try:
-            fetch_tile(tile)
+            return fetch_tile(tile)
         except BaseException:
             failed.set()
             raise
 
-    def fetch_tile(tile: Tile) -> None:
+    def fetch_tile(tile: Tile) -> dict[str, Any]:
         answer = source.tile(request, tile.core, main.scenes)
         arrays = {"values": answer.values, "clear": answer.clear}
         record: dict[str, Any] = {"main": _note(answer)}
@@ -240,7 +251,11 @@ def _fetch(
             if values is not None:
                 arrays["other"] = values
             record["other"] = _note(aside)
+        before = held[tile.index]
+        if before is not None and lost_in(before) <= lost_in(record):
+            return before  # no more was to be had this time
         scratch.keep_tile(tile.index, arrays, record)
+        return record
 
     if todo:
         source.prepare(request, main.scenes, scratch.folder)
@@ -250,12 +265,17 @@ def _fetch(
     pool = ThreadPoolExecutor(max(1, source.parallel_tiles), thread_name_prefix="tiles")
     try:
         for future in as_completed([pool.submit(fetch, tile) for tile in todo]):
-            future.result()
+            losses.add(future.result())
             done += 1
+            losses.judge(done / len(wanted))
             if progress:
                 progress(done, len(wanted))
+    except BaseException:
+        failed.set()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+    losses.judge(1.0)
     return resumed
 
 

@@ -119,7 +119,7 @@ def _stac(settings: ImagerySettings, secrets: Secrets, connect: bool) -> list[Fi
         if url:
             found.append(_tried(f"catalogue {url} answers", lambda: _landing_page(url)))
         if "planetary-computer" in (chosen.profile, chosen.s1_profile):
-            from popcorn_ml.imagery.remote import signer
+            from popcorn_ml.imagery.signing import signer
 
             sign = signer("planetary-computer", chosen.sign_url, secrets)
             found.append(_tried("Sentinel-1 RTC links can be signed", lambda: sign(RTC_LINK, None)))

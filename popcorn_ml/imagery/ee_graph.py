@@ -1,7 +1,7 @@
 """The computations asked of Earth Engine: which images, and the median of a season. No network.
 
 The scene list is explicit: it is asked for once (`listing`), duplicates are dropped and granules
-are grouped by solar day on this side, and the composite's expression names every image. So the
+are grouped by overpass on this side, and the composite's expression names every image. So the
 manifest tells exactly what was used, a resumed fetch uses the same, and both sides of the
 comparison with STAC follow one rule.
 
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
+from popcorn_ml.imagery.kinds import OtherKind, s1_bands
 from popcorn_ml.imagery.nearest import parts_of_box
-from popcorn_ml.imagery.source import Lost, Scene
-from popcorn_ml.imagery.stac_items import by_solar_day, footprint_box
-from popcorn_ml.sentinel import Period, Sensor
+from popcorn_ml.imagery.overpasses import by_overpass, strip_start
+from popcorn_ml.imagery.source import LeftOut, Lost, Scene
+from popcorn_ml.imagery.stac_fields import baseline, footprint_box, mapping, number, orbit_direction
+from popcorn_ml.sentinel import Orbit, Period, Sensor
 
 S2 = "COPERNICUS/S2_SR_HARMONIZED"
 S2_CLOUDS = "COPERNICUS/S2_CLOUD_PROBABILITY"
@@ -49,6 +51,8 @@ PROPERTIES: dict[Sensor, dict[str, str]] = {
         "platform": "platform_number",
         "orbit": "orbitProperties_pass",
         "relative_orbit": "relativeOrbitNumber_start",
+        "mode": "instrumentMode",
+        "polarisations": "transmitterReceiverPolarisation",
     },
 }
 
@@ -80,12 +84,6 @@ def listing(collection: str, period: Period, box: tuple[float, float, float, flo
         .filterDate(_milliseconds(period.start), _milliseconds(period.end))
         .filterBounds(place)
     )
-    if sensor == "s1":
-        images = images.filter(ee.Filter.eq("instrumentMode", "IW"))
-        for polarisation in EE_BANDS["s1"]:
-            images = images.filter(
-                ee.Filter.listContains("transmitterReceiverPolarisation", polarisation)
-            )
     wanted = PROPERTIES[sensor]
 
     def describe(image: Any) -> Any:
@@ -100,34 +98,35 @@ def _milliseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def scene_from_feature(feature: Mapping[str, Any], sensor: Sensor) -> Scene | Lost:
-    """The scene that a feature of `listing` describes, or why it cannot be used."""
-    said = feature.get("properties") or {}
-    index, time = said.get("index"), said.get("time")
+def scene_from_feature(feature: Mapping[str, Any], sensor: Sensor) -> Scene | Lost | LeftOut:
+    """The scene that a feature of `listing` describes, or why it is none that can be used."""
+    said = mapping(feature.get("properties"))
+    index, time = said.get("index"), number(said.get("time"))
     if not index or time is None:
         return Lost(str(index or "?"), "*", "the image says no system:index or system:time_start")
-    orbit = str(said.get("orbit") or "").lower()
-    if sensor == "s1" and orbit not in ("ascending", "descending"):
+    bands = None
+    if sensor == "s1":
+        try:
+            bands = s1_bands(str(index), said.get("mode"), said.get("polarisations"))
+        except OtherKind as other:
+            return LeftOut(str(index), str(other))
+    orbit, track = orbit_direction(said.get("orbit")), number(said.get("relative_orbit"))
+    if sensor == "s1" and not orbit:
         return Lost(str(index), "*", "the image says no orbitProperties_pass")
-    strip = str(said.get("strip") or "").partition("_S")[2][:15]
-    relative = said.get("relative_orbit")
     return Scene(
         id=str(index),
-        moment=datetime.fromtimestamp(float(time) / 1000, UTC),
+        moment=datetime.fromtimestamp(time / 1000, UTC),
         product="GRD" if sensor == "s1" else "L2A",
         platform=str(said.get("platform") or "").lower(),
         tile=str(said.get("tile") or ""),
-        orbit="ascending"
-        if orbit == "ascending"
-        else "descending"
-        if orbit == "descending"
-        else None,
-        relative_orbit=None if relative is None else int(relative),
-        baseline=said.get("baseline"),
+        orbit=cast("Orbit | None", orbit or None),
+        relative_orbit=None if track is None else int(track),
+        baseline=baseline(said.get("baseline")),
         processed=str(said.get("processed") or ""),
-        strip=strip,
+        strip=strip_start(said.get("strip")),
         bbox=footprint_box(feature.get("geometry")),
         assets={"image": f"{COLLECTIONS[sensor]}/{index}"},
+        bands=bands,
     )
 
 
@@ -136,7 +135,7 @@ def season_image(
 ) -> Any:
     """The composite of some scenes: bands in the project's encoding, and the clear count.
 
-    One observation a solar day, its granules mosaicked, the latest processing on top. The median
+    One observation an overpass, its granules mosaicked, the latest processing on top. The median
     of an even number of observations is the mean of the middle two, a half goes up, as
     `composite.median_composite` has it.
 
@@ -154,14 +153,14 @@ def season_image(
     import ee
 
     if sensor == "s2":
-        observe = [[_reflectance(s, max_cloud, classes) for s in d] for d in by_solar_day(scenes)]
+        seen = [[_reflectance(s, max_cloud, classes) for s in one] for one in by_overpass(scenes)]
     else:
-        observe = [[_backscatter(s) for s in day] for day in by_solar_day(scenes)]
-    days = [
+        seen = [[_backscatter(s) for s in overpass] for overpass in by_overpass(scenes)]
+    observations = [
         images[0] if len(images) == 1 else ee.ImageCollection(images[::-1]).mosaic()
-        for images in observe
+        for images in seen
     ]
-    season = ee.ImageCollection(days)
+    season = ee.ImageCollection(observations)
     median = season.median().add(0.5).floor()
     clear = season.count().reduce(ee.Reducer.min()).rename([CLEAR])
     # Masked pixels come as 0, also outside every footprint: 0 must mean nodata in all bands.
@@ -182,8 +181,13 @@ def _reflectance(scene: Scene, max_cloud: int, classes: Sequence[int]) -> Any:
 
 
 def _backscatter(scene: Scene) -> Any:
-    """A Sentinel-1 image in the codes of `composite.db_to_codes`."""
+    """A Sentinel-1 image in the codes of `composite.db_to_codes`, masked in a band it has not."""
     import ee
 
-    image = ee.Image(scene.assets["image"]).select(list(EE_BANDS["s1"]))
-    return image.multiply(100).add(0.5).floor().clamp(-32767, 32767).add(32768)
+    held = [band for band in EE_BANDS["s1"] if scene.holds(band)]
+    image = ee.Image(scene.assets["image"]).select(held)
+    image = image.multiply(100).add(0.5).floor().clamp(-32767, 32767).add(32768)
+    for band in EE_BANDS["s1"]:
+        if band not in held:
+            image = image.addBands(image.select(held[:1]).updateMask(0).rename([band]))
+    return image if len(held) == len(EE_BANDS["s1"]) else image.select(list(EE_BANDS["s1"]))

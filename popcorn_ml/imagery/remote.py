@@ -8,92 +8,41 @@ remembered for the next try.
 
 from __future__ import annotations
 
-import threading
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from rasterio.abc import MultiByteRangeResourceContainer
 
-from popcorn_ml.errors import ImageryError
+from popcorn_ml.errors import ImageryError, ProviderDown
 from popcorn_ml.imagery.backoff import RETRY_STATUS, Backoff
-from popcorn_ml.imagery.secrets import Secrets, scrub, unsigned
+from popcorn_ml.imagery.secrets import unsigned
+from popcorn_ml.imagery.signing import Sign
 from popcorn_ml.imagery.source import Traffic
 
 HEADER_BYTES = 65536
 """Fetched first: holds the header and the tile index of a 10980 x 10980 COG."""
 
-BLOB_HOST = ".blob.core.windows.net"
-
 MOST_SIGNATURES = 3
 """How often a link that is refused is signed anew before it is given up."""
 
-Sign = Callable[[str, str | None], str]
-"""Takes a link and, after a refusal, the signed link that was refused; gives the one to ask for."""
+DOWN_AFTER = 8
+"""So many assets of one host in a row that were tried to the end in vain: the host is down."""
 
 
 class AssetLost(Exception):
-    """An asset that is not there or not readable; the composite goes on without it."""
+    """An asset that is not there or not readable; the composite goes on without it.
 
-
-def signer(profile: str, sign_url: str | None, secrets: Secrets) -> Sign:
-    """How links of a catalogue are signed.
-
-    Args:
-        profile: only "planetary-computer" signs; others' links are used as they are.
-        sign_url: address of the token service; None = the provider's. With one given, links of
-            every host are signed by it, otherwise those of Azure's blob storage.
-        secrets: its subscription key is used, if there is one.
+    Attributes:
+        down: its provider did not answer, or answered with errors of its own, to the end.
     """
-    if profile != "planetary-computer":
-        return lambda href, refused: href
-    lock = threading.Lock()
 
-    def sign(href: str, refused: str | None) -> str:
-        parts = urlsplit(href)
-        if sign_url is None and not parts.netloc.endswith(BLOB_HOST):
-            return href
-        with lock:
-            token = _token(parts.netloc, parts.path, sign_url, secrets, refused)
-        return f"{href}?{token}"
-
-    return sign
-
-
-def _token(
-    host: str, path: str, sign_url: str | None, secrets: Secrets, refused: str | None
-) -> str:
-    """A token for the container of a link, kept by the provider's library until it expires."""
-    import requests
-    from planetary_computer import sas
-    from planetary_computer.settings import Settings
-
-    settings = Settings.get()
-    if sign_url is not None:
-        settings.sas_url = sign_url.rstrip("/")
-    if secrets.planetary_computer_key is not None:
-        settings.subscription_key = secrets.planetary_computer_key
-    account, container = host.split(".")[0].split(":")[0], path.lstrip("/").split("/", 1)[0]
-    name = f"{settings.sas_url}/{account}/{container}"
-    held = sas.TOKEN_CACHE.get(name)
-    if refused and held is not None and refused.endswith(held.token):
-        sas.TOKEN_CACHE.pop(name)  # unless another thread has a new one already
-    try:
-        return sas.get_token(account, container).token
-    except (requests.RequestException, ValueError) as error:
-        answer = getattr(error, "response", None)
-        refused_us = answer is not None and answer.status_code in (401, 403)
-        raise ImageryError(
-            f"links of {account}/{container} could not be signed",
-            where=settings.sas_url,
-            found=scrub(str(error)),
-            remedy="this collection asks for a subscription key (Sentinel-1 RTC does): set "
-            "POPCORN_PLANETARY_COMPUTER_KEY"
-            if refused_us
-            else "try again later; a subscription key raises the limits",
-        ) from None
+    def __init__(self, reason: str, *, down: bool = False) -> None:
+        super().__init__(reason)
+        self.down = down
 
 
 class Fetcher:
@@ -126,6 +75,7 @@ class Fetcher:
         adapter = HTTPAdapter(pool_connections=4, pool_maxsize=connections + 2)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
+        self._in_vain: Counter[str] = Counter()
 
     def open(self, href: str, traffic: Traffic) -> RangeFile:
         """A link as a file for `rasterio.open(file.name, opener=file)`; nothing is fetched yet."""
@@ -139,12 +89,14 @@ class Fetcher:
 
         Raises:
             AssetLost: not there, refused after signing anew, or failing after all repetitions.
+            ProviderDown: so have the last of this host's, one after the other.
         """
         import requests
 
-        reason, signatures = "", 0
+        reason, signatures, host = "", 0, urlsplit(href).netloc
         link = self._sign(href, None)
         for attempt in self._backoff.attempts():
+            self._refuse_if_down(host, reason)
             if attempt:
                 traffic.retries += 1
             while True:
@@ -164,6 +116,8 @@ class Fetcher:
                     break
                 traffic.bytes += len(body)
                 status = answer.status_code
+                if status not in RETRY_STATUS:
+                    self._in_vain.pop(host, None)
                 if status in (401, 403) and link != href and signatures < MOST_SIGNATURES:
                     traffic.resigned += 1
                     signatures += 1
@@ -181,7 +135,20 @@ class Fetcher:
                 if status not in RETRY_STATUS:
                     raise AssetLost(reason)
                 break
-        raise AssetLost(f"{reason}, {self._backoff.retries + 1} times")
+        self._in_vain[host] += 1
+        self._refuse_if_down(host, reason)
+        raise AssetLost(f"{reason}, {self._backoff.retries + 1} times", down=True)
+
+    def _refuse_if_down(self, host: str, reason: str) -> None:
+        """Give up on a host that has failed to the end again and again, without another try."""
+        if self._in_vain[host] >= DOWN_AFTER:
+            raise ProviderDown(
+                f"{self._in_vain[host]} scene assets in a row could not be had",
+                where=host,
+                expected="an answer",
+                found=f"{reason or 'none'}, {self._backoff.retries + 1} times each",
+                remedy="run again later: finished tiles are kept",
+            )
 
     def close(self) -> None:
         """Close the connections."""

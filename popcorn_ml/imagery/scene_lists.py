@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import ImageryError
+from popcorn_ml.grid import Tile
 from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.source import (
+    LeftOut,
     Lost,
     SceneList,
     SeasonRequest,
@@ -22,33 +25,66 @@ if TYPE_CHECKING:
     from popcorn_ml.imagery.settings import ImagerySettings
 
 
+SCENES = "scenes.json"
+"""Where the lists are kept."""
+
+
 def scene_lists(
-    source: Source, request: SeasonRequest, settings: ImagerySettings, scratch: Scratch
+    source: Source,
+    request: SeasonRequest,
+    settings: ImagerySettings,
+    scratch: Scratch,
+    tiles: Sequence[Tile],
 ) -> tuple[SceneList, SceneList | None]:
     """Scenes of the preferred and of the other orbit, as they were when the fetch began.
+
+    A catalogue that described some in a way that cannot be used is asked again, for it may have
+    been mended; of the finished tiles those stay that the difference does not touch.
 
     Raises:
         ImageryError: there are none, or too many of them cannot be used; what the catalogue
             answered is then not kept, for it may answer otherwise tomorrow.
     """
-    kept = scratch.read_json("scenes.json")
-    if kept is not None:
-        main, other = _unplain(kept[0]), kept[1] and _unplain(kept[1])
-    else:
-        main, other = source.scenes(request), None
-        if request.orbit is not None and settings.s1_other_orbit:
-            other = source.scenes(request.on_orbit(opposite(request.orbit)))
-    lists = [main, *([other] if other else ())]
+    kept = scratch.read_json(SCENES)
+    before = [_unplain(one) for one in kept or () if one]
+    if before and not any(one.lost for one in before):
+        return before[0], before[1] if len(before) > 1 else None
+    lists = [source.scenes(request)]
+    if request.orbit is not None and settings.s1_other_orbit:
+        lists.append(source.scenes(request.on_orbit(opposite(request.orbit))))
     try:
         if not any(one.scenes for one in lists):
             raise _nothing_found(request, settings, lists)
         _refuse_unusable(request, settings, lists)
     except ImageryError:
-        scratch.discard()  # also a list kept under a more generous limit, and its tiles
+        if not before:
+            scratch.discard()
         raise
-    if kept is None:
-        scratch.keep_json("scenes.json", [_plain(main), other and _plain(other)])
-    return main, other
+    if before:
+        _drop_changed(before, lists, request, scratch, tiles)
+    scratch.keep_json(SCENES, [_plain(one) for one in lists])
+    return lists[0], lists[1] if len(lists) > 1 else None
+
+
+def _drop_changed(
+    before: Sequence[SceneList],
+    now: Sequence[SceneList],
+    request: SeasonRequest,
+    scratch: Scratch,
+    tiles: Sequence[Tile],
+) -> None:
+    """Forget the tiles that scenes reach which came, went or changed since they were finished."""
+    from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
+
+    sets = [
+        {json.dumps(scene.as_dict(), sort_keys=True) for one in lists for scene in one.scenes}
+        for lists in (before, now)
+    ]
+    boxes = [json.loads(text)["bbox"] for text in sets[0] ^ sets[1]]
+    for tile in tiles if boxes else ():
+        place = lonlat_bounds(request.grid.subgrid(tile.core))
+        if any(box is None or bounds_meet(box, place) for box in boxes):
+            scratch.drop_tile(tile.index)
 
 
 def _refuse_unusable(
@@ -81,6 +117,7 @@ def _plain(scenes: SceneList) -> dict[str, Any]:
         "scenes": [scene.as_dict() for scene in scenes.scenes],
         "duplicates": list(scenes.duplicates),
         "lost": [asdict(one) for one in scenes.lost],
+        "left_out": [asdict(one) for one in scenes.left_out],
     }
 
 
@@ -89,6 +126,7 @@ def _unplain(kept: dict[str, Any]) -> SceneList:
         tuple(scene_from_dict(scene) for scene in kept["scenes"]),
         tuple(kept["duplicates"]),
         tuple(Lost(**one) for one in kept["lost"]),
+        tuple(LeftOut(**one) for one in kept["left_out"]),
     )
 
 
@@ -96,7 +134,10 @@ def _nothing_found(
     request: SeasonRequest, settings: ImagerySettings, lists: Sequence[SceneList]
 ) -> ImageryError:
     lost = sorted({one for found in lists for one in found.lost}, key=lambda one: one.scene)
+    left = sorted({one for found in lists for one in found.left_out}, key=lambda one: one.scene)
     unusable = f"; {len(lost)} unusable, first: {lost[0].reason}" if lost else ""
+    if left:
+        unusable += f"; {len(left)} of another kind, first: {left[0].reason}"
     sought = " or ".join(found.sought for found in lists if found.sought)
     return ImageryError(
         f"there is not a single scene of {request}",

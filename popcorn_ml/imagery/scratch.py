@@ -28,8 +28,9 @@ class Scratch:
         text = json.dumps(identity, sort_keys=True, default=str)
         self.folder = root / f"imagery-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".*.partial"):  # of a run that was killed
-            left.unlink(missing_ok=True)
+        for left in self.folder.rglob(".*"):  # drafts of a run that was killed
+            if left.is_file():
+                left.unlink(missing_ok=True)
 
     def read_json(self, name: str) -> Any | None:
         """A document kept earlier; None if there is none."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.errors import ImageryError
+from popcorn_ml.errors import ImageryError, ProviderDown
 from popcorn_ml.grid import Tile
 from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.source import Lost, Scene, SceneList, Traffic
@@ -26,7 +26,8 @@ class SeasonReport:
         scenes: those with at least one clear pixel in the composite.
         scenes_found: scenes in the catalogue after removing duplicates.
         duplicates: ids of older processings that were left out.
-        lost: scenes and assets that could not be read, and why.
+        left_out: scenes of another kind than the product, and which.
+        lost: scenes and assets that could not be read, and why; `lost_share` of the assets.
         tiles: total, outside the boundary, fetched now, taken from an interrupted run.
         nodata_share: pixels without a value in at least one band, of the preferred orbit alone.
         clear: clear observations a pixel: min, median, mean, max, share with none, with one.
@@ -51,7 +52,9 @@ class SeasonReport:
     scenes: list[dict[str, Any]] = field(default_factory=list)
     scenes_found: int = 0
     duplicates: list[str] = field(default_factory=list)
-    lost: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    lost: list[dict[str, Any]] = field(default_factory=list)
+    lost_share: float = 0.0
     tiles: dict[str, int] = field(default_factory=dict)
     nodata_share: float = 0.0
     clear: dict[str, float | int] = field(default_factory=dict)
@@ -67,44 +70,78 @@ class SeasonReport:
         return asdict(self)
 
 
-def tell_losses(
-    report: SeasonReport,
-    main: SceneList,
-    other: SceneList | None,
-    wanted: Sequence[Tile],
-    scratch: Scratch,
-    settings: ImagerySettings,
-) -> None:
-    """Sum up losses and costs over the tiles; refuse a season that lost too much.
+@dataclass
+class Losses:
+    """What tiles lost of the scene assets they asked for.
 
-    Raises:
-        ImageryError: more assets lost than `max_lost_share`; the tiles that lost some are
-            forgotten, so that the next run tries them again.
+    Attributes:
+        lost: what, each once, whatever the number of tiles that miss it.
+        failures, down: how often in all, and of these how often because of the provider.
     """
-    lost = {*main.lost, *(other.lost if other else ())}
-    failures, cost, wounded = 0, Traffic(), []
-    for tile in wanted:
-        record = scratch.read_record(tile.index) or {}
-        for note in record.values():
-            cost.add(Traffic(**note["traffic"]))
-            failures += len(note["lost"])
-            lost |= {Lost(**one) for one in note["lost"]}
-            if note["lost"]:
-                wounded.append(tile.index)
-    report.traffic = asdict(cost)
-    report.lost = [asdict(one) for one in sorted(lost, key=lambda o: (o.scene, o.asset, o.reason))]
-    share = failures / max(cost.assets, failures, 1)
-    if share > settings.max_lost_share:
-        for index in wounded:
-            scratch.drop_tile(index)
-        first = report.lost[0]
-        raise ImageryError(
-            f"{failures} of {cost.assets} scene assets could not be read",
-            where=f"{report.sensor} {report.season} {report.year}, {settings.source}",
-            expected=f"at most {settings.max_lost_share:.0%} (imagery.max_lost_share)",
-            found=f"{share:.1%}; first: {first['scene']} {first['asset']}: {first['reason']}",
+
+    request: str
+    settings: ImagerySettings
+    lost: set[Lost] = field(default_factory=set)
+    failures: int = 0
+    down: int = 0
+    cost: Traffic = field(default_factory=Traffic)
+
+    def add(self, record: Mapping[str, Any] | None) -> None:
+        """Count what a finished tile's record says."""
+        for note in (record or {}).values():
+            self.cost.add(Traffic(**note["traffic"]))
+            lost = [Lost(**one) for one in note["lost"]]
+            self.lost |= set(lost)
+            self.failures += len(lost)
+            self.down += sum(one.down for one in lost)
+
+    @property
+    def share(self) -> float:
+        """Of the assets asked for so far."""
+        return self.failures / max(self.cost.assets, self.failures, 1)
+
+    def judge(self, done: float) -> None:
+        """Refuse a season that has lost too much, as soon as that is certain.
+
+        Args:
+            done: share of the tiles that were counted. The others are taken to have as many
+                assets, and to lose none.
+
+        Raises:
+            ProviderDown: more assets lost than `max_lost_share`, most of them because the
+                provider did not answer.
+            ImageryError: more lost, for other reasons.
+        """
+        limit = self.settings.max_lost_share
+        if self.share * done <= limit:
+            return
+        first = min(self.lost, key=lambda one: (one.scene, one.asset, one.reason))
+        so_far = "" if done == 1 else f" of the first {done:.0%} of the tiles"
+        kind = ProviderDown if 2 * self.down > self.failures else ImageryError
+        raise kind(
+            f"{self.failures} of {max(self.cost.assets, self.failures)} scene assets{so_far} "
+            "could not be read",
+            where=self.request,
+            expected=f"at most {limit:.0%} of all (imagery.max_lost_share)",
+            found=f"{self.share:.1%}; first: {first.scene} {first.asset}: {first.reason}",
             remedy="run again: finished tiles are kept, those with losses are tried anew",
         )
+
+
+def lost_in(record: Mapping[str, Any] | None) -> int:
+    """How many assets a finished tile lost."""
+    return sum(len(note["lost"]) for note in (record or {}).values())
+
+
+def tell_losses(report: SeasonReport, losses: Losses, lists: Iterable[SceneList]) -> None:
+    """Write down what was lost and left out, and what the tiles cost."""
+    lists = list(lists)
+    lost = losses.lost | {one for scenes in lists for one in scenes.lost}
+    left = {one for scenes in lists for one in scenes.left_out}
+    report.traffic = asdict(losses.cost)
+    report.lost = [asdict(one) for one in sorted(lost, key=lambda o: (o.scene, o.asset, o.reason))]
+    report.lost_share = round(losses.share, 6)
+    report.left_out = [asdict(one) for one in sorted(left, key=lambda one: one.scene)]
 
 
 def tell_scenes(

@@ -10,7 +10,7 @@ Nothing here fetches or writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -79,6 +79,7 @@ class Scene:
         bbox: west, south, east, north in degrees; None = everywhere.
         offset: what to subtract from Sentinel-2 digital numbers.
         assets: where each band lies, without signatures.
+        bands: those of the composite's that it was taken in; None = all of them.
     """
 
     id: str
@@ -94,6 +95,11 @@ class Scene:
     bbox: tuple[float, float, float, float] | None = None
     offset: int = 0
     assets: Mapping[str, str] = field(default_factory=dict)
+    bands: tuple[str, ...] | None = None
+
+    def holds(self, band: str) -> bool:
+        """Whether the scene was taken in a band."""
+        return self.bands is None or band in self.bands
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; `scene_from_dict` reads them back."""
@@ -117,6 +123,7 @@ class Scene:
             "orbit": self.orbit,
             "baseline": self.baseline,
             "offset": self.offset,
+            "bands": self.bands and list(self.bands),
             "href": first and unsigned(first),
             "files": sorted({href for href in self.assets.values() if href.startswith("/")}),
         }
@@ -124,22 +131,35 @@ class Scene:
 
 def scene_from_dict(plain: Mapping[str, Any]) -> Scene:
     """The scene that `Scene.as_dict` described."""
-    moment, bbox = plain["moment"], plain["bbox"]
+    moment, bbox, bands = plain["moment"], plain["bbox"], plain.get("bands")
     return Scene(
         **{
             **plain,
             "moment": datetime.fromisoformat(moment) if moment else None,
             "bbox": tuple(bbox) if bbox else None,
+            "bands": tuple(bands) if bands else None,
         }
     )
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A scene or one asset of it that could not be used, and why."""
+    """A scene or one asset of it that could not be used, and why.
+
+    `down` says that its provider did not answer, or answered with errors of its own.
+    """
 
     scene: str
     asset: str
+    reason: str
+    down: bool = False
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A scene of another kind than the product asked for, and which; no loss."""
+
+    scene: str
     reason: str
 
 
@@ -200,15 +220,35 @@ class TileAnswer:
 
 @dataclass(frozen=True)
 class SceneList:
-    """The scenes of a season, in a fixed order, and what was left out of them.
+    """The scenes of a season, in a fixed order, and what is not among them.
 
-    `sought` says where a source that knows the place looked in vain, for the error message.
+    Attributes:
+        duplicates: ids of older processings.
+        lost: what is described in a way that cannot be used.
+        left_out: what is of another kind.
+        sought: where a source that knows the place looked in vain, for the error message.
     """
 
     scenes: tuple[Scene, ...]
     duplicates: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     sought: str = ""
+
+
+def scene_list(
+    scenes: Iterable[Scene],
+    duplicates: Iterable[str],
+    lost: Iterable[Lost],
+    left_out: Iterable[LeftOut],
+) -> SceneList:
+    """A season's scenes in their order, and the others in one that does not depend on pages."""
+    return SceneList(
+        tuple(scenes),
+        tuple(duplicates),
+        tuple(sorted(set(lost), key=lambda one: (one.scene, one.asset, one.reason))),
+        tuple(sorted(set(left_out), key=lambda one: (one.scene, one.reason))),
+    )
 
 
 class Source(Protocol):

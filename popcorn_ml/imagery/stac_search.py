@@ -20,7 +20,6 @@ def search(
     box: tuple[float, float, float, float],
     period: Period,
     *,
-    max_cloud_percent: float | None = None,
     retries: int = 6,
     timeout_s: float = 60.0,
 ) -> Iterator[dict[str, Any]]:
@@ -30,7 +29,6 @@ def search(
         url: of the STAC API.
         box: west, south, east, north in degrees.
         period: its end is exclusive: asked for is the last microsecond before it.
-        max_cloud_percent: leave out cloudier items; None asks for all.
         retries: repetitions of a request after a server error.
 
     Raises:
@@ -55,7 +53,6 @@ def search(
             collections=[collection],
             bbox=list(box),
             datetime=f"{stamp(period.start)}/{stamp(period.end - timedelta(microseconds=1))}",
-            query={"eo:cloud_cover": {"lte": max_cloud_percent}} if max_cloud_percent else None,
             limit=PAGE_ITEMS,
         )
         yield from found.items_as_dicts()

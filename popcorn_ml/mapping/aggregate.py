@@ -2,18 +2,20 @@
 
 The hectare is what is published. Its uncertainty is the spread of the members' own hectare sums:
 members disagree over whole neighbourhoods rather than pixel by pixel, so that neither adding the
-pixels' standard deviations nor adding their squares gives it.
+pixels' standard deviations nor adding their squares gives it. Of an adjusted map each member is
+adjusted first, as `dasymetric` does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from popcorn_ml.grid import PIXELS_PER_HECTARE_SIDE, Grid, Window
-from popcorn_ml.mapping.ensemble import spread_of
+from popcorn_ml.mapping.dasymetric import AdjustedMembers
+from popcorn_ml.mapping.ensemble import SpreadAcross
 from popcorn_ml.zones import BLOCK_PX
 
 
@@ -41,34 +43,35 @@ def _reduce(values: np.ndarray, side: int) -> np.ndarray:
     return np.add.reduceat(np.add.reduceat(values, rows, axis=-2), cols, axis=-1)
 
 
-def hectare_spread(members: np.ndarray, population: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def hectare_spread(members: Iterable[np.ndarray], population: np.ndarray) -> np.ndarray:
     """Standard deviation across members of the people in each hectare.
 
     Args:
-        members: people per pixel by each member, (members, rows, columns).
+        members: people per pixel by each member, (rows, columns) each; of an adjusted map those
+            of `adjusted_members`, which say nothing where a fallback placed the people.
         population: the published people per pixel, (rows, columns); its NaN pixels are left out.
-        factor: what the members are multiplied with, (rows, columns): 1 for a map that is not
-            adjusted, the unit's factor for one that is, NaN where a fallback placed the people.
 
     Returns:
         float64, (hectare rows, hectare columns), people; NaN where the hectare has no pixel with
         a value, or one whose people the members did not place.
     """
     valid = ~np.isnan(population)
-    scaled = members * np.where(valid, factor, np.nan)
-    spread = spread_of(cell_sums(scaled))
-    unknown = valid & np.isnan(scaled).any(axis=0)
+    unknown = np.zeros(population.shape, bool)
+    across = SpreadAcross()
+    for people in members:
+        unknown |= valid & np.isnan(people)
+        across.add(cell_sums(np.where(valid, people, np.nan)))
+    spread = across.result()
     spread[_reduce(unknown.astype(np.int32), PIXELS_PER_HECTARE_SIDE) > 0] = np.nan
     return spread
 
 
 def aggregate_map(
     population: Path,
-    members: Path,
+    members: Path | AdjustedMembers,
     grid: Grid,
     out: Path,
     *,
-    factor: Path | None = None,
     tags: dict[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -76,13 +79,13 @@ def aggregate_map(
 
     Args:
         population: people per pixel (float32, NaN nodata): of the map, or of the adjusted map.
-        members: `population_members.tif` of the map, one band a member.
+        members: `population_members.tif` of the map, one band a member; for an adjusted map the
+            same and how it was adjusted.
         grid: on which they lie.
         out: folder for `population.tif` and `population_std.tif`, people per hectare, on
-            `grid.hectares()`. On a geographic grid they are people per cell of 10 x 10 pixels, and
-            the tags `smallest_cell_ha` and `largest_cell_ha` say how large those are.
-        factor: `factor.tif` of the adjusted map where `population` is that; None where it is the
-            map itself.
+            `grid.hectares()`. Where cells of 10 x 10 pixels are no hectares (on a geographic grid,
+            or of other pixels than 10 m) they are called what they are, and the tags
+            `smallest_cell_ha` and `largest_cell_ha` say how large those are.
         tags: what the rasters say about themselves.
         progress: called with (blocks done, blocks).
 
@@ -93,17 +96,17 @@ def aggregate_map(
     from popcorn_ml import raster
     from popcorn_ml.raster import bounded_cache
 
-    for path in (population, members, *([] if factor is None else [factor])):
-        raster.check(path, grid)
+    raster.check(population, grid)
+    if isinstance(members, AdjustedMembers):
+        members.layers.check()
+    else:
+        raster.check(members, grid)
     hectares = grid.hectares()
     windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
-    quantity = "people per hectare"
-    if grid.is_geographic:
-        side = PIXELS_PER_HECTARE_SIDE
-        quantity = f"people per {side} x {side} pixel cell"
-        area = hectares.row_area_m2() / 10_000
-        cells_ha = {"smallest_cell_ha": area.min(), "largest_cell_ha": area.max()}
-        tags = {**(tags or {}), **{name: f"{ha:.4f}" for name, ha in cells_ha.items()}}
+    quantity = f"people per {grid.cell_name}"
+    if grid.cell_name != "hectare":
+        cells_ha = zip(("smallest_cell_ha", "largest_cell_ha"), grid.cell_area_ha, strict=True)
+        tags = {**(tags or {}), **{name: f"{ha:.4f}" for name, ha in cells_ha}}
 
     def writer(name: str, band: str) -> raster.CogWriter:
         return raster.CogWriter(out / f"{name}.tif", hectares, [band], "float32", np.nan, tags=tags)
@@ -116,9 +119,10 @@ def aggregate_map(
         for done, window in enumerate(windows, start=1):
             people = raster.read_float(population, window, 1)
             cells = cell_sums(people)
-            by_member = raster.read_float(members, window)
-            scale = (
-                np.ones(people.shape) if factor is None else raster.read_float(factor, window, 1)
+            by_member = (
+                members.read(window)
+                if isinstance(members, AdjustedMembers)
+                else raster.read_float(members, window)
             )
             target = Window(
                 window.row // PIXELS_PER_HECTARE_SIDE,
@@ -126,6 +130,6 @@ def aggregate_map(
                 *cells.shape,
             )
             sums.write(cells, target)
-            stds.write(hectare_spread(by_member, people, scale), target)
+            stds.write(hectare_spread(by_member, people), target)
             if progress is not None:
                 progress(done, len(windows))

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,10 @@ from popcorn_ml.parallel import Pool
 from popcorn_ml.sentinel import SEASONS, Season
 
 Spec = TypeVar("Spec")
+
+EXTRACTOR_TAG = "extractor_fingerprint"
+"""Of a built-up score, of a map made from it, and in a member's card: `weights.fingerprint` of the
+extractor behind it. Occupancy is people per pixel of this extractor's score, and of no other's."""
 
 Composites = tuple[Path | None, Path | None]
 """Sentinel-1 and Sentinel-2 composite of a season; None where that sensor is not used."""
@@ -186,9 +190,10 @@ def run_builtup(
     from popcorn_ml.model.weights import load_extractor
 
     seasons = in_season_order(spec.composites)
+    extractor = load_extractor(spec.extractor)
     if pool is None:
         map_builtup(
-            load_extractor(spec.extractor),
+            extractor,
             seasons,
             spec.grid,
             spec.out,
@@ -200,7 +205,26 @@ def run_builtup(
         )
         return
     _check(seasons, spec.grid)
-    _write(spec, functools.partial(score_elsewhere, spec), progress, pool)
+    told = _with_extractor(spec, extractor)
+    _write(told, functools.partial(score_elsewhere, spec), progress, pool)
+
+
+def _with_extractor(spec: BuiltupSpec, extractor: BuiltupExtractor) -> BuiltupSpec:
+    """The same, its raster to say which extractor made it."""
+    from popcorn_ml.model.weights import fingerprint
+
+    return replace(spec, tags={**spec.tags, EXTRACTOR_TAG: fingerprint(extractor)})
+
+
+def extractor_of_score(builtup: str | Path) -> str | None:
+    """Fingerprint of the extractor that made a built-up score; None where the raster is silent.
+
+    Raises:
+        RasterError: it is unreadable.
+    """
+    from popcorn_ml import raster
+
+    return raster.tags(builtup).get(EXTRACTOR_TAG)
 
 
 def score_elsewhere(spec: BuiltupSpec, tile: Tile) -> np.ndarray:
@@ -262,6 +286,7 @@ def map_builtup(
     model = extractor.to(target)
     told = {name: str(value) for name, value in (tags or {}).items()}
     spec = BuiltupSpec(seasons, Path(), grid, out, tile_px, device, threads, told)
+    spec = _with_extractor(spec, extractor)
     _write(spec, lambda tile: _scores(model, seasons, grid, tile, target), progress, pool, target)
 
 

@@ -3,25 +3,27 @@
 Every person counted ends up on a pixel of their unit. Where the model sees a unit as empty, its
 people are spread by built-up score, and failing that by area; a unit without any pixel is named
 with its people as unplaced. A unit that nobody counted keeps what the model predicts, the best that
-is known of it. Whatever lies outside all units becomes NaN. The uncertainty is scaled by the same
-factor; it is NaN where a fallback placed the people, for there the members say nothing about how
-sure that is. Inputs are never changed.
+is known of it. Whatever lies outside all units becomes NaN. Inputs are never changed.
+
+The uncertainty is the spread of the members, each of them adjusted to the census by its own sums:
+what the census has settled, they do not differ in. It is NaN where a fallback placed the people of
+the map, for there the members say nothing about how sure that is.
 
 Factors are kept in float64; a raster stored as float32 keeps a unit's sum to about 1e-7 of it.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from popcorn_ml.errors import CensusError
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.mapping.placing import Adjustment, Area, adjusted_members, apply, plan
 from popcorn_ml.zones import (
     BLOCK_PX,
     ZoneNumberError,
@@ -30,205 +32,10 @@ from popcorn_ml.zones import (
     zone_table,
 )
 
-Method = Literal["model", "builtup", "area", "all_pixels", "unplaced", "uncounted"]
+ADJUSTMENT_FILE = "adjustment.json"
 
-METHODS: tuple[Method, ...] = (
-    "model", "builtup", "area", "all_pixels", "unplaced", "uncounted",
-)  # fmt: skip
-"""How a unit's people are placed, in order of preference.
-
-model: in proportion to the predicted population. builtup: to the built-up score. area: evenly over
-the pixels that have a prediction. all_pixels: evenly over all pixels, none having a prediction.
-unplaced: nowhere, the unit has no pixel. uncounted: the unit has pixels and no count, and keeps the
-prediction as it is.
-"""
-
-_MODEL, _BUILTUP, _AREA, _ALL_PIXELS, _UNPLACED, _UNCOUNTED = range(len(METHODS))
-
-MAX_FACTOR = 1e4
-"""A unit predicted below 1 / MAX_FACTOR of its people counts as seen empty: that small, the pattern
-of its pixels is no longer the model's opinion but its rounding."""
-
-BUILTUP_FLOOR = 1e-6
-"""Mean built-up score below which a unit has no built-up area to spread people over."""
-
-
-@dataclass(frozen=True)
-class Adjustment:
-    """How each unit's people are placed. Arrays have an item per unit 0..n; item 0 is "no unit".
-
-    Attributes:
-        people: counted, float64; NaN for a unit without a count of its own.
-        predicted: sum of the predicted population, float64; item 0 is what lies outside all units
-            and is left out of the adjusted map.
-        pixels, valid: pixels of the unit, and those with a prediction.
-        method: number of each unit's method in `METHODS`, int8; item 0 is 0 and means nothing.
-        factor: what the method's weight is multiplied with to give people, float64; 0 for a unit
-            without people, 1 for one that keeps its prediction, NaN for one without pixels and for
-            item 0.
-    """
-
-    people: np.ndarray
-    predicted: np.ndarray
-    pixels: np.ndarray
-    valid: np.ndarray
-    method: np.ndarray
-    factor: np.ndarray
-
-    @property
-    def unplaced(self) -> list[tuple[int, float]]:
-        """Counted units without any pixel: number and people. Their people are not in the map."""
-        return [
-            (int(unit), float(self.people[unit]))
-            for unit in np.flatnonzero((self.method == _UNPLACED) & ~np.isnan(self.people))
-        ]
-
-    @property
-    def uncounted(self) -> list[tuple[int, float]]:
-        """Units with pixels and without a count: number, and the people predicted there."""
-        return [
-            (int(unit), float(self.predicted[unit]))
-            for unit in np.flatnonzero(self.method == _UNCOUNTED)
-        ]
-
-    @property
-    def fallbacks(self) -> list[tuple[int, float, Method]]:
-        """Units that the model sees as empty though they have people: number, people, method."""
-        chosen = (self.method > 0) & (self.people > 0)
-        return [
-            (int(unit), float(self.people[unit]), METHODS[self.method[unit]])
-            for unit in np.flatnonzero(chosen)
-        ]
-
-    @property
-    def placed_people(self) -> float:
-        """Counted people that the adjusted map holds."""
-        return float(np.nansum(self.people[self.method != _UNPLACED]))
-
-    def as_dict(self) -> dict[str, object]:
-        """For a report: totals, the units that fell back, and every unit's factor.
-
-        `units` has one entry a unit, in order of their numbers: number, people (null where there is
-        no count), predicted, pixels, valid pixels, method, factor (null where there is none).
-        """
-        return {
-            "people": float(np.nansum(self.people[1:])),
-            "placed_people": self.placed_people,
-            "predicted_people": float(self.predicted[1:].sum()),
-            "predicted_outside_units": float(self.predicted[0]),
-            "unplaced": [{"unit": unit, "people": people} for unit, people in self.unplaced],
-            "fallbacks": [
-                {"unit": unit, "people": people, "method": method}
-                for unit, people, method in self.fallbacks
-            ],
-            "uncounted": [{"unit": unit, "predicted": people} for unit, people in self.uncounted],
-            "units": [
-                {
-                    "unit": unit,
-                    "people": _or_none(self.people[unit]),
-                    "predicted": float(self.predicted[unit]),
-                    "pixels": int(self.pixels[unit]),
-                    "valid_pixels": int(self.valid[unit]),
-                    "method": METHODS[self.method[unit]],
-                    "factor": _or_none(self.factor[unit]),
-                }
-                for unit in range(1, len(self.people))
-            ],
-        }
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def plan(sums: ZoneSums, people: np.ndarray | Sequence[float]) -> Adjustment:
-    """Choose each unit's method and factor from what its pixels sum to.
-
-    Args:
-        sums: over the units, of two rasters: predicted population, built-up score where the
-            population has a value.
-        people: counted in units 1..n, in this order; NaN for a unit without a count of its own.
-
-    Raises:
-        CensusError: another number of counts than units, or a count infinite or negative.
-    """
-    counted = _checked_people(people, sums.pixels.size - 1)
-    pixels, valid = sums.pixels, sums.valid[0]
-    predicted, builtup = sums.sums
-    uncounted = np.isnan(counted)
-    choices = [
-        (predicted > 0) & (predicted * MAX_FACTOR >= counted),
-        (builtup > 0) & (builtup >= BUILTUP_FLOOR * valid),
-        valid > 0,
-        pixels > 0,
-    ]
-    # without people, any method gives zero: keep to the model where it has a value at all
-    choices[0] |= (counted == 0) & (valid > 0)
-    weights = [predicted, builtup, valid.astype(np.float64), pixels.astype(np.float64)]
-    method = np.select(choices, [0, 1, 2, 3], default=_UNPLACED).astype(np.int8)
-    method[uncounted & (pixels > 0)] = _UNCOUNTED
-    method[0] = 0
-    weight = np.select(choices, weights, default=np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(counted == 0, np.where(pixels > 0, 0.0, np.nan), counted / weight)
-    factor[method == _UNCOUNTED] = 1.0
-    factor[0] = np.nan
-    return Adjustment(counted, predicted.copy(), pixels.copy(), valid.copy(), method, factor)
-
-
-def _checked_people(people: np.ndarray | Sequence[float], units: int) -> np.ndarray:
-    counted = np.asarray(people, dtype=np.float64)
-    if counted.shape != (units,):
-        raise CensusError(
-            "there are not as many counts as units",
-            expected=f"{units} counts, of units 1..{units}",
-            found=f"an array of shape {counted.shape}",
-            remedy="prepare the units and their counts together",
-        )
-    wrong = np.flatnonzero(np.isinf(counted) | (counted < 0))
-    if wrong.size:
-        raise CensusError(
-            "a census count is infinite or negative",
-            where="unit " + ", ".join(str(unit + 1) for unit in wrong[:10]),
-            expected="a finite number of people, zero or more",
-            found=", ".join(str(counted[unit]) for unit in wrong[:10]),
-            remedy="correct the counts; NaN says that there is none",
-        )
-    return np.concatenate(([0.0], counted))
-
-
-def apply(
-    adjustment: Adjustment,
-    units: np.ndarray,
-    population: np.ndarray,
-    builtup: np.ndarray,
-    spread: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Adjusted values of some pixels.
-
-    Args:
-        adjustment: the plan of all units.
-        units: unit numbers, any shape.
-        population: predicted people per pixel, NaN where there is none; same shape. Units without
-            a count keep it and its spread as they are.
-        builtup: built-up score; same shape.
-        spread: standard deviation of `population`, in people per pixel; same shape, or None.
-
-    Returns:
-        Adjusted people per pixel, its standard deviation (None without `spread`), and the factor
-        that prediction and spread were multiplied with, NaN where a fallback placed the people.
-        New float64 arrays; NaN outside all units.
-    """
-    method, factor = adjustment.method[units], adjustment.factor[units]
-    valid = ~np.isnan(population)
-    weight = population.astype(np.float64)
-    # a pixel without a score takes no one, but is no hole in the map either
-    np.copyto(weight, np.nan_to_num(builtup, nan=0.0), where=valid & (method == _BUILTUP))
-    weight[valid & (method == _AREA)] = 1.0
-    weight[method == _ALL_PIXELS] = 1.0
-    model_factor = np.where((method == _MODEL) | (method == _UNCOUNTED), factor, np.nan)
-    scaled = None if spread is None else spread.astype(np.float64) * model_factor
-    return weight * factor, scaled, model_factor
+BLOCKS_HELD = 64
+"""Blocks of single rasters in memory at once: of many members, fewer threads read."""
 
 
 def adjust(
@@ -236,62 +43,191 @@ def adjust(
     units: np.ndarray,
     people: np.ndarray | Sequence[float],
     builtup: np.ndarray,
-    spread: np.ndarray | None = None,
+    members: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None, Adjustment]:
-    """Adjust a map that is in memory.
+    """Adjust a map that is in memory, of pixels of one area.
 
     Args:
         population: predicted people per pixel (rows, columns), NaN where there is none.
         units: unit numbers 0..n of that shape, 0 = no unit.
         people: counted in units 1..n; NaN for a unit without a count of its own.
         builtup: built-up score of that shape.
-        spread: standard deviation of `population` of that shape, or None.
+        members: what each member predicts, (members, rows, columns), or None.
 
     Returns:
-        Adjusted population and its standard deviation (float64, new), and how it was done. Units
-        without any pixel are in its `unplaced`, those without a count in its `uncounted`.
+        Adjusted population and its standard deviation across members (float64, new), and how it
+        was done. Units without any pixel are in its `unplaced`, those without a count in its
+        `uncounted`.
 
     Raises:
         CensusError: counts that are infinite, negative, or not one a unit.
         ValueError: shapes differ, or a unit number is above n.
     """
-    for name, values in (("units", units), ("builtup", builtup), ("spread", spread)):
-        if values is not None and values.shape != population.shape:
+    by_member = () if members is None else tuple(members)
+    given = [("units", units), ("builtup", builtup), *(("member", one) for one in by_member)]
+    for name, values in given:
+        if values.shape != population.shape:
             raise ValueError(
                 f"{name} of shape {values.shape}, population of shape {population.shape}"
             )
-    count = np.asarray(people).shape[0]
-    plan_ = plan(zone_table(units, [population, _where_valid(builtup, population)], count), people)
-    adjusted, scaled, _ = apply(plan_, units, population, builtup, spread)
-    return adjusted, scaled, plan_
+    layers = [population, _where_valid(builtup, population), *by_member]
+    plan_ = plan(zone_table(units, layers, np.asarray(people).shape[0]), people)
+    adjusted, spread, _ = apply(
+        plan_, units, population, builtup, None if members is None else by_member
+    )
+    return adjusted, spread, plan_
 
 
 def _where_valid(builtup: np.ndarray, population: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(population), np.float32(np.nan), builtup)
 
 
-@contextmanager
-def _naming_the_units(units: Path, counts: int) -> Iterator[None]:
-    """Say which file's numbers and counts do not fit each other.
+@dataclass(frozen=True)
+class Layers:
+    """The rasters that an adjustment reads, block by block.
+
+    Attributes:
+        population: of the map, people per pixel (float32, NaN nodata).
+        members: by each of its members, a band each; None where their spread is not asked for.
+        builtup: the map's built-up score.
+        units: unit numbers 0..n (uint32).
+        grid: on which all of them lie.
+    """
+
+    population: Path
+    members: Path | None
+    builtup: Path
+    units: Path
+    grid: Grid
+
+    def check(self) -> None:
+        """Refuse rasters that lie elsewhere.
+
+        Raises:
+            GridMismatch, RasterError: one does, or is unreadable.
+        """
+        from popcorn_ml import raster
+
+        for path in (self.population, self.builtup, self.units, self.members):
+            if path is not None:
+                raster.check(path, self.grid)
+
+    def area(self, window: Window) -> Area:
+        """Of a window's pixels."""
+        return self.grid.relative_area(window) if self.grid.is_geographic else 1.0
+
+    def by_member(self, window: Window) -> list[np.ndarray]:
+        """People per pixel of a window, by each member."""
+        from popcorn_ml import raster
+
+        return [] if self.members is None else list(raster.read_float(self.members, window))
+
+    def summed(self, window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Units of a window, and what `plan` needs the sums of; the land, if uneven, at the end."""
+        from popcorn_ml import raster
+
+        numbers = raster.read(self.units, window, 1)
+        predicted = raster.read_float(self.population, window, 1)
+        area = self.area(window)
+        score = _where_valid(raster.read_float(self.builtup, window, 1), predicted)
+        layers = [predicted, score, *self.by_member(window)]
+        if isinstance(area, np.ndarray):
+            land = np.broadcast_to(area, numbers.shape)
+            layers[1] = score * area
+            layers += [_where_valid(land, predicted), land]
+        return numbers, layers
+
+
+@dataclass(frozen=True)
+class AdjustedMembers:
+    """The members of a map on disk, each adjusted to the census by its own sums."""
+
+    adjustment: Adjustment
+    layers: Layers
+
+    def read(self, window: Window) -> Iterator[np.ndarray]:
+        """`adjusted_members` of a window."""
+        from popcorn_ml import raster
+
+        layers = self.layers
+        return adjusted_members(
+            self.adjustment,
+            raster.read(layers.units, window, 1),
+            layers.by_member(window),
+            raster.read_float(layers.builtup, window, 1),
+            layers.area(window),
+        )
+
+
+def plan_of_map(
+    layers: Layers,
+    people: np.ndarray | Sequence[float],
+    *,
+    threads: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Adjustment:
+    """`plan` of a map on disk.
+
+    Args:
+        people: counted in units 1..n; NaN for a unit without a count of its own.
+        threads: blocks at once. The result does not depend on it.
+        progress: called with (blocks done, blocks).
 
     Raises:
-        CensusError: see there.
+        CensusError: counts infinite or negative, or fewer than units in the raster.
+        RasterError: a raster is unreadable.
     """
+    from popcorn_ml import raster
+
+    members = 0
+    if layers.members is not None:
+        with raster.opened(layers.members) as dataset:
+            members = dataset.count
+    uneven = layers.grid.is_geographic
+    count = 2 + members + (2 if uneven else 0)
     try:
-        yield
+        sums = blockwise_zone_sums(
+            layers.summed,
+            [tile.core for tile in layers.grid.tiles(BLOCK_PX)],
+            count,
+            len(people),
+            threads=max(min(threads, BLOCKS_HELD // count), 1),
+            progress=progress,
+        )
     except ZoneNumberError as error:
         raise CensusError(
             "the raster holds a unit that has no count",
-            where=units,
-            expected=f"unit numbers 0..{counts}",
+            where=layers.units,
+            expected=f"unit numbers 0..{len(people)}",
             found=str(error),
             remedy="prepare the units and their counts together",
+        ) from error
+    if not uneven:
+        return plan(sums, people)
+    own = ZoneSums(sums.pixels, sums.sums[:-2], sums.missing[:-2])
+    return plan(own, people, (sums.sums[-2], sums.sums[-1]))
+
+
+def read_adjustment(path: Path) -> Adjustment:
+    """What `adjust_map` wrote of how it was done; without members where an older one did.
+
+    Raises:
+        CensusError: it cannot be read.
+    """
+    try:
+        return Adjustment.from_dict(json.loads(path.read_text("utf-8")))
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CensusError(
+            "it cannot be read how the map was adjusted",
+            where=path,
+            found=repr(error),
+            remedy="adjust the map again",
         ) from error
 
 
 def adjust_map(
     population: Path,
-    spread: Path | None,
+    members: Path | None,
     builtup: Path,
     units: Path,
     people: np.ndarray | Sequence[float],
@@ -302,20 +238,19 @@ def adjust_map(
     tags: dict[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Adjustment:
-    """Adjust a map on disk, in two passes of blocks of rows: sums over the units, then scaling.
+    """Adjust a map on disk, in two passes of blocks: sums over the units, then scaling.
 
     Args:
-        population, spread: of the map, people per pixel (float32, NaN nodata).
-        builtup: the map's built-up score.
-        units: raster of unit numbers 0..n (uint32).
+        population, members, builtup, units, grid: see `Layers`.
         people: counted in units 1..n; NaN for a unit without a count of its own.
-        grid: on which all of them lie.
-        out: folder for `population.tif`, `population_std.tif` (with `spread`), `factor.tif` (what
+        out: folder for `population.tif`, `population_std.tif` (with `members`), `factor.tif` (what
             the prediction was multiplied with: 1 in a unit without a count, NaN outside units and
             where a fallback placed the people) and `adjustment.json` (`Adjustment.as_dict`).
         threads: of the first pass.
         tags: what the rasters say about themselves.
         progress: called with (blocks done, blocks), both passes together.
+
+    Memory: some blocks of all members, whatever the country's size.
 
     Raises:
         CensusError: counts infinite or negative, or fewer than units in the raster.
@@ -328,44 +263,43 @@ def adjust_map(
     from popcorn_ml.files import write_json
     from popcorn_ml.raster import bounded_cache
 
-    for path in (population, builtup, units, *([] if spread is None else [spread])):
-        raster.check(path, grid)
+    layers = Layers(population, members, builtup, units, grid)
+    layers.check()
     windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
-
-    def read(window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
-        predicted = raster.read_float(population, window, 1)
-        score = raster.read_float(builtup, window, 1)
-        return raster.read(units, window, 1), [predicted, _where_valid(score, predicted)]
 
     def report(done: int) -> None:
         if progress is not None:
             progress(done, 2 * len(windows))
 
     with bounded_cache(), ExitStack() as stack:
-        with _naming_the_units(units, len(people)):
-            sums = blockwise_zone_sums(
-                read, windows, 2, len(people), threads=threads,
-                progress=lambda done, _: report(done),
-            )  # fmt: skip
-        adjustment = plan(sums, people)
+        adjustment = plan_of_map(
+            layers, people, threads=threads, progress=lambda done, _: report(done)
+        )
 
         def writer(name: str, band: str) -> raster.CogWriter:
-            sink = raster.CogWriter(out / f"{name}.tif", grid, [band], "float32", np.nan, tags=tags)
-            return stack.enter_context(sink)
+            path = out / f"{name}.tif"
+            return stack.enter_context(
+                raster.CogWriter(path, grid, [band], "float32", np.nan, tags=tags)
+            )
 
         writers = [
             writer("population", "people per pixel, adjusted to the census"),
             writer("factor", "counted people over predicted people of the unit"),
         ]
-        if spread is not None:
+        if members is not None:
             writers.append(writer("population_std", "standard deviation across members, people"))
         for done, window in enumerate(windows, start=len(windows) + 1):
-            numbers, (predicted, score) = read(window)
-            deviation = None if spread is None else raster.read_float(spread, window, 1)
-            adjusted, scaled, factor = apply(adjustment, numbers, predicted, score, deviation)
-            layers = [adjusted, factor] if scaled is None else [adjusted, factor, scaled]
-            for sink, values in zip(writers, layers, strict=True):
+            adjusted, spread, factor = apply(
+                adjustment,
+                raster.read(units, window, 1),
+                raster.read_float(population, window, 1),
+                raster.read_float(builtup, window, 1),
+                None if members is None else layers.by_member(window),
+                layers.area(window),
+            )
+            found = [adjusted, factor] if spread is None else [adjusted, factor, spread]
+            for sink, values in zip(writers, found, strict=True):
                 sink.write(values, window)
             report(done)
-    write_json(out / "adjustment.json", adjustment.as_dict())
+    write_json(out / ADJUSTMENT_FILE, adjustment.as_dict())
     return adjustment

@@ -49,3 +49,26 @@ def spread_of(members: np.ndarray) -> np.ndarray:
     centre = values.mean(axis=0)
     squares = ((values - centre) ** 2).sum(axis=0)
     return np.sqrt(squares / max(len(values) - 1, 1))
+
+
+class SpreadAcross:
+    """`spread_of` members that come one after another, so that they are never held together.
+
+    By Welford's update (1962): like two passes never negative, and 0 where the members agree.
+    """
+
+    def __init__(self) -> None:
+        self._members = 0
+        self._mean: np.ndarray = np.zeros(())
+        self._squares: np.ndarray = np.zeros(())
+
+    def add(self, values: np.ndarray) -> None:
+        """Take one member's values; a NaN makes the result NaN there."""
+        self._members += 1
+        apart = values - self._mean
+        self._mean = self._mean + apart / self._members
+        self._squares = self._squares + apart * (values - self._mean)
+
+    def result(self) -> np.ndarray:
+        """float64, of one member's shape; 0 for a single member."""
+        return np.sqrt(self._squares / max(self._members - 1, 1))

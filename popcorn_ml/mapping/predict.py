@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from popcorn_ml.mapping.engine import (
     to_numpy,
 )
 from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
+from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
 from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
 from popcorn_ml.model.popcorn import OccupancyModel, population
 from popcorn_ml.parallel import Pool
@@ -72,8 +73,11 @@ class MappingSpec:
         precision: float32, or bfloat16 for speed on a GPU.
         threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
             most `engine.TILES_ON_A_GPU`.
-        pixel_area_ratio: area of this grid's pixels over that of the pixels that the members were
-            trained on. Occupancy counts people in a pixel, so it is multiplied with this.
+        trained_pixel_m2: area of the pixels that the members were trained on. Occupancy counts
+            people in a pixel, so that of each row is multiplied with its own pixels' area over
+            this. None: what the members' cards say of it; where they say nothing, as in published
+            weights, people per pixel are taken as predicted.
+        pixel_area_ratio: what occupancy is multiplied with besides, the same everywhere.
         tags: what the rasters say about themselves.
     """
 
@@ -86,6 +90,7 @@ class MappingSpec:
     device: str = "auto"
     precision: str = "float32"
     threads: int = 0
+    trained_pixel_m2: float | None = None
     pixel_area_ratio: float = 1.0
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,6 +106,7 @@ class MappingSpec:
             "device": self.device,
             "precision": self.precision,
             "threads": self.threads,
+            "trained_pixel_m2": self.trained_pixel_m2,
             "pixel_area_ratio": self.pixel_area_ratio,
             "tags": dict(self.tags),
         }
@@ -161,7 +167,7 @@ def predict_tile(
     *,
     device: torch.device | None = None,
     precision: str = "float32",
-    pixel_area_ratio: float = 1.0,
+    pixel_area_ratio: float | np.ndarray = 1.0,
 ) -> TilePrediction:
     """Predict one tile, each of its pixels as the whole raster would give it.
 
@@ -173,7 +179,7 @@ def predict_tile(
         core: pixels wanted.
         device: where the networks run; None means the CPU.
         precision: float32 or bfloat16.
-        pixel_area_ratio: see `MappingSpec`.
+        pixel_area_ratio: what occupancy is multiplied with: a number, or one a row, (rows, 1).
 
     A season without input or built-up score at a pixel is left out of that
     pixel's mean. A season without any in the tile is not computed.
@@ -203,7 +209,7 @@ def predict_tile(
         laid = tile.lay(channels)
         with arithmetic(device, precision):
             occupancy = _occupancy(members, laid, tile, valid, device)
-        occupancy *= np.float32(pixel_area_ratio)
+        occupancy *= np.asarray(pixel_area_ratio, np.float32)
         occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
         people.add(population(occupancy, score))
     by_member = people.mean()
@@ -288,6 +294,11 @@ def map_population(
 
     _check(spec)
     tiles = list(spec.grid.tiles(spec.tile_px))
+    spec = replace(
+        spec,
+        trained_pixel_m2=spec.trained_pixel_m2 or trained_pixel_m2(spec.members),
+        tags={**spec.tags, **extractor_tags(spec.members, spec.builtup)},
+    )
     if pool is None:
         device, models = pick_device(spec.device), _load(spec)
         work: Callable[[Tile], TilePrediction] = lambda tile: _predict(spec, models, tile)  # noqa: E731
@@ -328,8 +339,10 @@ def _check(spec: MappingSpec) -> None:
         wrong = ("members", "each member once", "one given twice")
     elif spec.tile_px < 1:
         wrong = ("tile_px", "a positive number of pixels", str(spec.tile_px))
-    elif not 0 < spec.pixel_area_ratio < float("inf"):
-        wrong = ("pixel_area_ratio", "a positive number", str(spec.pixel_area_ratio))
+    for name in ("pixel_area_ratio", "trained_pixel_m2"):
+        value = getattr(spec, name)
+        if value is not None and not 0 < value < float("inf"):
+            wrong = (name, "a positive number", str(value))
     if wrong is not None:
         where, expected, found = wrong
         raise ConfigError("the map cannot be made so", where=where, expected=expected, found=found)
@@ -357,8 +370,16 @@ def _predict(spec: MappingSpec, models: Sequence[OccupancyModel], tile: Tile) ->
         tile.core,
         device=pick_device(spec.device),
         precision=spec.precision,
-        pixel_area_ratio=spec.pixel_area_ratio,
+        pixel_area_ratio=_area_ratio(spec, tile.core),
     )
+
+
+def _area_ratio(spec: MappingSpec, core: Window) -> np.ndarray:
+    """What the occupancy of each row of a tile is multiplied with, (rows, 1)."""
+    if spec.trained_pixel_m2 is None:
+        return np.full((core.height, 1), spec.pixel_area_ratio)
+    mean = spec.grid.pixel_area_m2 / spec.trained_pixel_m2
+    return spec.grid.relative_area(core) * (mean * spec.pixel_area_ratio)
 
 
 def predict_elsewhere(spec: MappingSpec, tile: Tile) -> TilePrediction:

@@ -25,10 +25,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from popcorn_ml.compute.devices import pick_device
-from popcorn_ml.errors import TrainingError
+from popcorn_ml.errors import TrainingError, WeightsError
 from popcorn_ml.files import write_bytes
-from popcorn_ml.model.popcorn import OccupancyModel, from_extractor
-from popcorn_ml.model.weights import OCCUPANCY_FILE, load_extractor, save_occupancy
+from popcorn_ml.mapping.builtup import EXTRACTOR_TAG, extractor_of_score
+from popcorn_ml.mapping.members import PIXEL_AREA
+from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, from_extractor
+from popcorn_ml.model.weights import (
+    OCCUPANCY_FILE,
+    fingerprint,
+    load_extractor,
+    save_occupancy,
+)
 from popcorn_ml.training.loop import STATE_FILE, Member, Progress
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
@@ -85,11 +92,13 @@ def train_member(
     """
     begun = time.monotonic()
     device = pick_device(spec.device)
+    extractor = load_extractor(spec.extractor)
+    belongs_to = _of_the_score(spec, extractor)
     grid, units = find_units(
         spec.units, spec.builtup, spec.counts, spec.seasons, spec.held_out_share
     )
     bias = initial_bias(units.trained) if spec.initial_bias is None else spec.initial_bias
-    model = from_extractor(load_extractor(spec.extractor), bias, spec.seed)
+    model = from_extractor(extractor, bias, spec.seed)
     state = _usable_state(Path(spec.work) / STATE_FILE, spec)
     samples = Samples(spec, grid, (*units.trained, *units.held_out))
     member = Member(spec, units, samples, model, device, progress)
@@ -115,7 +124,12 @@ def train_member(
     tiled = tuple(
         unit.id for unit in (*units.trained, *units.held_out) if samples.tile_count(unit) > 1
     )
-    weights = _write(spec, member, units, tiled, bias)
+    about = {
+        "initial_bias": bias,
+        EXTRACTOR_TAG: belongs_to,
+        PIXEL_AREA: grid.pixel_area_m2,
+    }
+    weights = _write(spec, member, units, tiled, about)
     return MemberResult(
         folder=Path(spec.out),
         weights=weights,
@@ -129,6 +143,24 @@ def train_member(
         resumed_after=member.resumed_after,
         seconds=time.monotonic() - begun,
     )
+
+
+def _of_the_score(spec: TrainingSpec, extractor: BuiltupExtractor) -> str:
+    """Fingerprint of the extractor, which is the one behind the built-up score.
+
+    Raises:
+        WeightsError: the score says that another made it.
+    """
+    found, score = fingerprint(extractor), extractor_of_score(spec.builtup)
+    if score not in (None, found):
+        raise WeightsError(
+            "training would begin from another extractor than the built-up score was made with",
+            where=spec.extractor,
+            expected=f"the extractor of {spec.builtup}, fingerprint {score}",
+            found=f"fingerprint {found}",
+            remedy="make the built-up score again with this extractor",
+        )
+    return found
 
 
 def _chooses(spec: TrainingSpec, units: Units) -> bool:
@@ -205,9 +237,17 @@ def _one_thread_each(device: torch.device) -> Iterator[None]:
 
 
 def _write(
-    spec: TrainingSpec, member: Member, units: Units, tiled: Sequence[str], bias: float
+    spec: TrainingSpec,
+    member: Member,
+    units: Units,
+    tiled: Sequence[str],
+    about: dict[str, Any],
 ) -> Path:
-    """The member's folder; the card, written last, says that it is whole."""
+    """The member's folder; the card, written last, says that it is whole.
+
+    Args:
+        about: what the card says of what the member was trained from.
+    """
     out = Path(spec.out)
     chosen = member.history[member.best_epoch - 1]
     write_bytes(out / HISTORY_FILE, _json(member.history))
@@ -236,7 +276,7 @@ def _write(
         "epochs": len(member.history),
         "chosen_by": "held_out_loss" if _chooses(spec, units) else "last epoch",
         "metrics": chosen,
-        "initial_bias": bias,
+        **about,
         "units": {
             "trained": len(units.trained),
             "held_out": len(units.held_out),

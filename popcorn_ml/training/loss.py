@@ -26,7 +26,7 @@ class Piece:
     Attributes:
         channels: (6, h, w), on the canvas, h and w multiples of 4.
         pixels: indices of the unit's own pixels in the flattened (h, w), int64 (pixels,).
-        score: their built-up score, float32 (pixels,).
+        score: their built-up score, float32 (pixels,), as in `samples.Sample`.
     """
 
     channels: Tensor

@@ -40,7 +40,8 @@ class Sample:
         channels: float32 (6, h, w).
         s2_missing: bool (h, w), or None where Sentinel-2 saw everything.
         pixels: int64 (pixels,), the unit's observed pixels in the flattened (h, w).
-        score: float32 (pixels,).
+        score: float32 (pixels,), their built-up score in pixels of the grid's mean area: on a
+            geographic grid a pixel holds as many people as its row's own area.
     """
 
     channels: Tensor
@@ -178,6 +179,7 @@ class Samples:
             self.spec.builtup, tile.core, bands=self._bands[season_index], grid=self.grid
         )
         numbers = raster.read(self.spec.units, tile.core, bands=1, grid=self.grid)
+        score *= self.grid.relative_area(tile.core).astype(np.float32)
         rows, cols = np.nonzero((numbers == number) & np.isfinite(score))
         inside = tile.core_in_window
         pixels = (rows + inside.row) * tile.window.width + cols + inside.col

@@ -57,7 +57,7 @@ class Unit:
         box: bounding box of its pixels.
         pixels: how many it has.
         observed: of them, how many have a built-up score, a season.
-        score_sum: their built-up score summed, a season.
+        score_sum: their built-up score summed, a season, in pixels of the grid's mean area.
         seasons: indices of the seasons that may be drawn for it.
     """
 
@@ -192,14 +192,20 @@ def survey(
         if blank is not None and blank != 0:
             numbers = np.where(numbers == blank, 0, numbers)
         if numbers.any():
-            _survey_strip(numbers, raster.read_float(builtup, window, bands=bands), row, found)
+            scores = raster.read_float(builtup, window, bands=bands)
+            scores *= grid.relative_area(window).astype(np.float32)
+            _survey_strip(numbers, scores, row, found)
     return grid, found
 
 
 def _survey_strip(
     numbers: np.ndarray, scores: np.ndarray, first_row: int, found: dict[int, _Found]
 ) -> None:
-    """Add one strip. Works on runs of equal numbers along rows: few, as units are contiguous."""
+    """Add one strip. Works on runs of equal numbers along rows: few, as units are contiguous.
+
+    Args:
+        scores: (seasons, rows, columns), in pixels of the grid's mean area.
+    """
     height, width = numbers.shape
     begins = np.ones((height, width), bool)
     begins[:, 1:] = numbers[:, 1:] != numbers[:, :-1]
@@ -348,7 +354,7 @@ def held_out_ids(ids: Sequence[str], share: float) -> set[str]:
 
 
 def initial_bias(units: Sequence[Unit]) -> float:
-    """People per fully built-up pixel over all units: where the occupancy starts.
+    """People per fully built-up pixel of mean area over all units: where the occupancy starts.
 
     The sum of counts divided by the sum of built-up scores (mean of a unit's seasons).
     """

@@ -331,6 +331,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         JOIN units u USING (country, year, level, unit_id)
         """,
     ),
+    # A cell of the level `hectare` is one of 10 x 10 pixels; those of older rows are not known.
+    ("ALTER TABLE evaluation ADD COLUMN area_ha DOUBLE",),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from popcorn_ml import raster
 from popcorn_ml.errors import GridMismatch
 from popcorn_ml.evaluation import report
 from popcorn_ml.evaluation.baselines import uniform_weight
-from popcorn_ml.evaluation.report import APPROACHES, evaluate, scatter_png
-from popcorn_ml.grid import Grid
+from popcorn_ml.evaluation.report import APPROACHES, evaluate, scatter, scatter_png
+from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
 from popcorn_ml.mapping.aggregate import cell_sums
 from popcorn_ml.mapping.dasymetric import adjust
 from popcorn_ml.zones import zone_sums
@@ -191,6 +192,68 @@ def test_every_hectare_is_in_the_scatter(place, tmp_path):
     found = run(tmp_path, people, truth=tmp_path / "truth.tif")
     for name in APPROACHES:
         assert found.histograms[name].sum() == found.metrics[name]["hectare"]["n"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "named", "least", "most"),
+    [
+        (GRID, "hectare", 1, 1),
+        (replace(GRID, step=20.0), "10 x 10 pixel cell (4 ha)", 4, 4),
+        (
+            Grid("EPSG:4326", 18.0, 59.8, EARTH_ENGINE_10M_DEG, 130, 120),
+            "10 x 10 pixel cell (0.5 ha)", 0.5, 0.51,
+        ),
+        (
+            Grid("EPSG:4326", 6.0, 71.2, 0.02, 130, 120),
+            "10 x 10 pixel cell (16,141 to 17,933 ha)", 16_100, 18_000,
+        ),
+    ],
+)  # fmt: skip
+def test_every_figure_a_cell_says_of_which_area(tmp_path, grid, named, least, most):
+    """Cells of half a hectare were called hectares."""
+    ones = np.ones(grid.shape, np.float32)
+    for name in ("population", "adjusted", "builtup", "truth"):
+        raster.write(tmp_path / f"{name}.tif", ones, grid, [name], np.nan)
+    units = np.ones(grid.shape, np.uint32)
+    raster.write(tmp_path / "units.tif", units, grid, ["unit"], 0, resampling="nearest")
+    found = evaluate(
+        grid=grid,
+        **{name: tmp_path / f"{name}.tif" for name in ("population", "adjusted", "builtup")},
+        units=tmp_path / "units.tif",
+        people=[float(units.size)],
+        truth=tmp_path / "truth.tif",
+    )
+    assert found.cell_name == named
+    assert least <= found.cell_area_ha[0] <= found.cell_area_ha[1] <= most
+    cell = found.as_dict()["cell"]
+    assert cell == {
+        "name": named, "smallest_ha": found.cell_area_ha[0], "largest_ha": found.cell_area_ha[1]
+    }  # fmt: skip
+    figure = scatter(found)
+    assert figure.get_supxlabel() == f"true people per {named}"
+    assert figure.get_supylabel() == f"predicted people per {named}"
+
+
+def test_the_simplest_ways_spread_over_land_and_not_over_pixels(tmp_path):
+    """Evenly means by area: with as many people a square kilometre, uniform is exactly right."""
+    grid = Grid("EPSG:4326", 6.0, 71.0, 0.05, 30, 260)
+    land = np.broadcast_to(grid.relative_area(), grid.shape).astype(np.float32)
+    score = np.full(grid.shape, 0.25, np.float32)
+    for name, values in {
+        "population": land, "adjusted": land, "truth": land, "builtup": score,
+    }.items():  # fmt: skip
+        raster.write(tmp_path / f"{name}.tif", values, grid, [name], np.nan)
+    units = np.ones(grid.shape, np.uint32)
+    raster.write(tmp_path / "units.tif", units, grid, ["unit"], 0, resampling="nearest")
+    found = evaluate(
+        grid=grid,
+        **{name: tmp_path / f"{name}.tif" for name in ("population", "adjusted", "builtup")},
+        units=tmp_path / "units.tif",
+        people=[float(land.sum(dtype=float))],
+        truth=tmp_path / "truth.tif",
+    )
+    for approach in ("uniform", "builtup"):
+        assert found.metrics[approach]["hectare"]["mae"] == pytest.approx(0, abs=1e-4)
 
 
 def test_a_truth_on_another_grid_is_refused(place, tmp_path):

@@ -83,8 +83,8 @@ class Archive:
                         "platform_number": "A",
                         "orbitProperties_pass": said["sat:orbit_state"].upper(),
                         "relativeOrbitNumber_start": said.get("sat:relative_orbit"),
-                        "instrumentMode": "IW",
-                        "transmitterReceiverPolarisation": ["VV", "VH"],
+                        "instrumentMode": said["sar:instrument_mode"],
+                        "transmitterReceiverPolarisation": said["sar:polarizations"],
                     },
                 )
 
@@ -101,6 +101,8 @@ class Archive:
         """Values and mask of a band on a pixel grid, nearest neighbour."""
         item = self.images[name]["item"]
         if band in ("VV", "VH"):
+            received = self.images[name]["properties"]["transmitterReceiverPolarisation"]
+            assert band in received, f"{name} has no band {band}"
             power = self._pixels(item["assets"][band.lower()]["href"], grid, -32768.0)
             mask = power > 0
             return 10 * np.log10(np.where(mask, power, 1)), mask

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from popcorn_ml.imagery.overpasses import by_overpass, in_period, without_duplicates
 from popcorn_ml.imagery.source import Lost, Scene, scene_from_dict
+from popcorn_ml.imagery.stac_fields import box_of, footprint_box, parse_moment
 from popcorn_ml.imagery.stac_items import (
     PROFILES,
-    by_solar_day,
     concerns,
-    footprint_box,
-    in_period,
-    item_box,
     item_offset,
     mgrs_tile,
-    middle_longitude,
-    parse_moment,
     processing_baseline,
     scene_from_item,
-    solar_day,
-    without_duplicates,
 )
 from popcorn_ml.sentinel import season_period
 
@@ -55,7 +49,7 @@ def test_real_planetary_computer_items(real_items: list[dict]) -> None:
     kept, dropped = without_duplicates(reversed(scenes))
     assert [s.id for s in kept] == [s.id for s in sorted(scenes, key=lambda s: s.moment)]
     assert dropped == ()
-    assert len(by_solar_day(kept)) == 13
+    assert len(by_overpass(kept)) == 13
     june = in_period(scenes, season_period(2020, "summer"))
     assert len(june) == 13
     assert not in_period(scenes, season_period(2020, "spring"))
@@ -97,7 +91,7 @@ def test_granules_cut_on_the_ground_are_no_duplicates(real_items: list[dict]) ->
     kept, dropped = without_duplicates([read(real_items[0]), read(other)])
     assert len(kept) == 2
     assert not dropped
-    assert len(by_solar_day(kept)) == 1  # and they are one observation
+    assert len(by_overpass(kept)) == 1  # and they are one observation
 
 
 @pytest.mark.parametrize(
@@ -187,36 +181,51 @@ def test_a_border_day_is_in_one_season(moment: str, season: str) -> None:
     assert found == [season]
 
 
-def test_solar_day() -> None:
-    """Over New Zealand an overpass at 22:30 UTC is the next morning; over Alaska 21:25 is today."""
-    east = Scene("a", datetime(2020, 1, 31, 22, 30, tzinfo=UTC), "L2A", bbox=(174, -38, 176, -36))
-    late = Scene("b", datetime(2020, 2, 1, 0, 10, tzinfo=UTC), "L2A", bbox=(174, -38, 176, -36))
-    west = Scene("c", datetime(2020, 1, 31, 21, 25, tzinfo=UTC), "L2A", bbox=(-149, 60, -147, 61))
-    assert str(solar_day(east)) == "2020-02-01"
-    assert solar_day(east) == solar_day(late)
-    assert str(solar_day(west)) == "2020-01-31"
-    before = Scene("d", datetime(2020, 1, 31, 1, 30, tzinfo=UTC), "L2A", bbox=(139, 35, 141, 36))
-    assert [len(day) for day in by_solar_day([before, east, late])] == [1, 2]
+def look(name: str, when: str, platform: str = "sentinel-2a", **options) -> Scene:
+    """A scene sensed on 1 April 2020 (or later: "26:10" is ten past two of the next morning)."""
+    hours, minutes = map(int, when.split(":"))
+    moment = datetime(2020, 4, 1, tzinfo=UTC) + timedelta(hours=hours, minutes=minutes)
+    return Scene(name, moment, "L2A", platform=platform, **options)
 
 
 @pytest.mark.parametrize(
-    ("bbox", "box", "middle"),
+    ("scenes", "expected"),
     [
-        ([178.0, -18, 179, -17], (178, -18, 179, -17), 178.5),
-        ([177.9, -18, -179.2, -17], (177.9, -18, -179.2, -17), 179.35),
-        ([177.9, -18, 0, -179.2, -17, 400], (177.9, -18, -179.2, -17), 179.35),  # with heights
-        ([-179.3, -18, 178, -17], (-180, -18, 180, -17), 180),  # span of the corners
-        ([-180, -18, 180, -17], (-180, -18, 180, -17), 180),  # of the parts on either side
-        ([179.5, -18, -178, -17], (179.5, -18, -178, -17), -179.25),
-        ([179, -18, 181, -17], (179, -18, 181, -17), 180),
+        # Over New Zealand an overpass goes across midnight UTC: one observation.
+        (["23:58", "24:01", "24:04"], ["023:58 124:01 224:04"]),
+        # At 69 N the neighbouring track sees the place again 98 minutes later: two.
+        (["10:02", "11:40", "11:41"], ["010:02", "111:40 211:41"]),
+        (["0:30", "22:30"], ["00:30", "122:30"]),
     ],
 )
-def test_boxes_across_the_antimeridian(bbox: list, box: tuple, middle: float) -> None:
-    assert item_box({"bbox": bbox}) == box
-    scene = Scene("a", datetime(2020, 4, 1, 22, tzinfo=UTC), "L2A", bbox=box)
-    assert middle_longitude(scene) == pytest.approx(middle)
-    assert str(solar_day(scene, near=179.0)) == "2020-04-02"  # ten in the morning in Fiji
-    assert str(solar_day(scene, near=-179.0)) == "2020-04-01"
+def test_an_overpass_is_one_observation(scenes: list[str], expected: list[str]) -> None:
+    given = [look(f"{n}{when}", when) for n, when in enumerate(scenes)]
+    for order in (given, given[::-1]):
+        assert [" ".join(sorted(s.id for s in one)) for one in by_overpass(order)] == expected
+
+
+def test_two_satellites_are_two_observations() -> None:
+    """Ten minutes apart on one orbit, or fifty: each has looked at the place by itself."""
+    scenes = [look("a", "10:00"), look("b", "10:10", "sentinel-2c"), look("c", "10:01")]
+    assert [[s.id for s in one] for one in by_overpass(scenes)] == [["a", "c"], ["b"]]
+    scenes += [look("d", "10:50", "sentinel-2b")]
+    assert len(by_overpass(scenes)) == 3
+
+
+@pytest.mark.parametrize(
+    ("bbox", "box"),
+    [
+        ([178.0, -18, 179, -17], (178, -18, 179, -17)),
+        ([177.9, -18, -179.2, -17], (177.9, -18, -179.2, -17)),
+        ([177.9, -18, 0, -179.2, -17, 400], (177.9, -18, -179.2, -17)),  # with heights
+        ([-179.3, -18, 178, -17], (-180, -18, 180, -17)),  # span of the corners
+        ([-180, -18, 180, -17], (-180, -18, 180, -17)),  # of the parts on either side
+        ([179.5, -18, -178, -17], (179.5, -18, -178, -17)),
+        ([179, -18, 181, -17], (179, -18, 181, -17)),
+    ],
+)
+def test_boxes_across_the_antimeridian(bbox: list, box: tuple) -> None:
+    assert box_of({"bbox": bbox}) == box
 
 
 @pytest.mark.parametrize(
@@ -233,10 +242,10 @@ def test_footprints_across_the_antimeridian(lons: list, west: float, east: float
     geometry = {"type": "MultiPolygon", "coordinates": rings}
     assert footprint_box(geometry) == (west, -18, east, -17)
     bbox = [min(lons), -18, max(lons), -17]
-    assert item_box({"bbox": bbox, "geometry": geometry}) == (west, -18, east, -17)
+    assert box_of({"bbox": bbox, "geometry": geometry}) == (west, -18, east, -17)
 
 
-def test_one_overpass_across_the_antimeridian_is_one_day() -> None:
+def test_one_overpass_across_the_antimeridian_is_one_observation() -> None:
     """The date line is no border of an observation: both sides are one overpass."""
     boxes = [(177, -18, 178, -17), (179.3, -18, -179.6, -17), (-179.8, -18, -178.8, -17)]
     overpasses = [
@@ -245,7 +254,7 @@ def test_one_overpass_across_the_antimeridian_is_one_day() -> None:
         for place, box in enumerate(boxes)
     ]
     for scenes in (overpasses, overpasses[::-1]):
-        found = [{scene.id[0] for scene in day} for day in by_solar_day(scenes)]
+        found = [{scene.id[0] for scene in one} for one in by_overpass(scenes)]
         assert found == [{"1"}, {"2"}, {"6"}]
 
 
@@ -267,8 +276,8 @@ def test_latest_processing_comes_first_within_a_day() -> None:
     moment = datetime(2020, 4, 1, 8, tzinfo=UTC)
     old = Scene("a", moment, "L2A", tile="A", baseline="02.14", processed="2020")
     new = Scene("z", moment, "L2A", tile="B", baseline="05.00", processed="2023")
-    assert [s.id for s in by_solar_day([old, new])[0]] == ["z", "a"]
-    assert [s.id for s in by_solar_day([new, old])[0]] == ["z", "a"]
+    assert [s.id for s in by_overpass([old, new])[0]] == ["z", "a"]
+    assert [s.id for s in by_overpass([new, old])[0]] == ["z", "a"]
 
 
 def test_sentinel_1_without_orbit_is_lost() -> None:

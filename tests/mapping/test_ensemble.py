@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
+from popcorn_ml.mapping.ensemble import SeasonMean, SpreadAcross, spread_of
 
 people = st.floats(0, 1e5, width=32)
 
@@ -22,12 +22,22 @@ def test_spread_is_never_negative_nor_lost_to_rounding(members, offset):
     np.testing.assert_allclose(
         spread_of(members.astype(float) + offset), spread, rtol=1e-6, atol=1e-8 * offset
     )
+    across = SpreadAcross()
+    for member in members.astype(float) + offset:
+        across.add(member)
+    one_by_one = across.result()
+    assert (one_by_one >= 0).all()
+    np.testing.assert_allclose(one_by_one, spread, rtol=1e-6, atol=1e-8 * offset)
 
 
 def test_equal_members_do_not_differ():
     same = np.broadcast_to(np.float32(1234.567), (5, 2, 2))
     assert (spread_of(same) == 0).all()
     assert (spread_of(same[:1]) == 0).all()
+    across = SpreadAcross()
+    for member in same:
+        across.add(member)
+        assert (across.result() == 0).all()
 
 
 def test_seasons_are_no_part_of_the_spread():

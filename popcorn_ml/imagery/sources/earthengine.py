@@ -2,7 +2,7 @@
 
 Sentinel-2: S2_SR_HARMONIZED (its baseline offset is removed already), clear where the joined cloud
 probability is below 65 %, or by scene class where a scene has no probability image. Sentinel-1:
-S1_GRD, IW, VV and VH, one orbit direction, sigma-nought in dB.
+S1_GRD, IW, VV and VH (or one of them), one orbit direction, sigma-nought in dB.
 
 Two ways to fetch: "tiles" asks for pixels tile by tile (`ee.data.computePixels`), several at a
 time; "export" has the whole season written to a bucket once and reads it from there, for whole
@@ -21,12 +21,14 @@ from popcorn_ml.imagery.ee_settings import Settings as Settings
 from popcorn_ml.imagery.source import (
     STANDARD_ENCODING,
     Encoding,
+    LeftOut,
     Lost,
     Scene,
     SceneList,
     SeasonRequest,
     TileAnswer,
     Traffic,
+    scene_list,
 )
 
 if TYPE_CHECKING:
@@ -72,16 +74,20 @@ class EarthEngineSource:
             scene_from_feature,
         )
         from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
-        from popcorn_ml.imagery.stac_items import in_period, without_duplicates
+        from popcorn_ml.imagery.overpasses import in_period, without_duplicates
 
         client, traffic = self.client(), Traffic()
         box = lonlat_bounds(request.grid)
-        found, lost = [], []
+        found: list[Scene] = []
+        lost: list[Lost] = []
+        left_out: list[LeftOut] = []
         asked = listing(COLLECTIONS[request.sensor], request.period, box)
         for feature in client.features(asked, traffic, f"the scenes of {request}"):
             scene = scene_from_feature(feature, request.sensor)
             if isinstance(scene, Lost):
                 lost.append(scene)
+            elif isinstance(scene, LeftOut):
+                left_out.append(scene)
             elif scene.bbox is None or bounds_meet(scene.bbox, box):
                 found.append(scene)
         found = in_period(found, request.period)
@@ -100,7 +106,7 @@ class EarthEngineSource:
                 else s
                 for s in kept
             )
-        return SceneList(kept, duplicates, tuple(sorted(lost, key=lambda one: one.scene)))
+        return scene_list(kept, duplicates, lost, left_out)
 
     def encoding(self, request: SeasonRequest) -> Encoding:
         return STANDARD_ENCODING[request.sensor]
@@ -179,7 +185,7 @@ class EarthEngineSource:
             "backscatter": "sigma0" if request.sensor == "s1" else "",
             "level": "GRD" if request.sensor == "s1" else "L2A",
             "clear": clear,
-            "observation": "one a solar day",
+            "observation": "one an overpass",
             "resampling": "nearest pixel centre (Earth Engine)",
         }
 

@@ -1,7 +1,7 @@
 """Composites from STAC catalogues: Planetary Computer, earth-search, or items on disk.
 
 Scenes are found (`stac_items`, `stac_search`), read under each tile's pixels (`assets`), masked
-and turned into one observation per solar day, and reduced to their median (`composite`).
+and turned into one observation an overpass, and reduced to their median (`composite`).
 
 Sentinel-2: numbers minus the offset of the item's own baseline, at least 1; clear where the scene
 class is one of the kept. Sentinel-1: RTC scenes of one orbit direction, linear power to dB.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,17 +20,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from popcorn_ml.edges import ServiceAddress, WrittenPath, within
-from popcorn_ml.errors import ConfigError, ImageryError
+from popcorn_ml.errors import ConfigError, ImageryError, ProviderDown
 from popcorn_ml.grid import Window
 from popcorn_ml.imagery.source import (
     STANDARD_ENCODING,
     Encoding,
+    LeftOut,
     Lost,
     Scene,
     SceneList,
     SeasonRequest,
     TileAnswer,
     Traffic,
+    scene_list,
 )
 from popcorn_ml.sentinel import Sensor
 
@@ -134,32 +136,48 @@ class StacSource:
 
     def scenes(self, request: SeasonRequest) -> SceneList:
         from popcorn_ml.imagery.nearest import lonlat_bounds
-        from popcorn_ml.imagery.stac_items import concerns, scene_from_item, without_duplicates
+        from popcorn_ml.imagery.overpasses import without_duplicates
+        from popcorn_ml.imagery.stac_items import cloudier, concerns, scene_from_item
 
         profile = self.profile(request.sensor)
         box = lonlat_bounds(request.grid)
+        limit = self._settings.max_cloud_percent
         found: list[Scene] = []
         lost: list[Lost] = []
+        left_out: list[LeftOut] = []
         for item in self._items(request, profile, box):
-            if concerns(item, request.period, request.orbit, box):
-                scene = scene_from_item(item, request.sensor, profile)
-                if isinstance(scene, Lost):
-                    lost.append(scene)
-                else:
-                    found.append(scene)
+            if isinstance(item, LeftOut):
+                left_out.append(item)
+                continue
+            if not concerns(item, request.period, request.orbit, box):
+                continue
+            if request.sensor == "s2" and cloudier(item, limit):
+                continue
+            scene = scene_from_item(item, request.sensor, profile)
+            if isinstance(scene, Lost):
+                lost.append(scene)
+            elif isinstance(scene, LeftOut):
+                left_out.append(scene)
+            else:
+                found.append(scene)
         kept, duplicates = without_duplicates(found)
-        return SceneList(kept, duplicates, tuple(sorted(lost, key=lambda one: one.scene)))
+        return scene_list(kept, duplicates, lost, left_out)
 
     def _items(
         self, request: SeasonRequest, profile: Profile, box: tuple[float, float, float, float]
-    ) -> Iterator[dict[str, Any]]:
-        limit = self._settings.max_cloud_percent
+    ) -> Iterator[Mapping[str, Any] | LeftOut]:
+        """Items of a sensor's collection, and entries of which nothing tells what they are."""
+        collection = self.collection(request.sensor)
         if profile.url is None:
+            from popcorn_ml.imagery.stac_items import concerns, of_collection
+
             for item in self._local_items(request.year):
-                if item.get("collection") == self.collection(request.sensor):
-                    cloud = (item.get("properties") or {}).get("eo:cloud_cover")
-                    if request.sensor == "s1" or cloud is None or cloud <= limit:
-                        yield item
+                whose = of_collection(item, request.sensor, collection)
+                if isinstance(whose, LeftOut):
+                    if concerns(item, request.period, None, box):
+                        yield whose
+                elif whose:
+                    yield item
             return
         from popcorn_ml.imagery.nearest import parts_of_box
         from popcorn_ml.imagery.stac_search import search
@@ -167,10 +185,9 @@ class StacSource:
         for part in parts_of_box(box):
             yield from search(
                 self._settings.url or profile.url,
-                self.collection(request.sensor),
+                collection,
                 part,
                 request.period,
-                max_cloud_percent=limit if request.sensor == "s2" and limit < 100 else None,
                 retries=self._settings.retries,
                 timeout_s=self._settings.timeout_s,
             )
@@ -184,17 +201,17 @@ class StacSource:
             )
         return Path(str(self._settings.items).replace("{year}", str(year)))
 
-    def _local_items(self, year: int) -> list[dict[str, Any]]:
+    def _local_items(self, year: int) -> list[Any]:
         """Items of a collection on disk; scenes lie below its folder, or are links.
 
         Raises:
             ConfigError: a path leads elsewhere.
         """
-        from popcorn_ml.imagery.stac_items import is_link
-
         path = self._collection_file(year)
         try:
             items = json.loads(path.read_text("utf-8"))["features"]
+            if not isinstance(items, list):
+                raise TypeError(f'"features" is {type(items).__name__}, not a list')
         except FileNotFoundError as error:
             raise ImageryError(
                 "the item collection is missing", where=path, remedy="make or fetch the scenes"
@@ -207,12 +224,7 @@ class StacSource:
                 found=str(error),
             ) from error
         folder = path.resolve().parent
-        for item in items:
-            for asset in (item.get("assets") or {}).values():
-                href = asset.get("href")
-                if isinstance(href, str) and not is_link(href):
-                    asset["href"] = str(within(folder / href, [folder]).resolve())
-        return items
+        return [_rooted(item, folder) for item in items]
 
     # Pixels
 
@@ -228,14 +240,13 @@ class StacSource:
         from popcorn_ml.imagery.assets import AssetReader
         from popcorn_ml.imagery.composite import codes_to_db_hundredths, median_composite
         from popcorn_ml.imagery.nearest import TileCoordinates, bounds_meet, lonlat_bounds
-        from popcorn_ml.imagery.stac_items import by_solar_day
+        from popcorn_ml.imagery.overpasses import by_overpass
 
         tile = request.grid.subgrid(window)
         box = lonlat_bounds(tile)
         near = [s for s in scenes if s.bbox is None or bounds_meet(s.bbox, box)]
         reader = AssetReader(TileCoordinates(tile), self._links(request.sensor, near))
-        days = by_solar_day(near)
-        order = [(number, scene) for number, day in enumerate(days) for scene in day]
+        order = [(n, scene) for n, overpass in enumerate(by_overpass(near)) for scene in overpass]
         observations: dict[int, np.ndarray] = {}
         used, lost, traffic = [], [], Traffic()
         for (number, scene), (codes, gone, cost) in zip(
@@ -245,12 +256,16 @@ class StacSource:
             lost += gone
             if codes is None or not codes.any():
                 continue
-            used.append(scene.id)
             first = observations.get(number)
             if first is None:
                 observations[number] = codes
             else:  # the same overpass seen through an overlapping granule: it must count once
-                np.copyto(first, codes, where=first == 0)
+                new = (first == 0) & (codes != 0)
+                if not new.any():  # hidden below the others
+                    continue
+                np.copyto(first, codes, where=new)
+            used.append(scene.id)
+        _refuse_if_down(request, window, lost, traffic)
         shape = (len(request.bands), window.height, window.width)
         if observations:
             values, count = median_composite(
@@ -288,10 +303,15 @@ class StacSource:
             return None
         name = self.profile(sensor).name
         if name not in self._fetchers:
-            from popcorn_ml.imagery.remote import Fetcher, signer
+            from popcorn_ml.imagery.backoff import Backoff
+            from popcorn_ml.imagery.remote import Fetcher
+            from popcorn_ml.imagery.signing import TOKEN_RETRIES, signer
 
+            patience = Backoff(
+                min(self._settings.retries, TOKEN_RETRIES), self._settings.first_wait_s
+            )
             self._fetchers[name] = Fetcher(
-                signer(name, self._settings.sign_url, self._secrets),
+                signer(name, self._settings.sign_url, self._secrets, patience),
                 retries=self._settings.retries,
                 timeout_s=self._settings.timeout_s,
                 connections=self._settings.pool,
@@ -316,7 +336,7 @@ class StacSource:
             "backscatter": "gamma0" if request.sensor == "s1" else "",
             "level": "L2A" if request.sensor == "s2" else "RTC",
             "clear": mask,
-            "observation": "one a solar day",
+            "observation": "one an overpass",
             "resampling": "nearest pixel centre, exact",
         }
 
@@ -343,6 +363,45 @@ def collection_files(settings: Settings) -> list[Path]:
     return sorted(pattern.parent.glob(pattern.name.replace("{year}", "*")))
 
 
+def _refuse_if_down(
+    request: SeasonRequest, window: Window, lost: Sequence[Lost], traffic: Traffic
+) -> None:
+    """End a season of which a tile has lost everything to a provider that does not answer.
+
+    A single asset may be at fault itself.
+
+    Raises:
+        ProviderDown: as said.
+    """
+    if len(lost) > 1 and len(lost) >= traffic.assets and all(one.down for one in lost):
+        raise ProviderDown(
+            f"none of {len(lost)} scene assets of a tile of {request} could be had",
+            where=f"tile at row {window.row}, column {window.col}",
+            expected="an answer from where the scenes are kept",
+            found=f"{lost[0].reason}; first: {lost[0].scene} {lost[0].asset}",
+            remedy="run again later: finished tiles are kept",
+        )
+
+
+def _rooted(item: Any, folder: Path) -> Any:
+    """An item on disk with the paths of its assets taken from its folder.
+
+    Raises:
+        ConfigError: a path leads elsewhere.
+    """
+    from popcorn_ml.imagery.stac_fields import hrefs, mapping
+    from popcorn_ml.imagery.stac_items import is_link
+
+    assets = dict(mapping(mapping(item).get("assets")))
+    known = hrefs(item)
+    for key, asset in assets.items():
+        href = known.get(str(key).lower())
+        if href is not None and not is_link(href):
+            inside = str(within(folder / href, [folder]).resolve())
+            assets[key] = {**mapping(asset), "href": inside}
+    return {**item, "assets": assets} if assets else item
+
+
 def _read_s2(
     reader: Any, scene: Scene, bands: tuple[str, ...], classes: tuple[int, ...]
 ) -> tuple[np.ndarray | None, list[Lost], Traffic]:
@@ -357,7 +416,7 @@ def _read_s2(
     try:
         labels = _asset(reader, scene, SCL, 0, traffic)
     except AssetLost as error:
-        return None, [Lost(scene.id, SCL, str(error))], traffic
+        return None, [Lost(scene.id, SCL, str(error), error.down)], traffic
     if labels is None:
         return None, [], traffic
     clear = np.isin(labels, classes)
@@ -368,7 +427,7 @@ def _read_s2(
         try:
             numbers = _asset(reader, scene, band, 0, traffic)
         except AssetLost as error:
-            lost.append(Lost(scene.id, band, str(error)))
+            lost.append(Lost(scene.id, band, str(error), error.down))
             continue
         if numbers is not None:
             np.multiply(reflectance_codes(numbers, scene.offset), clear, out=codes[place])
@@ -387,10 +446,13 @@ def _read_s1(
     traffic, lost = Traffic(), []
     layers: list[np.ndarray | None] = []
     for band in bands:
+        if not scene.holds(band):  # it was sent or received otherwise: nothing is missing
+            layers.append(None)
+            continue
         try:
             power = _asset(reader, scene, band, -32768, traffic)
         except AssetLost as error:
-            lost.append(Lost(scene.id, band, str(error)))
+            lost.append(Lost(scene.id, band, str(error), error.down))
             power = None
         layers.append(None if power is None else power_to_codes(power))
     present = next((layer for layer in layers if layer is not None), None)

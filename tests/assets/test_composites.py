@@ -1,0 +1,237 @@
+"""Composites in the store: what was lost, what today's limits say of them, what becomes of work."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+import yaml
+
+from popcorn_assets.assets.imagery import LOST_TRIES, assets
+from popcorn_assets.partitions import partition_key
+from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.store.making import REUSE_TAG
+from popcorn_assets.store.versions import Address, Store, Version
+from popcorn_ml import raster
+from popcorn_ml.grid import Grid
+from tests.platforms import Place
+
+GRID = Grid("EPSG:32736", 500000.0, 9800000.0, 10.0, 120, 120)
+SEASON = "s2_summer"
+SCENES = 8
+
+
+@pytest.fixture
+def country(place: Place) -> Place:
+    """A country of 120 x 120 pixels with scenes of one summer on disk, all alike but for a level."""
+    folder = place.data / "scenes"
+    features = []
+    for number in range(SCENES):
+        name, values = f"scene_{number}", {"SCL": 4}
+        values |= dict.fromkeys(("B02", "B03", "B04", "B08"), 1200 + 100 * number)
+        for band, value in values.items():
+            level = np.full(GRID.shape, value, np.uint16)
+            raster.write(folder / f"{name}_{band}.tif", level, GRID, [band], nodata=0)
+        features.append(
+            {
+                "id": name,
+                "collection": "sentinel-2-l2a",
+                "bbox": [32.9, -1.9, 33.1, -1.7],
+                "assets": {band: {"href": f"{name}_{band}.tif"} for band in values},
+                "properties": {
+                    "datetime": f"2020-07-{number + 1:02d}T08:06:00Z",
+                    "s2:processing_baseline": "05.00",
+                },
+            }
+        )
+    (folder / "items.json").write_text(json.dumps({"features": features}))
+    write_country(place)
+    return place
+
+
+def write_country(place: Place, **imagery: object) -> None:
+    said = {
+        "name": "Land",
+        "grid": {"crs": GRID.crs, "bounds": list(GRID.bounds)},
+        "imagery": {
+            "source": "stac",
+            "stac": {"profile": "local", "items": "scenes/items.json"},
+            "tile_px": 64,
+            **imagery,
+        },
+        "census": {
+            "levels": {
+                "u": {
+                    "role": "train",
+                    "boundaries": {"file": "units.gpkg", "columns": {"id": "id", "name": "name"}},
+                    "counts": {
+                        "file": "counts.csv",
+                        "year": 2020,
+                        "columns": {"id": "id", "people": "people"},
+                    },
+                }
+            }
+        },
+    }
+    (place.home / "countries" / "demo.yaml").write_text(yaml.safe_dump(said))
+
+
+def materialise(place: Place, *, reuse: bool = True, asset: str = SEASON):
+    """A run as a schedule starts it: what is current in the store is taken from there."""
+    with place.instance() as instance:
+        return dg.materialize(
+            assets,
+            selection=dg.AssetSelection.assets(asset),
+            instance=instance,
+            partition_key=partition_key("demo", 2020),
+            resources={
+                "store": StoreResource(),
+                "imagery": ImageryResource(),
+                "compute": ComputeResource(),
+            },
+            tags={REUSE_TAG: "true"} if reuse else {},
+            raise_on_error=False,
+        )
+
+
+def store() -> Store:
+    return StoreResource().open()
+
+
+def latest() -> Version:
+    return store().latest(Address(SEASON, "demo", 2020))
+
+
+def facts() -> dict:
+    return latest().manifest()["facts"]
+
+
+def tiles(place: Place) -> list[Path]:
+    """Finished tiles of half-done work."""
+    return list((place.data / ".work").rglob("tile_*.npz"))
+
+
+def level(place: Place) -> int:
+    """The median of the season, one for all its pixels."""
+    (found,) = np.unique(raster.read(latest().path / "composite.tif", bands=1))
+    return int(found)
+
+
+def lose(place: Place, *names: str) -> list[Path]:
+    """Put assets where the catalogue does not say."""
+    moved = []
+    for name in names:
+        path = place.data / "scenes" / name
+        moved.append(path.rename(path.with_suffix(".away")))
+    return moved
+
+
+def restore(moved: list[Path]) -> None:
+    for path in moved:
+        path.rename(path.with_suffix(".tif"))
+
+
+def test_a_later_run_tries_what_was_lost(country: Place) -> None:
+    """Only that, and the composite is then the one of all scenes."""
+    moved = lose(country, "scene_7_B02.tif", "scene_6_B02.tif")
+    assert materialise(country).success
+    assert {one["scene"] for one in facts()["lost"]} == {"scene_6", "scene_7"}
+    assert facts()["lost_share"] == pytest.approx(2 / 40)
+    assert level(country) == 450  # of 200, 300, ..., 700
+    restore(moved)
+    assert materialise(country).success
+    assert (facts()["lost"], facts()["tiles"]["fetched"]) == ([], 4)
+    assert level(country) == 550
+    assert tiles(country) == []
+    version = latest().version
+    assert materialise(country).success
+    assert latest().version == version
+
+
+def test_what_is_gone_for_good_is_tried_a_few_times(country: Place) -> None:
+    lose(country, "scene_7_B08.tif")
+    for run in range(LOST_TRIES + 2):
+        assert materialise(country).success
+        assert facts()["lost_tries"] == min(run + 1, LOST_TRIES)
+    assert materialise(country, reuse=False).success
+    assert facts()["lost_tries"] == LOST_TRIES + 1
+
+
+def test_limits_are_those_of_the_country_file(country: Place) -> None:
+    """Tightened or loosened after the composite was made; the scenes are not read again."""
+    hidden = np.full(GRID.shape, 4, np.uint16)
+    hidden[:, :40] = 9
+    for number in range(SCENES):
+        path = country.data / "scenes" / f"scene_{number}_SCL.tif"
+        raster.write(path, hidden, GRID, ["SCL"], nodata=0)
+    assert materialise(country).success
+    made = latest()
+    assert facts()["nodata_share"] == pytest.approx(40 / 120)
+    away = country.data / "scenes" / "away"
+    away.mkdir()
+    for path in (country.data / "scenes").glob("*.tif"):
+        shutil.move(path, away)  # nothing can be made again
+    write_country(country, checks={"max_nodata_share": 0.1})
+    verdict = verdicts(materialise(country))
+    assert verdict["nodata_share"] == (False, "ERROR")
+    assert not materialise(country, asset="s2_composites").success
+    write_country(country, checks={"max_nodata_share": 0.5, "warn_nodata_share": 0.5})
+    assert verdicts(materialise(country))["nodata_share"] == (True, "WARN")
+    assert latest().version == made.version
+    write_country(country, checks={"warn_nodata_share": 0.2})
+    assert verdicts(materialise(country))["nodata_share"] == (False, "WARN")
+
+
+def verdicts(result) -> dict[str, tuple[bool, str]]:
+    return {
+        one.check_name: (one.passed, one.severity.value)
+        for one in result.get_asset_check_evaluations()
+    }
+
+
+def test_a_tightened_limit_of_losses(country: Place) -> None:
+    lose(country, "scene_7_B08.tif", "scene_6_B08.tif")
+    for _ in range(LOST_TRIES):
+        assert materialise(country).success
+    write_country(country, max_lost_share=0.01)
+    assert not materialise(country).success
+    write_country(country, max_lost_share=0.1)
+    assert materialise(country).success
+
+
+@pytest.mark.parametrize("when", ["the picture", "publishing"])
+def test_a_disk_that_fills_after_the_composite_costs_nothing(
+    country: Place, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """What the message says is kept is there, and the next run fetches nothing."""
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        if when == "the picture":
+            broken.setattr("popcorn_assets.assets.imagery.save_picture", full)
+        else:
+            broken.setattr(Store, "publish", full)
+        assert not materialise(country).success
+    assert len(tiles(country)) == 4
+    assert materialise(country).success
+    assert facts()["tiles"] == {"total": 4, "outside": 0, "fetched": 0, "resumed": 4}
+    assert tiles(country) == []
+
+
+def test_drafts_of_a_killed_fetch_are_cleared(country: Place) -> None:
+    moved = lose(country, "scene_7_B02.tif")
+    assert materialise(country).success  # leaves its tiles
+    (folder,) = (country.data / ".work").rglob("imagery-*")
+    for name in (".tile_000001.a8x_1k.npz", ".scenes.zz.json", "export_s2/.part-0.x.tif"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"half")
+    restore(moved[:0])
+    assert materialise(country).success
+    assert not [path for path in folder.rglob(".*") if path.is_file()]
