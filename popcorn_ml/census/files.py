@@ -175,6 +175,7 @@ def files_of(settings: CensusSettings, folders: Path | Sequence[Path]) -> list[P
             tables = [t for counts in level.counts for t in files.expand(counts)]
             own = [t.boundaries for t in tables if t.boundaries is not None]
             named += [*([level.boundaries] if level.boundaries else []), *tables, *own]
+            named += level.changes
         found = [files.path(item.file) for item in named]
         for path in list(found):
             if path.suffix.lower() == ".shp":

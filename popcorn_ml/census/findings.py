@@ -43,6 +43,8 @@ COUNT_CHECKS: Mapping[str, str] = {
     "national_total": "The units add up to the stated national figure.",
     "people_in_pixels": "Every person is in a unit that has a pixel.",
     "growth": "Growth between two censuses, or stated, is believable.",
+    "same_ground": "An identifier means the same ground in every year that is used.",
+    "total_of_year": "The year's total is its table's own, or lies between those around it.",
     "years": "The counts are of a year near the partition's.",
     "levels_agree": "Levels that cover the same ground hold the same people.",
     "levels_separate": "No evaluation level is the training level under another name.",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from popcorn_ml.census import globe
 from popcorn_ml.census.findings import Finding, rows_text
-from popcorn_ml.census.globe import EQUAL_AREA_CRS as EQUAL_AREA_CRS
 from popcorn_ml.census.globe import LON_LAT as LON_LAT
 from popcorn_ml.census.globe import equal_area as equal_area
 from popcorn_ml.census.overlay import common_areas

@@ -154,6 +154,47 @@ class CountSettings(FileSettings):
     cell_m: int | None = Field(None, ge=10)
 
 
+class ChangeColumns(Strict):
+    """Names of the columns of a table of changes.
+
+    Attributes:
+        old, new: identifiers before and after.
+        share: of the old unit's people that came to the new one; None: by the people counted.
+        year: the first year whose counts are of the new units.
+    """
+
+    old: str = "old"
+    new: str = "new"
+    share: str | None = "share"
+    year: str | None = None
+
+
+class ChangeSettings(FileSettings):
+    """A table of units that were split, merged or redrawn: old id, new id, share.
+
+    Attributes:
+        sheet, delimiter: as of counts.
+        columns: column names.
+        year: the first year whose counts are of the new units, where no column says.
+    """
+
+    sheet: str | None = None
+    delimiter: str | None = None
+    columns: ChangeColumns = ChangeColumns()
+    year: int | None = None
+
+    @model_validator(mode="after")
+    def _dated(self) -> ChangeSettings:
+        if self.year is None and self.columns.year is None:
+            raise ValueError("year: say from which year on the new units are counted")
+        return self
+
+
+Side = Literal["real", "later", "earlier", "both"]
+"""What a country says of a step in a series: it is real growth; only the later or only the earlier
+counts are to be used; or each side for its own years."""
+
+
 class LevelSettings(Strict):
     """One level of units.
 
@@ -166,6 +207,8 @@ class LevelSettings(Strict):
         small_units: what becomes of a unit without a pixel centre: it gets the pixel it covers
             most, or is merged with the unit that has that pixel.
         kind: of the counts, where the table's settings do not say.
+        changes: tables of units that were split, merged or redrawn between two counts.
+        breaks: first year behind a step that no growth explains -> which counts to use.
     """
 
     role: Role
@@ -178,6 +221,11 @@ class LevelSettings(Strict):
     join: Literal["id", "name"] | None = None
     small_units: SmallUnits = "best_pixel"
     kind: Kind | None = None
+    changes: Annotated[
+        tuple[ChangeSettings, ...],
+        BeforeValidator(lambda v: [v] if isinstance(v, (dict, ChangeSettings)) else v),
+    ] = ()
+    breaks: dict[int, Side] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> LevelSettings:
