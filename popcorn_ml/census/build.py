@@ -207,7 +207,7 @@ def prepare_counts(
             sources += own
             totals[name] = float(projected["people"].sum())
             sums[name] = (totals[name], float(projected["area_ha"].sum()))
-            tables[name] = dict(zip(projected["id"], projected["people"], strict=True))
+            tables[name] = units[name][["id", "geometry"]].merge(projected[["id", "people"]])
             coverage["levels"][name] = {
                 **count_coverage(joined, units[name], projected, year), **covered
             }  # fmt: skip

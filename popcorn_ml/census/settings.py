@@ -26,7 +26,8 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _as_texts(value: object) -> object:
+def as_texts(value: object) -> object:
+    """One value or several, as texts."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return [str(v) for v in values]
 
@@ -88,7 +89,7 @@ class FileSettings(Strict):
     licence: str | None = None
     url: str | None = None
     retrieved: str | None = None
-    where: dict[str, Annotated[tuple[str, ...], BeforeValidator(_as_texts)]] = Field(
+    where: dict[str, Annotated[tuple[str, ...], BeforeValidator(as_texts)]] = Field(
         default_factory=dict
     )
 
