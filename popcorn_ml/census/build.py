@@ -7,7 +7,7 @@ blocks is decided in the modules that this one ties together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from popcorn_ml.grid import Grid
 from popcorn_ml.raster import bounded_cache
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import pandas as pd
 
 
@@ -192,10 +193,12 @@ def prepare_counts(
     sources: list[Source] = []
     frames, paths, totals, sums, tables = [], {}, {}, {}, {}
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
+    coverage |= {"set_aside": [], "joined_relaxed": []}
     with Files(base_dir) as files:
         for name, level in settings.levels.items():
-            joined, found, own = joined_counts(name, level, files, units[name], year, names)
-            projected, more = counts_for_year(joined, units[name], year, settings, name)
+            read = joined_counts(name, level, files, units[name], year, names)
+            joined, found, own = read.rows, read.findings, read.sources
+            projected, more = counts_for_year(joined, units[name], year, settings, name, found)
             found += more
             entries, more, covered = entries_of(projected, units[name], level)
             found += more
@@ -209,15 +212,13 @@ def prepare_counts(
             sums[name] = (totals[name], float(projected["area_ha"].sum()))
             tables[name] = units[name][["id", "geometry"]].merge(projected[["id", "people"]])
             coverage["levels"][name] = {
-                **count_coverage(joined, units[name], projected, year), **covered
+                **count_coverage(joined, units[name], projected, year), **covered,
+                "lines_set_aside": len(read.asides), "names_joined_relaxed": len(read.relaxed),
             }  # fmt: skip
+            coverage["set_aside"] += [{"level": name, **line} for line in read.asides]
+            coverage["joined_relaxed"] += [{"level": name, **row} for row in read.relaxed]
             frames.append(_with_sources(projected.assign(level=name, year=year), own))
-    train = settings.train_level
-    file = settings.levels[train].counts[0].file
-    found = validate.national_total(train, totals[train], year, settings, file)
-    findings += of_level(found, train)
-    findings += validate.levels_agree(sums, train)
-    findings += validate.levels_separate(tables, settings)
+    findings += _between_levels(sums, tables, year, settings)
     sources = _distinct(sources)
     write_json(out_dir / "coverage.json", coverage)
     write_json(out_dir / "sources.json", [asdict(s) for s in sources])
@@ -231,6 +232,20 @@ def prepare_counts(
         coverage,
         tuple(sources),
     )
+
+
+def _between_levels(
+    sums: Mapping[str, tuple[float, float]],
+    tables: Mapping[str, gpd.GeoDataFrame],
+    year: int,
+    settings: CensusSettings,
+) -> list[Finding]:
+    """The training level against the national figure, and the other levels against it."""
+    train = settings.train_level
+    file = settings.levels[train].counts[0].file
+    found = validate.national_total(train, sums[train][0], year, settings, file)
+    findings = of_level(found, train) + validate.levels_agree(sums, train)
+    return findings + validate.levels_separate(tables, settings)
 
 
 def _nobody_on_the_grid(

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import changes, join, projection, readers, series, transfer, validate
+from popcorn_ml.census import (
+    asides,
+    changes,
+    join,
+    projection,
+    readers,
+    series,
+    transfer,
+    validate,
+)
 from popcorn_ml.census.files import Files, Source
 from popcorn_ml.census.findings import UNIT_CHECKS, Finding, rows_text
 from popcorn_ml.census.inputs import CountInput, UnitInput
@@ -19,6 +28,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class LevelCounts:
+    """All rows of a level's tables.
+
+    Attributes:
+        rows: with their unit's id.
+        findings: what was found on the way.
+        sources: the files read.
+        asides: lines of the tables that count nobody's unit: file, row, why, text.
+        relaxed: names that joined, but not letter by letter, as `join.Joined.relaxed`.
+    """
+
+    rows: pd.DataFrame
+    findings: list[Finding]
+    sources: list[Source]
+    asides: list[dict[str, Any]]
+    relaxed: list[dict[str, Any]]
+
+
 def joined_counts(
     name: str,
     level: LevelSettings,
@@ -26,12 +54,14 @@ def joined_counts(
     units: gpd.GeoDataFrame,
     year: int,
     names: Mapping[str, set[str]],
-) -> tuple[pd.DataFrame, list[Finding], list[Source]]:
+) -> LevelCounts:
     """All rows of a level's tables with their unit's id, and what was found on the way."""
     import pandas as pd
 
     findings: list[Finding] = []
     sources: list[Source] = []
+    lines: list[dict[str, Any]] = []
+    relaxed: list[dict[str, Any]] = []
     parts: list[pd.DataFrame] = []
     elsewhere: list[tuple[int, CountInput, UnitInput]] = []
     for table in readers.read_counts(level, files):
@@ -46,19 +76,29 @@ def joined_counts(
             sources += own.sources
             findings += [f for f in own.findings if f.check in UNIT_CHECKS]
             elsewhere.append((len(parts), table, own))
+        lines += table.asides
+        relaxed += joined.relaxed
         parts.append(joined.counts)
     counted = [p for k, p in enumerate(parts) if k not in {k for k, _, _ in elsewhere}]
     for k, table, own in elsewhere:
         parts[k], found = _on_our_ground(parts[k], table, own, units, counted, level)
         findings += found
     counts = pd.concat(parts, ignore_index=True)
+    numbered = asides.without_number(counts)
+    summed = asides.totals(units, numbered.counts)
+    counts = summed.counts
+    lines += numbered.asides
+    findings += asides.aside_findings(lines)
+    lines += summed.asides
+    findings += summed.findings
+    findings += asides.number_findings(counts)
     stated, found_sources = changes.read_changes(level, files)
     sources += found_sources
     counts, found = changes.apply_changes(
         counts, stated, list(units["id"]), transfer.reference_of([_by_own_id(counts)])
     )
     findings += found
-    counts, found = join.unmatched(units, counts, level.role == "train")
+    found = join.unmatched(units, counts, level.role == "train")
     findings += [_hinted(f, names, name) for f in found]
     findings += join.swapped(units, counts)
     counts, found = validate.rows(counts.reset_index(drop=True))
@@ -66,7 +106,7 @@ def joined_counts(
     findings += validate.unit_growth(counts)
     findings += validate.growth_between(counts)
     counts.attrs["changed"] = [(c.year, unit) for c in stated for unit in (c.old, c.new)]
-    return counts, findings, sources
+    return LevelCounts(counts, findings, sources, lines, relaxed)
 
 
 def _by_own_id(counts: pd.DataFrame) -> pd.DataFrame:
@@ -131,8 +171,13 @@ def counts_for_year(
     year: int,
     settings: CensusSettings,
     level: str,
+    findings: Iterable[Finding] = (),
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """One row a unit with a count, taken to the year; columns as `CountsReport.counts`."""
+    """One row a unit with a count, taken to the year; columns as `CountsReport.counts`.
+
+    Raises:
+        CensusError: there is none; it says what was found wrong until then.
+    """
     import pandas as pd
 
     rule = settings.levels[level]
@@ -144,7 +189,8 @@ def counts_for_year(
             where=settings.levels[level].counts[0].file,
             expected="at least one",
             found=f"{len(counts)} rows",
-            remedy="see whether the columns of people and of identifiers are the right ones",
+            remedy="; ".join(f.message for f in findings if f.severity == "error")[:2000]
+            or "see whether the columns of people and of identifiers are the right ones",
         )
     known: dict[str, dict[int, tuple[float, str]]] = {}
     rates: dict[str, float] = {}

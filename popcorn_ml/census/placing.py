@@ -25,7 +25,6 @@ from popcorn_ml.grid import Grid
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import numpy as np
 
 
 Progress = Callable[[int, int], None]
