@@ -123,17 +123,18 @@ def number_findings(counts: pd.DataFrame) -> list[Finding]:
         counts: rows as `count_rows.ORDER`; with `unit`, missing counts are those of units.
     """
     findings = []
-    for (file, column), rows in counts.groupby(["file", "column"], sort=False):
-        if column == "":
-            continue
-        for problem, wrong in rows.groupby("problem", sort=False):
+    for file, column in dict.fromkeys(zip(counts["file"], counts["column"], strict=True)):
+        of_column = counts[(counts["file"] == file) & (counts["column"] == column)]
+        for problem in dict.fromkeys(of_column["problem"]):
             if problem in PROBLEMS:
-                findings.append(_finding(str(problem), wrong, "cell", file, column, len(rows)))
+                wrong = of_column[of_column["problem"] == problem]
+                findings.append(_finding(problem, wrong, "cell", file, column, len(of_column)))
     growth = counts[counts["growth_problem"] != ""].drop_duplicates(["file", "row"])
-    for (file, problem), wrong in growth.groupby(["file", "growth_problem"], sort=False):
+    for file, problem in dict.fromkeys(zip(growth["file"], growth["growth_problem"], strict=True)):
         if problem in PROBLEMS and problem not in ("missing", "suppressed"):
+            wrong = growth[(growth["file"] == file) & (growth["growth_problem"] == problem)]
             findings.append(
-                _finding(str(problem), wrong, "growth_cell", file, "annual_growth", len(wrong))
+                _finding(problem, wrong, "growth_cell", file, "annual_growth", len(wrong))
             )
     return findings
 
@@ -223,7 +224,7 @@ def _of_year(year: pd.DataFrame, parent_of: Mapping[str, str]) -> list[int]:
         if any(_is_sum(people, total, of, step, named) for total, of in sums) or any(
             _is_sum(people, total, of, step, True) for total, of in own
         ):
-            found.append(index)
+            found.append(int(index))  # type: ignore[call-overload]
     return found
 
 

@@ -224,7 +224,7 @@ def _people_columns(
         }
     assert people is not None
     if "{year}" in people:
-        return dict(_columns_of_years(people, table))
+        return {**_columns_of_years(people, table)}
     name = find_column(table, people, "people", "counts.columns.people")
     if columns.year is not None:
         return {None: name}
