@@ -12,18 +12,29 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from popcorn_assets.paths import given_path
-from popcorn_ml.census.settings import CensusSettings
+from popcorn_ml.census.settings import CensusSettings, as_texts
 from popcorn_ml.edges import WrittenFile, WrittenPath
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid, check_grid, default_step
 from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.imagery.settings import ImagerySettings
+
+if TYPE_CHECKING:
+    from popcorn_ml.imagery.boundary import Boundary
 
 COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
 PACKAGED = Path(__file__).parent / "countries"
@@ -47,6 +58,9 @@ class GridSettings(_Section):
         bounds: west, south, east, north in `crs`.
         like: a raster whose grid is taken as it is, such as a published composite; hectares are
             then counted from its corner.
+        layer, member, where, boundary_crs: as of the boundaries of census units: which layer of
+            the boundary file, which file of a zip archive, which features, and the CRS of a file
+            that does not say.
         crs: authority code; without it, the UTM zone of the box's or the boundary's centre.
         step: pixel side in CRS units; None: 10 m, in degrees what Earth Engine takes for it.
     """
@@ -55,6 +69,12 @@ class GridSettings(_Section):
     box: tuple[float, float, float, float] | None = None
     boundary: WrittenPath | None = None
     bounds: tuple[float, float, float, float] | None = None
+    layer: str | None = None
+    member: WrittenFile | None = None
+    where: dict[str, Annotated[tuple[str, ...], BeforeValidator(as_texts)]] = Field(
+        default_factory=dict
+    )
+    boundary_crs: str | None = None
     like: WrittenPath | None = None
     crs: str | None = None
     step: float | None = Field(None, gt=0)
@@ -79,7 +99,19 @@ class GridSettings(_Section):
             )
         if self.bounds and not self.crs:
             raise ValueError("bounds need a crs")
+        of_file = [k for k in ("layer", "member", "where", "boundary_crs") if getattr(self, k)]
+        if of_file and self.boundary is None:
+            raise ValueError(f"{', '.join(of_file)}: belongs to a boundary")
         return self
+
+    def outline(self) -> Boundary | None:
+        """The boundary file and what of it is meant; None: there is none."""
+        from popcorn_ml.imagery.boundary import Boundary
+
+        if self.boundary is None:
+            return None
+        path = given_path(self.boundary)
+        return Boundary(path, self.member, self.layer, self.where, self.boundary_crs)
 
     def grid(self) -> Grid:
         """The grid; paths are taken from the store's root.
@@ -100,7 +132,9 @@ class GridSettings(_Section):
         if self.box:
             return grid_of_box(self.box, self.crs, self.step)
         if self.boundary:
-            return grid_of_boundary(given_path(self.boundary), self.crs, self.step)
+            outline = self.outline()
+            assert outline is not None
+            return grid_of_boundary(outline, self.crs, self.step)
         if self.like:
             from popcorn_ml.raster import grid_of
 
@@ -232,6 +266,10 @@ class Country(_Section):
                 found=error.found,
                 remedy=error.remedy,
             ) from error
+
+    def outline(self) -> Boundary | None:
+        """As `boundary`, and what of the file is meant."""
+        return self.grid.outline()
 
     def boundary(self) -> Path | None:
         """Vector file outside which nothing is fetched; None: the whole grid is."""

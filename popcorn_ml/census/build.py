@@ -23,7 +23,7 @@ from popcorn_ml.census.findings import (
     of_level,
     results,
 )
-from popcorn_ml.census.placing import Progress, box_degrees, unit_coverage, units_of_level
+from popcorn_ml.census.placing import Progress, unit_coverage, units_of_level
 from popcorn_ml.census.settings import CensusSettings, LevelSettings
 from popcorn_ml.census.text import name_key
 from popcorn_ml.errors import CensusError
@@ -117,14 +117,13 @@ def prepare_units(
 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    box = settings.box or box_degrees(grid)
     findings: list[Finding] = []
     frames, rasters, tables, sources = [], {}, {}, []
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
     with Files(base_dir) as files, bounded_cache():
         for k, (name, level) in enumerate(settings.levels.items()):
             found, frame, own = units_of_level(
-                name, level, files, grid, box, out_dir, (country, year),
+                name, level, files, grid, settings, out_dir, (country, year),
                 _part(progress, k, len(settings.levels)),
             )  # fmt: skip
             rasters[name] = out_dir / f"units_{name}.tif"
@@ -210,7 +209,7 @@ def prepare_counts(
             sources += own
             totals[name] = float(projected["people"].sum())
             sums[name] = (totals[name], float(projected["area_ha"].sum()))
-            tables[name] = dict(zip(projected["id"], projected["people"], strict=True))
+            tables[name] = units[name][["id", "geometry"]].merge(projected[["id", "people"]])
             coverage["levels"][name] = {
                 **count_coverage(joined, units[name], projected, year), **covered,
                 "lines_set_aside": len(read.asides), "names_joined_relaxed": len(read.relaxed),

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from popcorn_ml.census.findings import MAX_ROWS, Finding, rows_text
-from popcorn_ml.census.geometry import equal_area
+from popcorn_ml.census.globe import equal_area
 from popcorn_ml.census.likeness import Names
+from popcorn_ml.census.overlay import common_areas
 from popcorn_ml.census.text import clean_name, name_key, spelling_key
 from popcorn_ml.errors import CensusError
 
@@ -242,9 +243,7 @@ def by_overlap(
     import shapely
 
     left, right = equal_area(units), equal_area(others)
-    tree = shapely.STRtree(left)
-    b, a = tree.query(right, predicate="intersects")
-    common = shapely.area(shapely.intersection(left[a], right[b]))
+    a, b, common = common_areas(left, right)
     union = shapely.area(left)[a] + shapely.area(right)[b] - common
     share = np.where(union > 0, common / np.maximum(union, 1e-30), 0.0)
     # Ties go to the first in both lists, so that the match does not depend on the tree's order.

@@ -1,47 +1,147 @@
-"""A country's outline from a vector file: which tiles it needs, and how far its grid reaches."""
+"""A country's outline from a vector file: which tiles it needs, and how far its grid reaches.
+
+The file is read as the boundaries of census units are: in the same formats, layers and archives.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from popcorn_ml.errors import ConfigError
+from popcorn_ml.errors import CensusError, ConfigError
 
 if TYPE_CHECKING:
+    import geopandas as gpd
+    import numpy as np
     from shapely.geometry.base import BaseGeometry
 
+NEAR_SHARE = 1e-3
+"""How far a line or point may lie from the polygons and add nothing to them, of their extent."""
 
-def outline(path: Path, crs: str) -> BaseGeometry:
+
+@dataclass(frozen=True)
+class Boundary:
+    """A boundary file and what of it is meant.
+
+    Attributes:
+        path: the file, or a zip archive with it.
+        member: the file inside an archive with several.
+        layer: the layer, where the file has several.
+        where: keep only features with these values.
+        crs: of a file that does not say.
+    """
+
+    path: Path
+    member: str | None = None
+    layer: str | None = None
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    crs: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def outline(boundary: Path | Boundary, crs: str, lon: float | None = None) -> BaseGeometry:
     """The union of a file's polygons, in `crs`.
 
+    Args:
+        boundary: the file.
+        crs: the target.
+        lon: for a target in degrees, the meridian near which the outline is wanted, such as the
+            middle of a grid that counts on beyond 180.
+
     Raises:
-        ConfigError: missing, unreadable, empty, or without CRS.
+        ConfigError: missing, unreadable, empty, without CRS, of several layers of which none is
+            named, or not of polygons.
     """
-    import geopandas
+    import shapely
 
-    from popcorn_ml.census.boundaries import genuine
+    from popcorn_ml.census.globe import on_plane
 
-    if not Path(path).exists():
-        raise ConfigError(
-            "the boundary file is missing", where=path, remedy="correct its path in the country"
-        )
+    given = boundary if isinstance(boundary, Boundary) else Boundary(Path(boundary))
     try:
-        genuine(Path(path))  # GDAL would follow a virtual file to wherever it says
-        table = geopandas.read_file(path)
-    except Exception as error:  # whatever the driver of this format raises
+        frame = _features(given)
+    except CensusError as error:
+        what = error.what.replace("a census file", "the boundary file")
         raise ConfigError(
-            "the boundary file cannot be read",
-            where=path,
-            expected="polygons, for instance GeoPackage or GeoJSON",
-            found=str(error),
+            what if "boundary file" in what else f"the boundary file cannot be read: {what}",
+            where=error.where,
+            expected=error.expected,
+            found=error.found,
+            remedy=(error.remedy or "").replace("`boundaries.", "`grid.") or None,
         ) from error
-    if table.crs is None:
-        raise ConfigError(
-            "the boundary file says no CRS",
-            where=path,
-            remedy="add it, for instance with ogr2ogr -a_srs",
-        )
-    shape = table.geometry.dropna().make_valid().to_crs(crs).union_all()
+    shape = shapely.union_all(on_plane(frame, crs, lon))
     if shape.is_empty:
-        raise ConfigError("the boundary file has no polygon", where=path)
+        raise ConfigError(
+            "the boundary file has no polygon",
+            where=given.path,
+            expected=f"polygons within the range of {crs}",
+            remedy="correct the file, or the grid's `crs`",
+        )
     return shape
+
+
+def _features(boundary: Boundary) -> gpd.GeoDataFrame:
+    """The polygons of a file, whole across the antimeridian, with their CRS."""
+    import geopandas as gpd
+    import numpy as np
+    import shapely
+
+    from popcorn_ml.census.boundaries import VECTOR_SUFFIXES, read_features
+    from popcorn_ml.census.files import Files
+    from popcorn_ml.census.settings import BoundarySettings
+
+    path = boundary.path.resolve()
+    settings = BoundarySettings(
+        file=path.name, member=boundary.member, layer=boundary.layer, crs=boundary.crs,
+        where=dict(boundary.where),
+    )  # fmt: skip
+    with Files(path.parent) as files:
+        frame = read_features(files.open(settings, VECTOR_SUFFIXES), settings)
+    geometry = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
+    geometry = geometry[~(shapely.is_missing(geometry) | shapely.is_empty(geometry))]
+    areas = _areas(geometry, boundary.path)
+    return gpd.GeoDataFrame(geometry=areas, crs=frame.crs)
+
+
+def _areas(geometry: np.ndarray, path: Path) -> np.ndarray:
+    """The polygons among a file's features, where the rest adds nothing to them.
+
+    A capital's point or a coast drawn again as a line lies in or on the polygons; one that does
+    not may be an island, or all there is of the country.
+    """
+    import numpy as np
+    import shapely
+
+    parts, feature = shapely.get_parts(geometry, return_index=True)
+    for _ in range(2):  # collections inside collections
+        parts, index = shapely.get_parts(parts, return_index=True)
+        feature = feature[index]
+    polygons = np.isin(shapely.get_type_id(parts), (3, 6))
+    areas = parts[polygons]
+    broken = ~shapely.is_valid(areas)
+    areas[broken] = shapely.make_valid(areas[broken])
+    others = parts[~polygons]
+    if others.size:
+        near = np.zeros(len(others), bool)
+        if areas.size:
+            margin = NEAR_SHARE * float(np.ptp(shapely.bounds(areas), axis=0).max() or 1.0)
+            ground = shapely.union_all(areas).buffer(margin)
+            shapely.prepare(ground)
+            near = shapely.contains(ground, others)
+        if not near.all():
+            rows = sorted({int(f) + 1 for f in feature[~polygons][~near]})
+            kinds = sorted({g.geom_type for g in others[~near]})
+            raise CensusError(
+                "the boundary file has features that are no areas",
+                where=path,
+                expected="polygons: what they do not cover is never fetched",
+                found=f"{' and '.join(kinds)} in feature {', '.join(map(str, rows[:5]))}"
+                + (" and more" if len(rows) > 5 else "")
+                + (", and no polygon" if not areas.size else ", outside the polygons"),
+                remedy="hand in the country as polygons (in QGIS: Lines to polygons), or keep only "
+                "these with `where`",
+            )
+    return areas
