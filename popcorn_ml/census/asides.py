@@ -225,7 +225,8 @@ def _of_year(year: pd.DataFrame, parent_of: Mapping[str, str]) -> list[int]:
     whole, everybody = float(sure["people"].sum()), float(year["people"].sum())
     shared = year[twice].groupby("unit")["people"].sum().to_dict()
     found = []
-    for index, row in candidates.iterrows():
+    columns = ["id", "name", "unit", "people"]
+    for index, row in zip(candidates.index, candidates[columns].to_dict("records"), strict=True):
         people, n = float(row["people"]), len(sure)
         keys = {name_key(row["name"]), name_key(row["id"])} - {""}
         named = bool(keys & TOTAL_NAMES)
