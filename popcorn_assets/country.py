@@ -7,31 +7,30 @@ a country's file are taken from the store's root.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
+from popcorn_assets.country_grid import GridSettings, Section
 from popcorn_assets.paths import given_path
-from popcorn_ml.census.settings import CensusSettings, as_texts
-from popcorn_ml.edges import WrittenFile, WrittenPath
+from popcorn_assets.yaml_text import given_twice, read_otherwise, refuse_endless, switches
+from popcorn_ml.census.settings import CensusSettings
+from popcorn_ml.edges import WrittenFile
 from popcorn_ml.errors import ConfigError
-from popcorn_ml.grid import Grid, check_grid, default_step
+from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.imagery.settings import ImagerySettings
+from popcorn_ml.sentinel import SEASONS
+from popcorn_ml.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from popcorn_ml.imagery.boundary import Boundary
@@ -39,111 +38,11 @@ if TYPE_CHECKING:
 COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
 PACKAGED = Path(__file__).parent / "countries"
 MAX_BYTES = 1_000_000
-MAX_VALUES = 100_000
-"""Of a country's file, which has some hundred."""
 _CODE = re.compile(r"[a-z][a-z0-9_]{1,30}")
+_LOOKS_LIKE_YAML = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GridSettings(_Section):
-    """The country's grid, given in exactly one of five ways.
-
-    Attributes:
-        preset: one of the published countries (rwa, che, pricp2, uga), on their own grid.
-        box: west, south, east, north in degrees.
-        boundary: vector file of the country; tiles outside it are not fetched either.
-        bounds: west, south, east, north in `crs`.
-        like: a raster whose grid is taken as it is, such as a published composite; hectares are
-            then counted from its corner.
-        layer, member, where, boundary_crs: as of the boundaries of census units: which layer of
-            the boundary file, which file of a zip archive, which features, and the CRS of a file
-            that does not say.
-        crs: authority code; without it, the UTM zone of the box's or the boundary's centre.
-        step: pixel side in CRS units; None: 10 m, in degrees what Earth Engine takes for it.
-    """
-
-    preset: str | None = None
-    box: tuple[float, float, float, float] | None = None
-    boundary: WrittenPath | None = None
-    bounds: tuple[float, float, float, float] | None = None
-    layer: str | None = None
-    member: WrittenFile | None = None
-    where: dict[str, Annotated[tuple[str, ...], BeforeValidator(as_texts)]] = Field(
-        default_factory=dict
-    )
-    boundary_crs: str | None = None
-    like: WrittenPath | None = None
-    crs: str | None = None
-    step: float | None = Field(None, gt=0)
-
-    @field_validator("preset")
-    @classmethod
-    def _known_preset(cls, value: str | None) -> str | None:
-        from popcorn_ml.imagery.presets import PUBLISHED_BOXES
-
-        if value is not None and value not in PUBLISHED_BOXES:
-            raise ValueError(f"allowed: {', '.join(PUBLISHED_BOXES)}")
-        return value
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        ways = ("preset", "box", "boundary", "bounds", "like")
-        given = [way for way in ways if getattr(self, way) is not None]
-        if len(given) != 1 and given != ["box", "boundary"]:
-            raise ValueError(
-                f"give one of {', '.join(ways)} (or a box with a boundary); found: "
-                f"{', '.join(given) or 'none'}"
-            )
-        if self.bounds and not self.crs:
-            raise ValueError("bounds need a crs")
-        of_file = [k for k in ("layer", "member", "where", "boundary_crs") if getattr(self, k)]
-        if of_file and self.boundary is None:
-            raise ValueError(f"{', '.join(of_file)}: belongs to a boundary")
-        return self
-
-    def outline(self) -> Boundary | None:
-        """The boundary file and what of it is meant; None: there is none."""
-        from popcorn_ml.imagery.boundary import Boundary
-
-        if self.boundary is None:
-            return None
-        path = given_path(self.boundary)
-        return Boundary(path, self.member, self.layer, self.where, self.boundary_crs)
-
-    def grid(self) -> Grid:
-        """The grid; paths are taken from the store's root.
-
-        Raises:
-            ConfigError, RasterError: a file or a value that gives no grid, or one whose pixels
-                are not of the size or the area that they would be taken for.
-        """
-        grid = self._as_given()
-        check_grid(grid)
-        return grid
-
-    def _as_given(self) -> Grid:
-        from popcorn_ml.imagery.presets import grid_of_boundary, grid_of_box, preset_grid
-
-        if self.preset:
-            return preset_grid(self.preset)
-        if self.box:
-            return grid_of_box(self.box, self.crs, self.step)
-        if self.boundary:
-            outline = self.outline()
-            assert outline is not None
-            return grid_of_boundary(outline, self.crs, self.step)
-        if self.like:
-            from popcorn_ml.raster import grid_of
-
-            return grid_of(given_path(self.like))
-        crs = self.crs or ""
-        return Grid.covering(crs, self.bounds or (0, 0, 0, 0), self.step or default_step(crs))
-
-
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How a country's checkpoints are trained; defaults as published (arXiv 2311.14006).
 
     Attributes:
@@ -168,12 +67,28 @@ class TrainingSettings(_Section):
     average_decay: float = Field(0.0, ge=0, lt=1)
     max_pixels_per_step: int = Field(1_000_000, ge=16_384)
 
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        """What a training would refuse is refused here, before hours of imagery."""
+        settings = self.model_dump(exclude={"members", "first_seed"})
+        season, path = {SEASONS[0]: ""}, ""
+        for seed in (self.seeds()[0], self.seeds()[-1]):
+            try:
+                TrainingSpec(
+                    season, season, path, path, path, path, path, path, seed=seed, **settings
+                )
+            except ConfigError as error:
+                raise ValueError(
+                    f"{error.what}: expected {error.expected}, found {error.found}"
+                ) from error
+        return self
+
     def seeds(self) -> list[int]:
         """One seed a member."""
         return [self.first_seed + i for i in range(self.members)]
 
 
-class ModelChoice(_Section):
+class ModelChoice(Section):
     """Which country-year's checkpoints may map this country, and how a new model takes over.
 
     Attributes:
@@ -191,13 +106,13 @@ class ModelChoice(_Section):
     margin: float = Field(0.05, ge=0, le=1)
 
 
-class MappingSettings(_Section):
+class MappingSettings(Section):
     """How the map is computed."""
 
     tile_px: int = Field(512, ge=64, multiple_of=20)
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """What a map is compared with.
 
     Attributes:
@@ -208,7 +123,7 @@ class EvaluationSettings(_Section):
     truth: WrittenFile | None = None
 
 
-class AutomationSettings(_Section):
+class AutomationSettings(Section):
     """What of this country starts by itself; anything can be switched in the UI all the same.
 
     Attributes:
@@ -223,7 +138,7 @@ class AutomationSettings(_Section):
     stale: Literal["report", "refresh"] = "report"
 
 
-class Country(_Section):
+class Country(Section):
     """All settings of one country."""
 
     name: str
@@ -271,6 +186,11 @@ class Country(_Section):
         """As `boundary`, and what of the file is meant."""
         return self.grid.outline()
 
+    def grid_files(self) -> list[Path]:
+        """The file that the grid is taken from, where it is taken from one."""
+        given = self.grid.like or (None if self.grid.box else self.grid.boundary)
+        return [given_path(given)] if given else []
+
     def boundary(self) -> Path | None:
         """Vector file outside which nothing is fetched; None: the whole grid is."""
         return given_path(self.grid.boundary) if self.grid.boundary else None
@@ -290,6 +210,28 @@ def country_files() -> dict[str, Path]:
             if _CODE.fullmatch(path.stem):
                 found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+def unused_files() -> dict[Path, str]:
+    """What lies where country files do and looks like one, but is none; and why."""
+    found = {}
+    for folder in folders():
+        if not folder.is_dir():
+            found[folder] = f"there is no such folder; {COUNTRIES_VARIABLE} names it"
+            continue
+        for path in sorted(folder.iterdir()):
+            name = path.name.strip()
+            if name.startswith(".") or not _LOOKS_LIKE_YAML.search(name):
+                continue  # of an editor, or something else
+            if path.name.endswith(".yaml") and _CODE.fullmatch(path.stem):
+                continue
+            code = re.sub(r"[^a-z0-9]+", "_", name[: name.lower().index(".y")].lower()).strip("_")
+            found[path] = (
+                "not used: a country's file is named CODE.yaml, the code in lower-case letters, "
+                "digits and _, beginning with a letter"
+                + (f"; rename it to {code}.yaml" if _CODE.fullmatch(code) else "")
+            )
+    return found
 
 
 def country_codes() -> list[str]:
@@ -317,7 +259,13 @@ def load_country(code: str) -> Country:
             remedy=f"add {code}.yaml to the folder that {COUNTRIES_VARIABLE} names",
         )
     path = files[code]
-    return _load(path, path.stat().st_mtime_ns)
+    try:
+        modified = path.stat().st_mtime_ns
+    except OSError as error:
+        raise ConfigError(
+            "the country's file cannot be read", where=path, found=error.strerror
+        ) from error
+    return _load(path, modified)
 
 
 def _try(code: str) -> Country | ConfigError:
@@ -342,7 +290,7 @@ def _load(path: Path, _modified: int) -> Country:
         ) from error
     try:
         nodes = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_endless(path, nodes)
+        refuse_endless(path, nodes)
         data = yaml.safe_load(text)
     except RecursionError:
         raise ConfigError(
@@ -355,11 +303,17 @@ def _load(path: Path, _modified: int) -> Country:
             where=f"{path}:{mark.line + 1}" if mark else path,
             found=getattr(error, "problem", str(error)),
         ) from error
-    if twice := _given_twice(nodes):
+    if twice := given_twice(nodes):
         raise ConfigError(
             "the country's file cannot be used:\n  "
             + "\n  ".join(f"{path}:{line}: {key}: given a second time" for line, key in twice),
             remedy="keep one of them: YAML would take the last without a word",
+        )
+    if misread := read_otherwise(nodes, switches(Country)):
+        raise ConfigError(
+            "the country's file cannot be used:\n  "
+            + "\n  ".join(f"{path}:{line}: {what}" for line, what in misread),
+            remedy="write codes and names in quotes, and numbers without leading zeros",
         )
     try:
         return Country.model_validate(data, context={"code": path.stem})
@@ -369,54 +323,6 @@ def _load(path: Path, _modified: int) -> Country:
             "the country's file cannot be used:\n  " + "\n  ".join(problems),
             remedy="correct the lines named; docs/countries.md lists every key",
         ) from error
-
-
-def _refuse_endless(path: Path, root: yaml.Node | None) -> None:
-    """Refuse a file whose aliases, written out, would be without end or without measure.
-
-    Raises:
-        ConfigError: so.
-    """
-    sizes: dict[int, float] = {}
-
-    def size(node: yaml.Node) -> float:
-        if id(node) not in sizes:
-            sizes[id(node)] = math.inf  # what is inside itself has no end
-            parts: list[yaml.Node] = []
-            if isinstance(node, yaml.MappingNode):
-                parts = [part for pair in node.value for part in pair]
-            elif isinstance(node, yaml.SequenceNode):
-                parts = node.value
-            sizes[id(node)] = 1 + sum(map(size, parts))
-        return sizes[id(node)]
-
-    if root is not None and size(root) > MAX_VALUES:
-        raise ConfigError(
-            "the file's aliases repeat themselves too often",
-            where=path,
-            expected=f"at most {MAX_VALUES} values when written out",
-            remedy="write the values where they are meant",
-        )
-
-
-def _given_twice(root: yaml.Node | None) -> list[tuple[int, str]]:
-    """Line and name of every key that its section has already."""
-    found, visited, waiting = [], set(), [root]
-    while waiting:
-        node = waiting.pop()
-        if id(node) in visited:  # an alias may lead back to where it stands
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            names: set[str] = set()
-            for key, value in node.value:
-                if str(key.value) in names:
-                    found.append((key.start_mark.line + 1, str(key.value)))
-                names.add(str(key.value))
-                waiting.append(value)
-    return sorted(found)
 
 
 def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
@@ -433,6 +339,8 @@ def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
         message = f"allowed: true, false; found: {_found(item)}"
     elif not isinstance(item["input"], dict | list):
         message += f"; found: {_found(item)}"
+        if item["type"] == "string_type" and item["input"] is not None:
+            message += f"; if that is the text, write it in quotes: '{item['input']}'"
     return f"{path}:{line}: {'.'.join(map(str, place))}: {message}"
 
 

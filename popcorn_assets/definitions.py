@@ -16,7 +16,7 @@ from popcorn_assets.assets import (
 )
 from popcorn_assets.checks import checks
 from popcorn_assets.promotion import jobs as promotion
-from popcorn_assets.resources import StoreResource, compute_resource, imagery_resource
+from popcorn_assets.resources import ImageryResource, StoreResource, compute_resource
 from popcorn_assets.runs.executors import executor
 from popcorn_assets.store.step_values import JsonIOManager
 
@@ -38,7 +38,7 @@ defs = dg.Definitions(
     sensors=automation.sensors,
     resources={
         "store": StoreResource(),
-        "imagery": imagery_resource(),
+        "imagery": ImageryResource(),
         "compute": compute_resource(),
         "io_manager": JsonIOManager(),
     },

@@ -6,9 +6,14 @@ partitions, so nothing else in the project makes one.
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+
 import dagster as dg
 
 from popcorn_assets.country import country_codes
+from popcorn_ml.errors import ConfigError
+from popcorn_ml.sentinel import SEASONS, season_period
 
 FIRST_YEAR = 2016
 
@@ -35,5 +40,30 @@ def country_and_year(
 ) -> tuple[str, int]:
     """Which country-year a step works on."""
     # A run that a script asked for may carry the key as text alone, without a tag a dimension.
-    key = COUNTRY_YEAR.get_partition_key_from_str(str(context.partition_key))
-    return key.keys_by_dimension["country"], int(key.keys_by_dimension["year"])
+    written = str(context.partition_key)
+    country, _, year = written.partition("|")
+    if not re.fullmatch("[0-9]{4}", year):
+        raise ConfigError(
+            "the partition is no country and year",
+            where="partition",
+            expected="COUNTRY|YEAR, such as rwa|2020",
+            found=written,
+            remedy=f"the partition {year}|{country}" if re.fullmatch("[0-9]{4}", country) else None,
+        )
+    return country, int(year)
+
+
+def require_year(year: int, now: datetime) -> None:
+    """Refuse a year that there is no imagery of.
+
+    Raises:
+        ConfigError: before Sentinel-2's first full year, or none of its seasons has begun.
+    """
+    last = now.year if season_period(now.year, SEASONS[0]).start <= now else now.year - 1
+    if FIRST_YEAR <= year <= last:
+        return
+    raise ConfigError(
+        f"there is no imagery of {year}",
+        expected=f"a year from {FIRST_YEAR}, the first with scenes of both satellites, to {last}",
+        found=year,
+    )

@@ -18,6 +18,15 @@ from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
 
+PROJECT = "POPCORN_EARTHENGINE_PROJECT"
+"""Google Cloud project that Earth Engine's use is counted on."""
+
+KEY_FILE = "POPCORN_EARTHENGINE_KEY_FILE"
+"""Path of a service account's key; without it, application default credentials."""
+
+SUBSCRIPTION_KEY = "POPCORN_PLANETARY_COMPUTER_KEY"
+"""Without it anonymous, with lower limits."""
+
 
 class StoreResource(dg.ConfigurableResource):
     """Versioned files.
@@ -37,19 +46,16 @@ class StoreResource(dg.ConfigurableResource):
 
 
 class ImageryResource(dg.ConfigurableResource):
-    """Where imagery comes from, and what is needed to be let in.
+    """Where imagery comes from.
+
+    What is needed to be let in comes from the environment alone: a run's configuration is kept in
+    clear text, shown to whoever looks, and repeated by runs that follow.
 
     Attributes:
         source: a source for this run instead of the one in the country's file; empty means that.
-        earthengine_project: Google Cloud project that Earth Engine's use is counted on.
-        earthengine_key_file: service account key; empty means application default credentials.
-        planetary_computer_key: subscription key; empty means anonymous, with lower limits.
     """
 
     source: str = ""
-    earthengine_project: str = ""
-    earthengine_key_file: str = ""
-    planetary_computer_key: str = ""
 
     def chosen(self, country: Country) -> ImagerySettings:
         """The country's imagery settings with this run's source, paths as its file has them."""
@@ -68,14 +74,8 @@ class ImageryResource(dg.ConfigurableResource):
         return settings
 
     def secrets(self) -> Secrets:
-        """Credentials, never part of a manifest."""
-        return Secrets(
-            earthengine_project=self.earthengine_project or None,
-            earthengine_key_file=Path(self.earthengine_key_file)
-            if self.earthengine_key_file
-            else None,
-            planetary_computer_key=self.planetary_computer_key or None,
-        )
+        """Credentials, never part of a manifest or a configuration."""
+        return secrets_of_environment()
 
     def catalogue_files(self, settings: ImagerySettings) -> list[Path]:
         """The item collections on disk that a country's imagery is found in; mostly none."""
@@ -94,16 +94,13 @@ class ImageryResource(dg.ConfigurableResource):
             source.close()
 
 
-def imagery_resource() -> ImageryResource:
-    """The imagery resource with credentials from the environment, of which Dagster shows names."""
-
-    def setting(name: str) -> str:
-        return dg.EnvVar(name) if os.environ.get(name) else ""
-
-    return ImageryResource(
-        earthengine_project=setting("POPCORN_EARTHENGINE_PROJECT"),
-        earthengine_key_file=setting("POPCORN_EARTHENGINE_KEY_FILE"),
-        planetary_computer_key=setting("POPCORN_PLANETARY_COMPUTER_KEY"),
+def secrets_of_environment() -> Secrets:
+    """Credentials for imagery, which nothing but the environment holds."""
+    key_file = os.environ.get(KEY_FILE)
+    return Secrets(
+        earthengine_project=os.environ.get(PROJECT) or None,
+        earthengine_key_file=Path(key_file) if key_file else None,
+        planetary_computer_key=os.environ.get(SUBSCRIPTION_KEY) or None,
     )
 
 

@@ -20,6 +20,9 @@ PICTURE = "picture.png"
 MANIFEST_SHA256 = "manifest sha256"
 """Title of the digest of a version's manifest in Dagster's record."""
 
+REJECTED = "not current"
+"""Title of the reason for which a version did not become current."""
+
 PICTURE_PX = 400
 """Longest side of a picture: each is kept in Dagster's event log."""
 
@@ -66,6 +69,7 @@ def as_metadata(
     version: str,
     manifest_sha256: str,
     reused: bool = False,
+    rejected: str = "",
 ) -> dict[str, Any]:
     """Dagster metadata from plain values.
 
@@ -76,6 +80,7 @@ def as_metadata(
         version: its identifier.
         manifest_sha256: digest of its manifest's file, which the audit compares.
         reused: whether this run took it from the store as it was.
+        rejected: names of the failed checks for which it did not become the current version.
     """
     result: dict[str, Any] = {}
     if picture is not None and len(picture) <= MAX_PICTURE_BYTES:
@@ -85,6 +90,8 @@ def as_metadata(
     result["path"] = dg.MetadataValue.path(str(path))
     result["version"] = version
     result[MANIFEST_SHA256] = manifest_sha256
+    if rejected:
+        result[REJECTED] = f"it failed {rejected}"
     if reused:
         result["reused"] = dg.MetadataValue.bool(True)
     return result

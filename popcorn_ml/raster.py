@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,11 @@ from popcorn_ml.grid import Grid, Window
 if TYPE_CHECKING:
     import numpy as np
     import rasterio
+    from rasterio.windows import Window as RasterioWindow
 
 BLOCK_PX = 256
 GRID_TOLERANCE_PX = 1e-3
-"""How far a raster's corner may lie from the grid's, in pixels, to count as the same."""
+"""How far a raster's corners may lie from the grid's, in pixels, to count as the same."""
 
 
 DRIVER = "GTiff"
@@ -98,22 +99,61 @@ def grid_of(path: str | Path) -> Grid:
 
 def _grid_of(dataset: rasterio.DatasetReader, path: str | Path) -> Grid:
     t = dataset.transform
+    off_px = abs(t.a - abs(t.e)) / abs(t.a or 1) * max(dataset.width, dataset.height)
     if dataset.crs is None:
         raise RasterError(
             "the raster has no CRS",
             where=path,
             remedy="write the CRS into the file, for instance with gdal_edit.py -a_srs",
         )
-    if t.b or t.d or t.e >= 0 or abs(t.a + t.e) > 1e-9 * abs(t.a):
+    if t.is_identity:
+        raise RasterError(
+            "the raster does not say where it lies",
+            where=path,
+            expected="a corner and a pixel side in its CRS",
+            found="none: rows and columns alone",
+            remedy="write them into the file, for instance with gdal_edit.py -a_ullr",
+        )
+    if t.b or t.d or t.a <= 0 or t.e == 0 or off_px > GRID_TOLERANCE_PX:
         raise RasterError(
             "the raster is rotated or its pixels are not square",
             where=path,
-            expected="north-up, square pixels",
+            expected="rows from west to east; square pixels, their sides equal to "
+            f"{GRID_TOLERANCE_PX:g} of a pixel over the whole raster",
             found=tuple(t)[:6],
         )
     authority = dataset.crs.to_authority()
     crs = ":".join(authority) if authority else dataset.crs.to_wkt()
-    return Grid(crs, t.c, t.f, t.a, dataset.width, dataset.height)
+    north = max(t.f, t.f + t.e * dataset.height)
+    return Grid(crs, t.c, north, t.a, dataset.width, dataset.height)
+
+
+def stored(
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int] | int | None = None,
+    window: Window | None = None,
+) -> np.ndarray:
+    """Stored values of a window, its rows from north to south whichever way the file has them.
+
+    Args:
+        bands, window: as `read`; the window is of the raster's grid (`grid_of`).
+    """
+    index = list(bands) if isinstance(bands, Sequence) else bands
+    return _northward(dataset, window, lambda there: dataset.read(index, window=there))
+
+
+def _northward(
+    dataset: rasterio.DatasetReader,
+    window: Window | None,
+    read: Callable[[RasterioWindow | None], np.ndarray],
+) -> np.ndarray:
+    """What `read` gives of a window of the raster's grid, rows from north to south."""
+    if dataset.transform.e <= 0:
+        return read(_rasterio_window(window))
+    if window is not None:
+        row = dataset.height - window.row - window.height
+        window = Window(row, window.col, window.height, window.width)
+    return read(_rasterio_window(window))[..., ::-1, :]
 
 
 def check(
@@ -208,9 +248,7 @@ def read(
                     expected=_describe(grid),
                     found=_describe(found),
                 )
-        return dataset.read(
-            list(bands) if isinstance(bands, Sequence) else bands, window=_rasterio_window(window)
-        )
+        return stored(dataset, bands, window)
 
 
 def read_float(
@@ -255,9 +293,8 @@ def decoded(
     import numpy as np
     from rasterio.enums import MaskFlags
 
-    there = _rasterio_window(window)
     alpha = sorted(set(dataset.indexes) - set(value_bands(dataset)))
-    raw = dataset.read(list(index), window=there)
+    raw = stored(dataset, index, window)
     out = raw.astype(dtype)
     for i, band in enumerate(index):
         scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
@@ -267,10 +304,15 @@ def decoded(
         if nodata is not None and not np.isnan(nodata):
             out[i][raw[i] == nodata] = np.nan
         if alpha and band not in alpha:  # GDAL makes a mask of it only where it has 8 or 16 bits
-            out[i][dataset.read(alpha[0], window=there) == 0] = np.nan
+            out[i][stored(dataset, alpha[0], window) == 0] = np.nan
         elif MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]:
-            out[i][dataset.read_masks(band, window=there) == 0] = np.nan
+            out[i][_mask(dataset, band, window) == 0] = np.nan
     return out
+
+
+def _mask(dataset: rasterio.DatasetReader, band: int, window: Window | None) -> np.ndarray:
+    """A band's mask, 0 where it has no value; rows as `stored` gives them."""
+    return _northward(dataset, window, lambda there: dataset.read_masks(band, window=there))
 
 
 def value_bands(dataset: rasterio.DatasetReader) -> list[int]:
@@ -287,7 +329,7 @@ def tags(path: str | Path) -> dict[str, str]:
         return {k: v for k, v in dataset.tags().items() if k != "AREA_OR_POINT"}
 
 
-def _rasterio_window(window: Window | None):
+def _rasterio_window(window: Window | None) -> RasterioWindow | None:
     if window is None:
         return None
     from rasterio.windows import Window as RasterioWindow

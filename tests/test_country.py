@@ -16,6 +16,7 @@ from popcorn_assets.country import (
     country_codes,
     country_files,
     load_country,
+    unused_files,
 )
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError
@@ -169,3 +170,115 @@ def test_a_grid_that_cannot_be_does_not_hide_the_other_countries(folder):
     assert said.exit_code == 1
     assert "demo " in said.output
     assert "grid.crs: areas" in said.output
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("CIV.yaml", "rename it to civ.yaml"),
+        ("civ.yml", "rename it to civ.yaml"),
+        (" civ.yaml", "rename it to civ.yaml"),
+        ("civ .yaml", "rename it to civ.yaml"),
+        ("civ.yaml ", "rename it to civ.yaml"),
+        ("Côte d'Ivoire.YAML", "rename it to c_te_d_ivoire.yaml"),
+        ("civ.yaml.txt", "rename it to civ.yaml"),
+        ("1civ.yaml", "beginning with a letter"),
+    ],
+)
+def test_files_that_only_look_like_a_countrys_are_named_with_why(folder, name, told):
+    (folder / name).write_text((PACKAGED / "demo.yaml").read_text())
+    said = CliRunner().invoke(countries)
+    assert said.exit_code == 1
+    assert f"{folder / name}: not used" in said.output
+    assert told in said.output
+
+
+def test_other_files_beside_them_are_nobodys_business(folder):
+    for name in ("README.md", ".civ.yaml.swp", ".abc.yaml", "civ.yaml~", "civ.yaml.orig"):
+        (folder / name).write_text("x")
+    write(folder)
+    assert unused_files() == {}
+    assert CliRunner().invoke(countries).exit_code == 0
+
+
+def test_a_folder_or_a_file_that_is_not_there_is_said(folder, monkeypatch):
+    (folder / "abc.yaml").symlink_to(folder / "gone")
+    assert "cannot be read" in str(broken_countries()["abc"])
+    monkeypatch.setenv("POPCORN_COUNTRIES", str(folder / "none"))
+    (why,) = unused_files().values()
+    assert "there is no such folder" in why
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("name:", "name: NO", "name: NO is read as false: 'NO'?"),
+        ("name:", "name: 02", "name: 02 is read as 2"),
+        ("name:", "name: 12:30", "name: 12:30 is read as 750"),
+        ("  step:", "  step: 010", "step: 010 is read as 8"),
+        ("extractor:", "extractor: off", "extractor: off is read as false"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_it_stands_is_refused(folder, before, after, told):
+    lines = (PACKAGED / "demo.yaml").read_text().splitlines()
+    number = next((i for i, line in enumerate(lines) if line.startswith(before)), None)
+    if number is None:
+        lines.insert(lines.index("grid:") + 1 if before.startswith(" ") else 0, after)
+        number = lines.index(after)
+    lines[number] = after
+    (folder / "abc.yaml").write_text("\n".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    assert f"abc.yaml:{number + 1}: {told}" in str(caught.value)
+    assert "in quotes" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("{ISO: NO}", "NO is read as False"),
+        ("{STATEFP: 02}", "02 is read as 2"),
+        ("{STATEFP: [01, 02]}", "01 is read as 1"),
+        ("{CODE: 1.10}", "1.10 is read as 1.1"),
+        ("{CODE: ~}", "~ is read as None"),
+        ("{ISO: 'NO'}", None),
+        ("{STATEFP: '02', YEAR: 2020, ISO: RWA}", None),
+        ("{STATEFP: 08}", None),  # no octal number: a text as it stands
+    ],
+)
+def test_values_that_rows_are_kept_by_are_those_that_stand_there(folder, where, found):
+    from popcorn_assets.country import Country
+    from popcorn_assets.yaml_text import read_otherwise, switches
+
+    text = (
+        f"census:\n  levels:\n    - counts:\n        where: {where}\nautomation: {{refresh: yes}}"
+    )
+    told = read_otherwise(yaml.compose(text, Loader=yaml.SafeLoader), switches(Country))
+    assert [found in what for _, what in told[:1]] == ([True] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("max_pixels_per_step", 20_000),  # less than two units a step need
+        ("batch_units", 100),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("initial_bias", float("nan")),
+        ("stretch", float("inf")),
+        ("first_seed", 2**63),
+        ("first_seed", 2**63 - 1),  # the second member's is too large
+    ],
+)
+def test_training_settings_that_cannot_be_are_refused_with_the_file(folder, setting, value):
+    """They were, hours later, when the imagery had been fetched."""
+    path = write(folder, training__members=2, **{f"training__{setting}": value})
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    assert str(path) in str(caught.value)
+    assert "training" in str(caught.value)
+
+
+def test_training_settings_at_their_bounds_are_taken(folder):
+    write(folder, training__batch_units=4, training__max_pixels_per_step=4 * 128 * 128)
+    assert load_country("abc").training.batch_units == 4

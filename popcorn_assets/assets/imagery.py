@@ -37,6 +37,8 @@ UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
 COMPOSITE = "composite.tif"
 FILLED = ("s1_composites", "s2_composites")
 LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
+NOTHING: dict[str, Any] = {}
+"""Configuration of a step: without this, one could type anything, keys included."""
 
 
 def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
@@ -52,6 +54,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         description=f"{SENSOR_NAMES[sensor]} composite of {season}: per-pixel median of the clear "
         f"observations, {', '.join(BANDS[sensor])} in {UNITS[sensor]}, with their count.",
         check_specs=check_specs(f"{sensor}_{season}", SEASON_CHECKS),
+        config_schema=NOTHING,
     )
     def composite(
         context: dg.AssetExecutionContext,
@@ -65,7 +68,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         making = Making(context, store.open(), f"{sensor}_{season}", code_version=CODE)
         country = load_country(making.country)
         settings = imagery.settings_of(country)
-        grid = country.pixel_grid()
+        grid = making.grid(country)
         period = season_period(making.year, season)
         boundary = country.boundary()
         if boundary is not None:
@@ -148,7 +151,18 @@ def note_unless_over(making: Making, period: Period, now: datetime) -> None:
 
     Its recipe names the day, so that neither it nor its half-done work is taken for the season's
     once that is over, and it is never taken from the store: scenes still come in.
+
+    Raises:
+        ImageryError: the season has not begun.
     """
+    if period.start > now:
+        raise ImageryError(
+            f"{making.address} has not begun",
+            expected="a season that is over, or under way",
+            found=f"it begins on {period.start:%Y-%m-%d} and ends on {period.end:%Y-%m-%d}",
+            remedy="of a running year, the job ingest makes the seasons that are over; the whole "
+            "year can be made when its winter is",
+        )
     if period.end > now:
         making.context.log.warning(
             f"{making.address} ends on {period.end:%Y-%m-%d}: scenes will still come in"
@@ -172,6 +186,7 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         "rules (neighbouring seasons, the other orbit, nearest pixel of the same band); what "
         "stays empty stays nodata. What the networks read.",
         check_specs=check_specs(f"{sensor}_composites", FILLED_CHECKS),
+        config_schema=NOTHING,
     )
     def composites(
         context: dg.AssetExecutionContext, store: StoreResource, imagery: ImageryResource
@@ -182,7 +197,7 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         making = Making(context, store.open(), f"{sensor}_composites", code_version=CODE)
         country = load_country(making.country)
         settings = imagery.settings_of(country)
-        grid = country.pixel_grid()
+        grid = making.grid(country)
         versions = {season: making.input(f"{sensor}_{season}") for season in SEASONS}
         for version in versions.values():
             facts = version.manifest()["facts"]

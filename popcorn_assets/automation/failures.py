@@ -16,6 +16,7 @@ import dagster as dg
 
 from popcorn_assets.automation.schedules import WORK_TAG
 from popcorn_assets.paths import data_root
+from popcorn_assets.resources import secrets_of_environment
 
 WEBHOOK_VARIABLE = "POPCORN_WEBHOOK"
 """Environment variable with the address that failures are posted to, as JSON with a `text`."""
@@ -59,17 +60,9 @@ def describe(run: dg.DagsterRun, steps: list[tuple[str, str]], message: str) -> 
 
 def without_secrets(text: str) -> str:
     """An error's text without credentials and without links' queries: it may leave this machine."""
-    from popcorn_ml.imagery.secrets import Secrets
-
-    key_file = os.environ.get("POPCORN_EARTHENGINE_KEY_FILE")
-    secrets = Secrets(
-        earthengine_project=os.environ.get("POPCORN_EARTHENGINE_PROJECT"),
-        earthengine_key_file=Path(key_file) if key_file else None,
-        planetary_computer_key=os.environ.get("POPCORN_PLANETARY_COMPUTER_KEY"),
-    )
     if address := os.environ.get(WEBHOOK_VARIABLE, "").strip():
         text = text.replace(address, "(webhook)")
-    return secrets.scrub(text)
+    return secrets_of_environment().scrub(text)
 
 
 def record(failure: dict[str, Any]) -> None:

@@ -10,16 +10,22 @@ import os
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import dagster as dg
 import psutil
+from dagster._core.events.log import EventLogEntry
 from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
 
-from popcorn_assets.runs.home import home, webserver
+from popcorn_assets.paths import DATA_VARIABLE
+from popcorn_assets.resources import StoreResource
+from popcorn_assets.runs.home import HOME_VARIABLE, home, webserver
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE, shown
 from popcorn_assets.runs.lost import Unjudged, lost_its_process, unjudged_runs
 from popcorn_assets.runs.pools import pools, stuck_slots
+from popcorn_assets.store.versions import Store
+from popcorn_assets.upkeep.records import published
 from popcorn_ml.errors import PopcornError
 from popcorn_ml.imagery.doctor import Finding
 
@@ -55,6 +61,7 @@ def examine_dagster() -> Iterator[Finding]:
     with instance:
         place = f" at {shown(url)}" if url else ""
         yield Finding(True, f"Dagster's storage: {kind}{place}, {count} runs")
+        yield from _belonging(instance, StoreResource().open())
         yield from _runs(instance)
         yield from _pools(instance)
         yield _daemon(instance)
@@ -64,6 +71,34 @@ def examine_dagster() -> Iterator[Finding]:
 
 def _told(error: PopcornError) -> str:
     return "; ".join(str(part) for part in (error.found, error.remedy) if part)
+
+
+def _belonging(instance: dg.DagsterInstance, store: Store) -> Iterator[Finding]:
+    """Whether Dagster's records are of this store: POPCORN_DATA alone moves the store only."""
+    roots = (store.root, store.root.resolve())
+    latest = instance.get_latest_materialization_events(list(instance.all_asset_keys()))
+    paths = [path for entry in latest.values() if entry and (path := _path_of(entry))]
+    elsewhere = [p for p in paths if not any(p.is_relative_to(r) for r in roots) and p.is_dir()]
+    if elsewhere:
+        yield Finding(
+            False,
+            f"Dagster's records are of another store: {elsewhere[0]} is not in {store.root}",
+            f"export {HOME_VARIABLE}=FOLDER with a dagster.yaml of its own for this store, or "
+            f"unset {DATA_VARIABLE}: docs/operate.md",
+        )
+    elif not paths and (there := published(store)):
+        yield Finding(
+            False,
+            f"Dagster has no record of any of the store's {len(there)} current versions",
+            f"export {HOME_VARIABLE}=FOLDER of the dagster.yaml that they were made with; if its "
+            "records are lost, popcorn record",
+        )
+
+
+def _path_of(entry: EventLogEntry) -> Path | None:
+    materialisation = entry.asset_materialization
+    path = materialisation.metadata.get("path") if materialisation else None
+    return Path(path.path) if isinstance(path, dg.PathMetadataValue) and path.path else None
 
 
 def _runs(instance: dg.DagsterInstance) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ blocks is decided in the modules that this one ties together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from popcorn_ml.grid import Grid
 from popcorn_ml.raster import bounded_cache
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import pandas as pd
 
 
@@ -217,12 +218,7 @@ def prepare_counts(
             coverage["set_aside"] += [{"level": name, **line} for line in read.asides]
             coverage["joined_relaxed"] += [{"level": name, **row} for row in read.relaxed]
             frames.append(_with_sources(projected.assign(level=name, year=year), own))
-    train = settings.train_level
-    file = settings.levels[train].counts[0].file
-    found = validate.national_total(train, totals[train], year, settings, file)
-    findings += of_level(found, train)
-    findings += validate.levels_agree(sums, train)
-    findings += validate.levels_separate(tables, settings)
+    findings += _between_levels(sums, tables, year, settings)
     sources = _distinct(sources)
     write_json(out_dir / "coverage.json", coverage)
     write_json(out_dir / "sources.json", [asdict(s) for s in sources])
@@ -236,6 +232,20 @@ def prepare_counts(
         coverage,
         tuple(sources),
     )
+
+
+def _between_levels(
+    sums: Mapping[str, tuple[float, float]],
+    tables: Mapping[str, gpd.GeoDataFrame],
+    year: int,
+    settings: CensusSettings,
+) -> list[Finding]:
+    """The training level against the national figure, and the other levels against it."""
+    train = settings.train_level
+    file = settings.levels[train].counts[0].file
+    found = validate.national_total(train, sums[train][0], year, settings, file)
+    findings = of_level(found, train) + validate.levels_agree(sums, train)
+    return findings + validate.levels_separate(tables, settings)
 
 
 def _nobody_on_the_grid(

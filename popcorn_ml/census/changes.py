@@ -125,7 +125,7 @@ def apply_changes(
     forward = {year: _forward([c for c in changes if c.year == year], known) for year in years}
     for year in [y for y in years if forward[y]] + [y for y in reversed(years) if not forward[y]]:
         here = [c for c in changes if c.year == year]
-        findings += _misstated(here, seen | known | {c.new for c in changes}, seen)
+        findings += _misstated(here, seen | known | {c.old for c in changes}, seen)
         links = _links(here, forward[year], reference, findings)
         concerned = counts["year"] < year if forward[year] else counts["year"] >= year
         shares = {}
@@ -140,7 +140,9 @@ def apply_changes(
 def _forward(changes: Sequence[Change], units: set[str]) -> bool:
     """Whether the level has the units from after a change."""
     old, new = {c.old for c in changes}, {c.new for c in changes}
-    return bool((new - old) & units) or not (old - new) & units
+    if new - old:
+        return bool((new - old) & units)
+    return not (old - new) & units
 
 
 def _links(

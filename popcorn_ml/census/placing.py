@@ -25,7 +25,6 @@ from popcorn_ml.grid import Grid
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import numpy as np
 
 
 Progress = Callable[[int, int], None]
@@ -54,13 +53,11 @@ def units_of_level(
 
     read, findings = judged_units(level, files, settings.box or box_degrees(grid), partition[1])
     frame = read.frame
-    if read.raster is None:
-        polygons: np.ndarray | None = to_grid(frame, grid)
+    polygons = to_grid(frame, grid)
+    if read.raster is None or read.raw is None or _turned(frame, grid):
         burner: Burner = PolygonBurner(frame, grid)
     else:
-        assert read.raw is not None
         order = np.argsort(read.raw)
-        polygons = to_grid(frame, grid)
         burner = RasterBurner(read.raster, read.raw[order], order + 1, grid)
     tags = {
         "country": partition[0],
@@ -84,6 +81,13 @@ def units_of_level(
     findings += pixel_findings(table, polygons, grid, settings.least_on_grid, findings)
     findings += recounted(out_dir / f"units_{name}.tif", table)
     return findings, table, list(read.sources)
+
+
+def _turned(frame: gpd.GeoDataFrame, grid: Grid) -> bool:
+    """Whether a raster of units cannot be read at the grid's own coordinates: one of the two counts
+    on beyond 180 degrees. Its cells are then burnt as polygons."""
+    west, _, east, _ = grid.bounds
+    return globe.crosses(frame) or (grid.is_geographic and (west < -180 or east > 180))
 
 
 def judged_units(

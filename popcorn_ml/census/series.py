@@ -96,6 +96,17 @@ def same_ground(
              "not_in": years.asked}
             for _, r in absent.iterrows()
         ]  # fmt: skip
+        elsewhere = [y for y in years.all if y != years.asked]
+        others = {y: set(keys[counts["year"] == y]) for y in elsewhere}
+        own = counts[(counts["year"] == years.asked) & (counts["unit"] == "")]
+        for place, row in own[own["people"] > 0].iterrows():
+            missing = [str(y) for y in elsewhere if keys[place] not in others[y]]
+            if missing:
+                rows.append(
+                    {"file": row["file"], "row": int(row["row"]), "id": keys[place],
+                     "name": row["name"], "people": float(row["people"]),
+                     "counted_in": years.asked, "not_in": ", ".join(missing)}
+                )  # fmt: skip
     elif len(years.used) > 1:
         everywhere = set.intersection(*present.values())
         for key in sorted((set.union(*present.values()) - everywhere) & inhabited):
@@ -223,6 +234,10 @@ def steps(
     """
     if years.asked in years.used or len(years.used) < 2:
         return []
+
+    def stated(first: int, last: int) -> bool:
+        return any(first < b <= last for b in breaks)
+
     judged: list[tuple[int, int, float, float, float]] = []
     for first, last in pairwise(years.all):
         pair = _of_years(counts, first, last)
@@ -232,14 +247,14 @@ def steps(
     wrong: list[tuple[float, dict[str, Any]]] = []
     for k, (first, last, before, after, step) in enumerate(judged):
         in_use = years.used[0] <= first and last <= years.used[-1]
-        if not in_use or any(first < b <= last for b in breaks):
+        if not in_use or stated(first, last):
             continue
         span = last - first
         low, high = (math.log1p(r) * span for r in SHORT_RATES)
         if span >= LONG_SPAN:
             high = math.log1p(RATE_WARN) * span
             low = -high
-        rest = [j for n, j in enumerate(judged) if n != k]
+        rest = [j for n, j in enumerate(judged) if n != k and not stated(j[0], j[1])]
         off = (
             max(low - step, step - high, 0.0)
             if step < low - ROUNDING or step > high + ROUNDING

@@ -5,6 +5,7 @@ The file is read as the boundaries of census units are: in the same formats, lay
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import numpy as np
     from shapely.geometry.base import BaseGeometry
-
-NEAR_SHARE = 1e-3
-"""How far a line or point may lie from the polygons and add nothing to them, of their extent."""
 
 
 @dataclass(frozen=True)
@@ -102,46 +100,27 @@ def _features(boundary: Boundary) -> gpd.GeoDataFrame:
         frame = read_features(files.open(settings, VECTOR_SUFFIXES), settings)
     geometry = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
     geometry = geometry[~(shapely.is_missing(geometry) | shapely.is_empty(geometry))]
-    areas = _areas(geometry, boundary.path)
+    areas = _areas(geometry)
+    if areas.size == 0:
+        kinds = Counter(g.geom_type for g in geometry).most_common()
+        raise CensusError(
+            "the boundary file has no polygon",
+            where=boundary.path,
+            expected="the country's outline as polygons: lines and points enclose nothing",
+            found=", ".join(f"{count} {kind}" for kind, count in kinds) or "no geometry",
+            remedy="turn the lines into polygons (QGIS: Vector geometry, Lines to polygons), or "
+            "fetch the country's polygons",
+        )
     return gpd.GeoDataFrame(geometry=areas, crs=frame.crs)
 
 
-def _areas(geometry: np.ndarray, path: Path) -> np.ndarray:
-    """The polygons among a file's features, where the rest adds nothing to them.
-
-    A capital's point or a coast drawn again as a line lies in or on the polygons; one that does
-    not may be an island, or all there is of the country.
-    """
+def _areas(geometry: np.ndarray) -> np.ndarray:
+    """The valid polygons among geometries, also inside collections."""
     import numpy as np
     import shapely
 
-    parts, feature = shapely.get_parts(geometry, return_index=True)
-    for _ in range(2):  # collections inside collections
-        parts, index = shapely.get_parts(parts, return_index=True)
-        feature = feature[index]
-    polygons = np.isin(shapely.get_type_id(parts), (3, 6))
-    areas = parts[polygons]
+    parts = shapely.get_parts(shapely.get_parts(shapely.get_parts(geometry)))
+    areas = parts[np.isin(shapely.get_type_id(parts), (3, 6))]
     broken = ~shapely.is_valid(areas)
     areas[broken] = shapely.make_valid(areas[broken])
-    others = parts[~polygons]
-    if others.size:
-        near = np.zeros(len(others), bool)
-        if areas.size:
-            margin = NEAR_SHARE * float(np.ptp(shapely.bounds(areas), axis=0).max() or 1.0)
-            ground = shapely.union_all(areas).buffer(margin)
-            shapely.prepare(ground)
-            near = shapely.contains(ground, others)
-        if not near.all():
-            rows = sorted({int(f) + 1 for f in feature[~polygons][~near]})
-            kinds = sorted({g.geom_type for g in others[~near]})
-            raise CensusError(
-                "the boundary file has features that are no areas",
-                where=path,
-                expected="polygons: what they do not cover is never fetched",
-                found=f"{' and '.join(kinds)} in feature {', '.join(map(str, rows[:5]))}"
-                + (" and more" if len(rows) > 5 else "")
-                + (", and no polygon" if not areas.size else ", outside the polygons"),
-                remedy="hand in the country as polygons (in QGIS: Lines to polygons), or keep only "
-                "these with `where`",
-            )
     return areas

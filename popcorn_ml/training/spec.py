@@ -22,6 +22,9 @@ Kept = Literal["best", "last"]
 SMALLEST_UNIT_PX = 128 * 128
 """Of a step's pixels, a unit's least share: with less a tile would be mostly halo."""
 
+MAX_SEED = 2**63 - 1
+"""The largest that torch takes."""
+
 _ELSEWHERE = ("out", "work", "device", "threads", "cache_mb", "epochs", "about")
 """Fields that say where and how fast, not what: a checkpoint may be taken up under others."""
 
@@ -119,6 +122,8 @@ class TrainingSpec:
         for name, (value, least) in whole.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 _refuse(name, f"a whole number of at least {least}", value)
+        if self.seed > MAX_SEED:
+            _refuse("seed", f"a whole number of at most {MAX_SEED}", self.seed)
         for name in ("learning_rate", "learning_rate_decay", "gradient_clip"):
             value = getattr(self, name)
             if not (_number(value) and value > 0):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from popcorn_assets.assets.imagery import note_unless_over
+from popcorn_assets.commands.console import failure_text
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.store.making import REUSE_TAG, Making, Outcome
@@ -16,7 +17,7 @@ def test_what_was_made_before_the_season_ended_is_made_again(place):
     made: list[str] = []
     work: list[str] = []
 
-    def on(day: datetime):
+    def on(day: datetime) -> str:
         @dg.asset(name="s2_summer", partitions_def=COUNTRY_YEAR)
         def summer(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
             making = Making(context, store.open(), "s2_summer", code_version="1")
@@ -37,13 +38,17 @@ def test_what_was_made_before_the_season_ended_is_made_again(place):
                 instance=instance,
                 resources={"store": StoreResource()},
                 tags={REUSE_TAG: "true"},
+                raise_on_error=False,
             )
-        assert result.success
+            return "" if result.success else failure_text(instance, result.run_id)
 
     july, august = datetime(2020, 7, 10, tzinfo=UTC), datetime(2020, 8, 20, tzinfo=UTC)
     over = datetime(2020, 9, 5, tzinfo=UTC)
+    told = on(datetime(2020, 5, 31, tzinfo=UTC))
+    assert "s2_summer demo|2020 has not begun" in told
+    assert "it begins on 2020-06-01 and ends on 2020-09-01" in told
     for day in (july, august, over, over):
-        on(day)
+        assert on(day) == ""
     assert made == ["2020-07-10", "2020-08-20", "2020-09-05"]
     assert len(set(work)) == 3
     assert work[2] == work[3]

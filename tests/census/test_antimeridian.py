@@ -8,7 +8,9 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import shapely
+from rasterio.transform import Affine
 from shapely import affinity
 
 from popcorn_ml import raster
@@ -121,6 +123,26 @@ def test_two_boundary_sets_drawn_otherwise_match_by_their_ground(tmp_path: Path)
     built = build(tmp_path, section, grid=grids(-16.7)["zone 60"])
     assert not built.failed
     assert {e["id"]: e["people"] for e in built.entries()} == {u.id: u.people for u in rows}
+
+
+@pytest.mark.parametrize("west", [179.97, -180.03])
+@pytest.mark.parametrize("name", ["zone 60", "degrees beyond 180", "degrees below -180"])
+def test_cells_of_a_gridded_census_keep_their_ground(
+    tmp_path: Path, west: float, name: str
+) -> None:
+    people = np.arange(1, 61, dtype=np.float32).reshape(6, 10)
+    with rasterio.open(
+        tmp_path / "people.tif", "w", driver="GTiff", crs="EPSG:4326", width=10, height=6, count=1,
+        dtype="float32", nodata=-1, transform=Affine(0.006, 0, west, 0, -0.006, -16.7),
+    ) as out:  # fmt: skip
+        out.write(people, 1)
+    level = {"role": "train", "reader": "gridded", "counts": {"file": "people.tif", "year": 2020}}
+    built = build(tmp_path, {"levels": {"district": level}}, grid=grids(-16.7)[name])
+    assert not built.failed
+    table = built.units.units
+    assert table["pixel_area_ha"].to_numpy() == pytest.approx(table["area_ha"], rel=0.2)
+    assert table["pixel_area_ha"].sum() == pytest.approx(table["area_ha"].sum(), rel=0.03)
+    assert sum(e["people"] for e in built.entries()) == people.sum()
 
 
 def test_what_lies_elsewhere_is_still_elsewhere(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
@@ -31,10 +32,13 @@ from popcorn_assets.runs.lost import (
     OWNER_TAG,
     begun_tag,
     end_lost_runs,
+    end_run,
     lost_its_process,
     owner_tags,
+    unjudged_runs,
 )
 from popcorn_assets.runs.pools import pools, stuck_slots
+from popcorn_ml.errors import ConfigError
 
 HERE = socket.gethostname()
 
@@ -97,6 +101,90 @@ def test_only_runs_whose_process_is_known_to_be_gone_are_judged(instance, gone):
     for r in (*living, *unknown):
         assert instance.get_run_by_id(r.run_id).status == DagsterRunStatus.STARTED
     assert end_lost_runs(instance) == []
+
+
+STARTED_BY_HAND = """
+import time
+import dagster as dg
+from popcorn_assets.runs.executors import executor
+
+@dg.op(pool="gpu")
+def train(context: dg.OpExecutionContext) -> None:
+    context.log.info("at work")
+    time.sleep(600)
+
+@dg.job
+def held():
+    train()
+
+defs = dg.Definitions(jobs=[held], executor=executor())
+"""
+
+
+def test_a_killed_run_of_dagster_job_execute_gives_its_slot_back(instance, place):
+    """No code server knows of it: its own executor notes which process works on it."""
+    (place.home / "by_hand.py").write_text(STARTED_BY_HAND)
+    (place.home / "here.yaml").write_text("execution: {config: {in_process: {}}}")
+    instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    command = [Path(sys.executable).with_name("dagster"), "job", "execute",
+               "-f", "by_hand.py", "-j", "held", "-c", "here.yaml"]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=place.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (held := [slot for pool in pools(instance) for slot in pool.slots]):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        (run,) = instance.get_runs()
+        assert not lost_its_process(instance, run)
+        assert end_lost_runs(instance) == []
+    finally:
+        process.kill()
+        process.wait()
+    run = instance.get_run_by_id(run.run_id)
+    assert lost_its_process(instance, run)
+    assert instance.run_launcher.check_run_worker_health(run).status.value == "FAILED"
+    assert [r.run_id for r in end_lost_runs(instance)] == [run.run_id]
+    assert [slot.run_id for slot in held] == [run.run_id]
+    (pool,) = pools(instance)
+    assert pool.slots == []
+    assert instance.get_run_by_id(run.run_id).status == DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_repeats_another_is_judged_by_its_own_process(instance, gone):
+    copied = {OWNER_TAG: f"{HERE}:{gone}", "dagster/parent_run_id": "x"}
+    run = instance.create_run_for_job(training, status=DagsterRunStatus.STARTED, tags=copied)
+    assert not lost_its_process(instance, run)
+    run = tagged(instance, run, {**owner_tags(run.run_id), OWNER_TAG: f"{HERE}:{gone}"})
+    assert lost_its_process(instance, run)
+
+
+def test_runs_that_cannot_be_judged_are_named_and_ended_by_hand(instance, gone):
+    old = instance.create_run_for_job(training, status=DagsterRunStatus.STARTED)
+    instance.report_engine_event(
+        f"Executing steps using multiprocess executor: parent process (pid: {gone})", old
+    )
+    elsewhere = launched(instance, os.getpid(), "elsewhere")
+    here = launched(instance, os.getpid())
+    assert {(one.run.run_id, one.host, one.pid) for one in unjudged_runs(instance)} == {
+        (old.run_id, "", gone),
+        (elsewhere.run_id, "elsewhere", None),
+    }
+    slots = instance.event_log_storage
+    slots.set_concurrency_slots("gpu", 1)
+    assert slots.claim_concurrency_slot("gpu", old.run_id, "train").is_claimed
+    with pytest.raises(ConfigError, match="is at work"):
+        end_run(instance, here.run_id)
+    with pytest.raises(ConfigError, match="no unfinished runs"):
+        end_run(instance, "zzz")
+    with pytest.raises(ConfigError, match=r"3|no unfinished"):
+        end_run(instance, "")
+    assert end_run(instance, old.run_id[:8]).run_id == old.run_id
+    (pool,) = pools(instance)
+    assert pool.slots == []
+    assert [one.run.run_id for one in unjudged_runs(instance)] == [elsewhere.run_id]
 
 
 def test_a_number_that_another_process_got_is_not_taken_for_the_runs(instance, monkeypatch):

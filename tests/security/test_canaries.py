@@ -14,12 +14,16 @@ import os
 import subprocess
 import sys
 import textwrap
+import uuid
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 
 from popcorn_assets.country import PACKAGED
+from popcorn_assets.resources import ImageryResource
+from popcorn_assets.runs.in_process import run_here
 from popcorn_ml.errors import ConfigError, ImageryError, StoreError
 from popcorn_ml.imagery.secrets import HIDDEN, Secrets, guarded, scrub
 from popcorn_ml.simulate.country import write_country
@@ -27,6 +31,8 @@ from popcorn_ml.simulate.spec import CountrySpec
 from tests.imagery.ee_server import ACCESS_TOKEN, Archive, EarthEngineServer
 from tests.imagery.web_server import WebServer
 from tests.platforms import make_place
+
+pytestmark = pytest.mark.long(40)
 
 YEAR = 2020
 SPEC = CountrySpec(width=100, height=100, coarse_units=4, fine_units_each=2, seed=5)
@@ -180,6 +186,39 @@ def test_a_database_that_refuses_does_not_show_its_password(tmp_path):
     )
     for name, text in {"out": done.stdout, "err": done.stderr, **written(place.home)}.items():
         assert PASSWORD.encode() not in text, name
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"resources": {"imagery": {"config": {"planetary_computer_key": SUBSCRIPTION}}}},
+        {"resources": {"imagery": {"config": {"earthengine_key_file": f"/keys/{SUBSCRIPTION}"}}}},
+        {"resources": {"imagery": {"config": {"secrets": {"key": SUBSCRIPTION}}}}},
+        {"ops": {"s2_spring": {"config": {"planetary_computer_key": SUBSCRIPTION}}}},
+    ],
+)
+def test_a_credential_in_a_runs_configuration_is_refused_and_kept_nowhere(place, where):
+    """A run's configuration lies in clear text in its storage, and the launchpad shows it."""
+    from popcorn_assets.definitions import defs
+
+    job = defs.resolve_job_def("ingest")
+    fields = job.run_config_schema.config_type.fields["resources"].config_type.fields
+    asked = fields["imagery"].config_type.fields["config"].config_type.fields
+    assert set(asked) == {"source"}
+    with dg.DagsterInstance.get() as instance:
+        with pytest.raises(dg.DagsterInvalidConfigError):
+            run_here(
+                instance, job, run_id=str(uuid.uuid4()), partition="demo|2020", run_config=where
+            )
+        assert instance.get_runs_count() == 0
+    assert [n for n, text in written(place.home).items() if SUBSCRIPTION.encode() in text] == []
+
+
+def test_the_sources_get_what_the_environment_holds(monkeypatch):
+    monkeypatch.setenv("POPCORN_PLANETARY_COMPUTER_KEY", SUBSCRIPTION)
+    monkeypatch.setenv("POPCORN_EARTHENGINE_PROJECT", "")
+    found = ImageryResource().secrets()
+    assert (found.planetary_computer_key, found.earthengine_project) == (SUBSCRIPTION, None)
 
 
 # The parts ----------------------------------------------------------------------------------------
