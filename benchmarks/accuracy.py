@@ -157,7 +157,9 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         )
     )
     people = place.people(place.level)
-    names = (out / name for name in ("population.tif", "population_std.tif", "builtup_score.tif"))
+    names = (
+        out / name for name in ("population.tif", "population_members.tif", "builtup_score.tif")
+    )
     adjust_map(*names, place.units(place.level), people, grid, out / "adjusted")
     truth = (place.country.evaluation.truth or "").format(year=YEAR)
     found = evaluate(

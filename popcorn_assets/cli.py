@@ -58,6 +58,10 @@ def main() -> None:
     except PopcornError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except PermissionError as error:
+        click.echo(f"error: {error.filename}: this user may not: {error.strerror}", err=True)
+        click.echo("  remedy:   work as the user whom it belongs to, or let this one in", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

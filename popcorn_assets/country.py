@@ -250,6 +250,11 @@ class Country(_Section):
                 remedy=error.remedy,
             ) from error
 
+    def grid_files(self) -> list[Path]:
+        """The file that the grid is taken from, where it is taken from one."""
+        given = self.grid.like or (None if self.grid.box else self.grid.boundary)
+        return [given_path(given)] if given else []
+
     def boundary(self) -> Path | None:
         """Vector file outside which nothing is fetched; None: the whole grid is."""
         return given_path(self.grid.boundary) if self.grid.boundary else None

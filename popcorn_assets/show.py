@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.wording import columns, heading, rounded, told
 
 if TYPE_CHECKING:
     from popcorn_ml.mapping.pictures import Kind
@@ -19,6 +20,9 @@ PICTURE = "picture.png"
 
 MANIFEST_SHA256 = "manifest sha256"
 """Title of the digest of a version's manifest in Dagster's record."""
+
+REJECTED = "not current"
+"""Title of the reason for which a version did not become current."""
 
 PICTURE_PX = 400
 """Longest side of a picture: each is kept in Dagster's event log."""
@@ -66,6 +70,7 @@ def as_metadata(
     version: str,
     manifest_sha256: str,
     reused: bool = False,
+    rejected: str = "",
 ) -> dict[str, Any]:
     """Dagster metadata from plain values.
 
@@ -76,6 +81,7 @@ def as_metadata(
         version: its identifier.
         manifest_sha256: digest of its manifest's file, which the audit compares.
         reused: whether this run took it from the store as it was.
+        rejected: names of the failed checks for which it did not become the current version.
     """
     result: dict[str, Any] = {}
     if picture is not None and len(picture) <= MAX_PICTURE_BYTES:
@@ -85,6 +91,8 @@ def as_metadata(
     result["path"] = dg.MetadataValue.path(str(path))
     result["version"] = version
     result[MANIFEST_SHA256] = manifest_sha256
+    if rejected:
+        result[REJECTED] = f"it failed {rejected}"
     if reused:
         result["reused"] = dg.MetadataValue.bool(True)
     return result
@@ -127,19 +135,17 @@ def markdown_image(png: bytes) -> str:
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as a markdown table."""
+    """Rows as a markdown table, a column for every key that any of them has."""
     if not rows:
         return "(none)"
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(_cell(row.get(k, "")) for k in head) + " |" for row in rows]
+    head = columns(rows)
+    lines = ["| " + " | ".join(map(heading, head)) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(_cell(row.get(k, ""), k) for k in head) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+def _cell(value: Any, key: str) -> str:
+    return told(value, key).replace("|", "\\|").replace("\n", " ")
 
 
 def _value(value: Any) -> Any:
@@ -147,6 +153,8 @@ def _value(value: Any) -> Any:
         return dg.MetadataValue.bool(value)
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return dg.MetadataValue.md(markdown_table(value))
-    if isinstance(value, list | dict):
-        return dg.MetadataValue.json(value)
-    return value
+    if isinstance(value, list):
+        return dg.MetadataValue.text(told(value))
+    if isinstance(value, dict):
+        return dg.MetadataValue.json(rounded(value))
+    return rounded(value)

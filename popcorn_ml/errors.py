@@ -100,3 +100,11 @@ class LostConnection(ComputeError, Transient):
 
 class StoreError(PopcornError):
     """A stored version that is missing, incomplete or not what its manifest says."""
+
+
+class Unread(StoreError):
+    """Something stored that could not be looked at now, which says nothing of what it holds."""
+
+
+class NoLocks(Unread):
+    """Files that cannot be locked, because their file system has no locks."""

@@ -1,21 +1,24 @@
 """Files that appear under their name only when they are complete and on disk.
 
 Libraries say in many ways, or not at all, that a disk is full: `naming_the_disk` says it in one.
+Who may read a file is what the umask says, of every file alike; what is finished nobody writes.
+A file system without locks is told in one error (`flock`); who holds which is `compute.locks`.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import NoLocks, StoreError
 
 NO_ROOM_BYTES = 1 << 20
 """With less than this left, a failed write is held to have failed for want of room."""
@@ -93,7 +96,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     draft = Path(name)
     try:
         yield draft
-        draft.chmod(0o644)  # mkstemp gives it to nobody else
+        draft.chmod(0o666 & ~umask())  # mkstemp gives it to nobody else, whatever was asked for
         sync(draft)
         os.replace(draft, path)
         sync(path.parent)
@@ -121,6 +124,37 @@ def write_json(path: str | Path, value: Any, *, sort_keys: bool = False) -> None
     write_bytes(path, f"{text}\n".encode())
 
 
+def umask() -> int:
+    """Permission bits that this process gives to nobody; they say of every file who may read it."""
+    try:
+        status = Path("/proc/self/status").read_text("ascii", errors="replace")
+        return int(status.partition("\nUmask:")[2].split(maxsplit=1)[0], 8)
+    except (OSError, IndexError, ValueError):  # not Linux: it can only be asked for by setting it
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
+def protect(folder: Path) -> None:
+    """Make a finished folder and all in it read-only, for those whom the umask lets read it.
+
+    What belongs to another user stays as it is: only its owner could change that.
+    """
+    mask = umask()
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            with suppress(PermissionError):
+                path.chmod((0o555 if path.is_dir() else 0o444) & ~mask)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, read-only or not; what belongs to another user may stay."""
+    for path in (folder, *(p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink())):
+        with suppress(OSError):
+            path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Make a file, or the names in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -128,3 +162,53 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What a file system without locks answers; EOPNOTSUPP and ENOTSUP are one on Linux."""
+
+
+def flock(file: int, operation: int, path: Path) -> None:
+    """Lock an open file.
+
+    Args:
+        path: its name, for an error.
+
+    Raises:
+        BlockingIOError: another has it, and the operation does not wait.
+        NoLocks: the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, operation)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise no_locks(path, error) from error
+        raise
+
+
+def no_locks(path: Path, found: object) -> NoLocks:
+    """The error of a file on a file system without locks."""
+    return NoLocks(
+        "the file system has no file locks, without which two runs could write at once",
+        where=path.parent,
+        expected="a file system with flock, such as a local disk or NFS 4 with its lock service",
+        found=found,
+        remedy="put the store there (POPCORN_DATA), or have this one mounted with locks: NFS "
+        "without nolock and with its lock service running, Lustre with -o flock",
+    )
+
+
+def require_locks(folder: Path) -> None:
+    """Try whether files of a folder can be locked; leaves nothing behind.
+
+    Raises:
+        NoLocks: they cannot.
+    """
+    path = folder / f".lock-{os.getpid()}"
+    lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
+    finally:
+        os.close(lock)
+        with suppress(OSError):
+            path.unlink()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BLOCK_PX = 256
 GRID_TOLERANCE_PX = 1e-3
-"""How far a raster's corner may lie from the grid's, in pixels, to count as the same."""
+"""How far a raster's corners may lie from the grid's, in pixels, to count as the same."""
 
 
 DRIVER = "GTiff"
@@ -98,22 +98,52 @@ def grid_of(path: str | Path) -> Grid:
 
 def _grid_of(dataset: rasterio.DatasetReader, path: str | Path) -> Grid:
     t = dataset.transform
+    off_px = abs(t.a - abs(t.e)) / abs(t.a or 1) * max(dataset.width, dataset.height)
     if dataset.crs is None:
         raise RasterError(
             "the raster has no CRS",
             where=path,
             remedy="write the CRS into the file, for instance with gdal_edit.py -a_srs",
         )
-    if t.b or t.d or t.e >= 0 or abs(t.a + t.e) > 1e-9 * abs(t.a):
+    if t.is_identity:
+        raise RasterError(
+            "the raster does not say where it lies",
+            where=path,
+            expected="a corner and a pixel side in its CRS",
+            found="none: rows and columns alone",
+            remedy="write them into the file, for instance with gdal_edit.py -a_ullr",
+        )
+    if t.b or t.d or t.a <= 0 or t.e == 0 or off_px > GRID_TOLERANCE_PX:
         raise RasterError(
             "the raster is rotated or its pixels are not square",
             where=path,
-            expected="north-up, square pixels",
+            expected="rows from west to east; square pixels, their sides equal to "
+            f"{GRID_TOLERANCE_PX:g} of a pixel over the whole raster",
             found=tuple(t)[:6],
         )
     authority = dataset.crs.to_authority()
     crs = ":".join(authority) if authority else dataset.crs.to_wkt()
-    return Grid(crs, t.c, t.f, t.a, dataset.width, dataset.height)
+    north = max(t.f, t.f + t.e * dataset.height)
+    return Grid(crs, t.c, north, t.a, dataset.width, dataset.height)
+
+
+def stored(
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int] | int | None = None,
+    window: Window | None = None,
+) -> np.ndarray:
+    """Stored values of a window, its rows from north to south whichever way the file has them.
+
+    Args:
+        bands, window: as `read`; the window is of the raster's grid (`grid_of`).
+    """
+    index = list(bands) if isinstance(bands, Sequence) else bands
+    if dataset.transform.e <= 0:
+        return dataset.read(index, window=_rasterio_window(window))
+    if window is not None:
+        row = dataset.height - window.row - window.height
+        window = Window(row, window.col, window.height, window.width)
+    return dataset.read(index, window=_rasterio_window(window))[..., ::-1, :]
 
 
 def check(
@@ -208,9 +238,7 @@ def read(
                     expected=_describe(grid),
                     found=_describe(found),
                 )
-        return dataset.read(
-            list(bands) if isinstance(bands, Sequence) else bands, window=_rasterio_window(window)
-        )
+        return stored(dataset, bands, window)
 
 
 def read_float(
@@ -240,7 +268,7 @@ def read_float(
             if isinstance(bands, Sequence)
             else [bands]
         )
-        raw = dataset.read(index, window=_rasterio_window(window))
+        raw = stored(dataset, index, window)
         out = raw.astype(np.float32)
         for i, band in enumerate(index):
             scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]

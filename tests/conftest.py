@@ -1,46 +1,38 @@
-"""Fixtures that every test may use: a small country, and where reference data lies, if at all."""
+"""Fixtures that every test may use: a small country, and where reference data lies, if at all.
+
+How the suite is arranged, and kept quick: tests/arrangement.py.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-from tests.platforms import Place, enter, make_place, tiny_spec, write_demo_file
+from tests import arrangement
+from tests.platforms import Place, copied, enter, make_place, tiny_spec, write_demo_file
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
-ON_THE_SMALL_COUNTRY = {
-    "test_graph": 1,
-    "test_inbox": 1,
-    "test_promotion": 1,
-    "test_ui": 1,
-    "test_verdicts": 1,
-    "test_agreement": 2,
-    "test_audit": 2,
-    "test_checks": 2,
-    "test_members": 2,
-    "test_refresh": 2,
-    "test_reproduce": 2,
-    "test_superseded": 2,
-    "test_tampering": 2,
-}
-"""Test files that need a run of the small country, and which of two workers makes it for them."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # workers get folders of the one who started them
+        config.option.loadscopereorder = False  # by number of tests: the long ones are few
+        arrangement.use_memory(config)
 
 
-def pytest_xdist_make_scheduler(config, log):
-    """Tests of a file go to one worker; files that share a small country go to the same one."""
-    from xdist.scheduler import LoadFileScheduling
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    lacking = arrangement.missing()
+    return ["skipped on this machine:", *lacking] if lacking else ["nothing is skipped for lack"]
 
-    class BySharedFixture(LoadFileScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            shared = ON_THE_SMALL_COUNTRY.get(Path(file).stem)
-            return f"small country {shared}" if shared else file
 
-    return BySharedFixture(config, log)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    arrangement.long_files_first(items)
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -66,20 +58,35 @@ def real_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
+def pristine(tmp_path_factory) -> Place:
     """A small simulated country after `popcorn demo`: trained on 2020, mapped 2020 and 2021.
 
-    Run through the whole graph once for all tests that look at it.
+    Run through the whole graph once for all tests that look at it, whichever worker they are on.
+    Nobody enters or changes it: it is there to be copied.
     """
     from popcorn_assets.commands.demo import run_demo
 
-    place = make_place(tmp_path_factory.mktemp("tiny") / "home")
-    spec = tiny_spec()
-    write_demo_file(place, spec, members=2, epochs=2)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        enter(place, monkeypatch)
-        assert run_demo(spec) == 0
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    folder.mkdir(exist_ok=True)
+    place = Place(folder / "home")
+    with arrangement.turn(folder / "lock"):
+        if not (folder / "made").exists():
+            shutil.rmtree(place.home, ignore_errors=True)  # a worker that failed here
+            make_place(place.home)
+            spec = tiny_spec()
+            write_demo_file(place, spec, members=2, epochs=2)
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                enter(place, monkeypatch)
+                assert run_demo(spec) == 0
+            (folder / "made").touch()
     return place
+
+
+@pytest.fixture(scope="session")
+def tiny(pristine, tmp_path_factory) -> Place:
+    """A copy of the small country for tests that only read it, or add to Dagster's records."""
+    return copied(pristine, tmp_path_factory.mktemp("tiny") / "home")
 
 
 @pytest.fixture

@@ -48,6 +48,12 @@ def make_place(home: Path) -> Place:
     return Place(home)
 
 
+def copied(place: Place, home: Path) -> Place:
+    """The same platform elsewhere, with Dagster's records."""
+    shutil.copytree(place.home, home, symlinks=True)
+    return Place(home)
+
+
 def write_demo_file(place: Place, spec, **training) -> None:
     """The demo's country file, cut to a smaller simulated country."""
     packaged = REPOSITORY / "popcorn_assets" / "countries" / "demo.yaml"

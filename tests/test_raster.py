@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import rasterio
+from rasterio.transform import Affine
 
 from popcorn_ml import raster
 from popcorn_ml.errors import GridMismatch, RasterError
@@ -103,6 +104,67 @@ def test_raster_on_another_grid_is_refused_with_both_grids(decibels, other):
 def test_wrong_number_of_bands_is_refused(decibels):
     with pytest.raises(RasterError, match="number of bands"):
         raster.check(decibels[0], GRID, count=4)
+
+
+def written(path, transform, values=None):
+    """A raster of numbers that tell their own place, with a transform of any kind."""
+    values = np.arange(6 * 4, dtype="int16").reshape(6, 4) if values is None else values
+    with rasterio.open(
+        path, "w", driver="GTiff", width=values.shape[1], height=values.shape[0], count=1,
+        dtype=values.dtype, crs="EPSG:4326", transform=transform, nodata=0,
+    ) as out:  # fmt: skip
+        out.write(values, 1)
+        out.scales = (0.5,)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("sides", "width", "read"),
+    [
+        ((0.00083333333, 0.00083333334), 24, True),
+        ((0.00083333333, 0.00083333333000001), 43200, True),
+        ((0.000898315284, 0.000898315284119), 4000, True),
+        ((0.00083333333, 0.00083333334), 100_000, False),  # half a pixel at the far edge: another
+        ((0.0008, 0.00081), 24, False),
+    ],
+)
+def test_sides_are_equal_if_the_far_corner_says_so(tmp_path, sides, width, read):
+    values = np.ones((2, width), "int16")
+    path = written(tmp_path / "a.tif", Affine(sides[0], 0, 30, 0, -sides[1], -1), values)
+    if read:
+        assert raster.grid_of(path) == Grid("EPSG:4326", 30, -1, sides[0], width, 2)
+    else:
+        with pytest.raises(RasterError, match="not square"):
+            raster.grid_of(path)
+
+
+def test_a_raster_drawn_from_the_south_reads_from_the_north(tmp_path):
+    """Stored, decoded, whole or a window: the same numbers at the same places."""
+    up = np.arange(1, 25, dtype="int16").reshape(6, 4)
+    north = written(tmp_path / "n.tif", Affine(0.5, 0, 30, 0, -0.5, -1), up)
+    south = written(tmp_path / "s.tif", Affine(0.5, 0, 30, 0, 0.5, -4), up[::-1])
+    assert raster.grid_of(south) == raster.grid_of(north) == Grid("EPSG:4326", 30, -1, 0.5, 4, 6)
+    window = Window(1, 2, 3, 2)
+    for how in (raster.read, raster.read_float):
+        for place in (None, window):
+            for bands in (1, [1], None):
+                np.testing.assert_array_equal(how(south, place, bands), how(north, place, bands))
+    np.testing.assert_array_equal(raster.read(south, window, 1), up[1:4, 2:])
+    raster.check(south, raster.grid_of(north), readable=True)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(-0.5, 0, 30, 0, -0.5, -1),  # from the east
+        Affine(0.5, 0.1, 30, 0, -0.5, -1),
+        Affine.identity(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_other_ways_to_lie_are_refused(tmp_path, transform):
+    with pytest.raises(RasterError):
+        raster.grid_of(written(tmp_path / "a.tif", transform))
 
 
 def test_rotated_raster_is_refused(tmp_path):

@@ -122,3 +122,24 @@ def test_the_benchmark_measures_what_it_says(capsys):
     assert "20 of 400 units" in found["loop"]
     assert found["ratio"] == pytest.approx(found["loop_s"] / found["single_pass_s"], rel=0.3)
     assert found["ratio"] > 10
+
+
+def test_by_area_each_pixel_counts_as_its_rows_own(tmp_path):
+    """As built-up score does in degrees; on a plane nothing changes."""
+    for crs, step, north in (("EPSG:4326", 0.05, 71.0), ("EPSG:32736", 10.0, 9_800_000.0)):
+        grid = Grid(crs, 6.0, north, step, 33, 270)
+        rng = np.random.default_rng(1)
+        zones = rng.integers(0, 5, grid.shape).astype(np.uint32)
+        score = rng.random(grid.shape, dtype=np.float32)
+        score[rng.random(grid.shape) < 0.1] = np.nan
+        raster.write(tmp_path / "zones.tif", zones, grid, ["z"], 0, resampling="nearest")
+        raster.write(tmp_path / "score.tif", score, grid, ["s"], np.nan)
+        paths = tmp_path / "zones.tif", [tmp_path / "score.tif"]
+        plain = raster_zone_sums(*paths, grid, 4, block_px=100)
+        found = raster_zone_sums(*paths, grid, 4, block_px=100, by_area=True)
+        area = grid.row_area_m2() / grid.row_area_m2().mean()
+        expected = zone_sums(zones, score.astype(float) * area[:, None], 4)
+        np.testing.assert_allclose(found.sums[0], expected, rtol=1e-9)
+        np.testing.assert_array_equal(found.missing, plain.missing)
+        if crs == "EPSG:32736":
+            np.testing.assert_array_equal(found.sums, plain.sums)

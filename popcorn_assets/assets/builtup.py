@@ -96,7 +96,7 @@ def builtup_area(
 
     making = Making(context, store.open(), "builtup_area", code_version=CODE)
     country = load_country(making.country)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     composites = composites_by_season(making)
     weights = extractor_file(making, country)
     making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)

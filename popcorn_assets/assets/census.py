@@ -5,6 +5,7 @@ Files go to the store, tables to the warehouse; what a row must be is popcorn_ml
 
 import json
 import math
+import re
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +17,7 @@ from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.versions import Version
 from popcorn_ml.census.findings import COUNT_CHECKS, UNIT_CHECKS
 from popcorn_ml.errors import StoreError
 
@@ -57,7 +59,7 @@ def census_units(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
 
     making = Making(context, store.open(), UNITS, code_version=CODE)
     country = load_country(making.country)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     for path in census_files(country):
         making.source(path)
     making.parameter(grid=grid.as_dict(), census=country.census.model_dump(mode="json"))
@@ -133,18 +135,36 @@ def census_counts(context: dg.AssetExecutionContext, store: StoreResource) -> dg
     return making.publish(make)
 
 
-def units_raster(making: Making, level: str) -> Path:
-    """The raster of a level's unit numbers, noted as an input."""
-    return making.input(UNITS).file(f"units_{level}.tif")
+def units_raster(making: Making, level: str, of: Version | None = None) -> Path:
+    """The raster of a level's unit numbers, noted as an input.
+
+    Args:
+        of: those that this version was made from; None for the current ones.
+    """
+    return _census(making, UNITS, of).file(f"units_{level}.tif")
 
 
-def counts_file(making: Making, level: str) -> Path:
+def levels_of(making: Making, of: Version) -> list[str]:
+    """The levels of the census that a version was made from."""
+    files = making.input_of(of, UNITS).manifest()["files"]
+    found = (re.fullmatch(r"units_(.+)\.tif", name) for name in files)
+    return [match[1] for match in found if match]
+
+
+def _census(making: Making, asset: str, of: Version | None) -> Version:
+    return making.input(asset) if of is None else making.input_of(of, asset)
+
+
+def counts_file(making: Making, level: str, of: Version | None = None) -> Path:
     """The JSON list of a level's counts, noted as an input with the units they number.
 
+    Args:
+        of: those that this version was made from; None for the current ones.
+
     Raises:
-        StoreError: the counts were joined to other units than the current ones.
+        StoreError: the counts were joined to other units.
     """
-    units, counts = making.input(UNITS), making.input(COUNTS)
+    units, counts = _census(making, UNITS, of), _census(making, COUNTS, of)
     joined = [e["version"] for e in counts.manifest()["inputs"] if e["asset"] == UNITS]
     if joined != [units.version]:
         raise StoreError(
@@ -157,15 +177,20 @@ def counts_file(making: Making, level: str) -> Path:
     return counts.file(f"counts_{level}.json")
 
 
-def counts_by_number(making: Making, level: str) -> tuple[Path, list[float]]:
+def counts_by_number(
+    making: Making, level: str, of: Version | None = None
+) -> tuple[Path, list[float]]:
     """The raster of a level's units, and the people of units 1..n; both noted as inputs.
 
     NaN where a unit has no count of its own: none is known, or its people are counted with the
     neighbour that it was merged into.
+
+    Args:
+        of: of the census that this version was made from; None for the current one.
     """
     import pyarrow.parquet as pq
 
-    raster, counts = units_raster(making, level), counts_file(making, level)
+    raster, counts = units_raster(making, level, of), counts_file(making, level, of)
     entries = json.loads(counts.read_text("utf-8"))
     known = {entry["number"]: float(entry["people"]) for entry in entries}
     units = pq.read_metadata(raster.with_suffix(".parquet")).num_rows

@@ -1,15 +1,24 @@
 """Evaluation: the maps and the baselines they must beat, against what is known to be true."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from popcorn_assets.assets.census import counts_by_number, units_raster
-from popcorn_assets.assets.maps import BUILTUP, MEMBERS, POPULATION, adjusted_map, population_map
+from popcorn_assets.assets.census import counts_by_number, levels_of, units_raster
+from popcorn_assets.assets.maps import (
+    BUILTUP,
+    MEMBERS,
+    POPULATION,
+    adjusted_map,
+    adjusted_members,
+    population_map,
+)
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
+from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.resources import (
     ComputeResource,
     StoreResource,
@@ -17,12 +26,14 @@ from popcorn_assets.resources import (
 from popcorn_assets.show import PICTURE
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
-from popcorn_assets.store.versions import Version
+from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.files import write_json
-from popcorn_ml.grid import HECTARE_M2, Grid
+from popcorn_ml.grid import HECTARE_M2, Grid, Window
+from popcorn_ml.mapping.checks import CENSUS_TOLERANCE, MapCheck
 
 if TYPE_CHECKING:
     from popcorn_ml.evaluation.report import Evaluation
+    from popcorn_ml.mapping.dasymetric import AdjustedMembers
 
 GROUP = "evaluation"
 CODE = code_digest("evaluation", "mapping", "census")
@@ -45,32 +56,41 @@ def evaluation(
     """R2, MAE and RMSE of uniform and built-up disaggregation, the map and the adjusted map.
 
     Per hectare where the true population of every pixel is known (a simulated country), per unit
-    of the last evaluation level in the country's file; a country without one is scored on the
-    training level, which the adjusted map and the baselines match by construction.
+    of the last evaluation level in the country's file. Of a country without one only the map
+    itself is scored, on the training level: the others match that by construction. The census is
+    the one that the adjusted map was made from, whatever has come in since.
     """
     from popcorn_ml.evaluation.report import evaluate, scatter_png
 
     making = Making(context, store.open(), "evaluation", code_version=CODE)
     country = load_country(making.country)
+    grid = making.grid(country)
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
-    units, people = counts_by_number(making, country.census.train_level)
-    finest, fine_units, fine_people = country.census.train_level, None, None
-    if country.census.evaluation_levels:
-        finest = country.census.evaluation_levels[-1]
-        fine_units, fine_people = counts_by_number(making, finest)
+    finest = level = adjusted.manifest()["parameters"]["level"]
+    units, people = counts_by_number(making, level, of=adjusted)
+    known = [name for name in country.census.levels if name in levels_of(making, adjusted)]
+    fine_units, fine_people = None, None
+    kept_out = [name for name in country.census.evaluation_levels if name in known]
+    if kept_out:
+        finest = kept_out[-1]
+        fine_units, fine_people = counts_by_number(making, finest, of=adjusted)
         making.parameter(unit_level=finest)
     truth = None
     if country.evaluation.truth:
         truth = given_path(country.evaluation.truth.replace("{year}", str(making.year)))
         truth = making.source(truth)
 
-    rasters = {level: units_raster(making, level) for level in country.census.levels}
+    rasters = {name: units_raster(making, name, of=adjusted) for name in known}
     making.parameter(levels=list(rasters))
+    verdict = levels_kept_out(making.store, adjusted)
+    making.parameter(**verdict.metadata)
+
+    members = adjusted_members(adjusted, predicted, units, grid)
 
     def make(folder: Path) -> Outcome:
         found = evaluate(
-            grid=country.pixel_grid(),
+            grid=grid,
             population=predicted.file(POPULATION),
             adjusted=adjusted.file(POPULATION),
             builtup=predicted.file(BUILTUP),
@@ -92,8 +112,8 @@ def evaluation(
         ]
         sums = [
             row
-            for level, raster in rasters.items()
-            for row in _unit_sums(raster, level, predicted, adjusted, country.pixel_grid())
+            for name, raster in rasters.items()
+            for row in _unit_sums(raster, name, predicted, members, adjusted)
         ]
         return Outcome(
             {
@@ -101,16 +121,37 @@ def evaluation(
                 "people on the grid": found.totals,
                 "people in census units": found.totals_in_units,
             },
-            tables={
-                "evaluation": _metric_rows(found, finest, country.pixel_grid()),
-                "map_sums": sums,
-            },
+            checks=[verdict],
+            tables={"evaluation": metric_rows(found, finest, grid), "map_sums": sums},
         )
 
     return making.publish(make)
 
 
-def _metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
+def levels_kept_out(store: Store, made: Version) -> MapCheck:
+    """Whether a map was trained on none of the levels that it is evaluated on.
+
+    Args:
+        made: an adjusted map, or an evaluation of one.
+    """
+    from popcorn_ml.census.validate import evaluation_kept_out
+
+    code = made.address.country or ""
+    mapped = store.made_from(made, "population_map")
+    chosen = store.made_from(mapped, DEPLOYED).file(DEPLOYED_FILE)
+    decision = json.loads(chosen.read_text("utf-8"))
+    trained_on = [decision["level"]] if decision["country"] == code else []
+    found = evaluation_kept_out(load_country(code).census, trained_on)
+    return MapCheck(
+        "evaluation_levels_kept_out",
+        found.passed,
+        found.message,
+        "give the level another role in the country's file, or deploy another model",
+        {"trained_on": trained_on},
+    )
+
+
+def metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
     """One row a metric, as the warehouse keeps them; of cells with their true area."""
     area_ha = grid.hectares().pixel_area_m2 / HECTARE_M2
     return [
@@ -130,26 +171,43 @@ def _metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[
 
 
 def _unit_sums(
-    units: Path, level: str, predicted: Version, adjusted: Version, grid: Grid
+    units: Path, level: str, predicted: Version, members: "AdjustedMembers", adjusted: Version
 ) -> list[dict[str, Any]]:
-    """People of both maps in each unit of a level; the spread across members of the map's.
+    """People of both maps in each unit of a level, and their spread across members.
 
     A unit where a map has no value at all has no row of it: nothing is known there, which is not
-    nobody. `valid_share` says of how many of the unit's pixels the sum is.
+    nobody. `valid_share` says of how many of the unit's pixels the sum is. The spread of adjusted
+    people, of members that are each adjusted, is 0 in the units they are adjusted to, and not
+    known where a fallback placed people of the unit.
+
+    Args:
+        members: of the map, each adjusted to the census.
     """
     import numpy as np
     import pyarrow.parquet as pq
 
     from popcorn_ml import raster
     from popcorn_ml.mapping.ensemble import spread_of
-    from popcorn_ml.zones import raster_zone_sums
+    from popcorn_ml.zones import BLOCK_PX, blockwise_zone_sums
 
     table = pq.read_table(units.with_suffix(".parquet"), columns=["number", "id"])
-    with raster.opened(predicted.file(MEMBERS)) as members:
-        bands = [(predicted.file(MEMBERS), band) for band in members.indexes]
-    maps = [predicted.file(POPULATION), adjusted.file(POPULATION)]
-    sums = raster_zone_sums(units, [*maps, *bands], grid, table.num_rows)
-    spread = spread_of(np.asarray(sums.sums[2:]))
+    maps, grid = [predicted.file(POPULATION), adjusted.file(POPULATION)], members.layers.grid
+    for path in (units, *maps):
+        raster.check(path, grid)
+    members.layers.check()
+    with raster.opened(predicted.file(MEMBERS)) as dataset:
+        count = dataset.count
+
+    def read(window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
+        values = [raster.read_float(path, window, 1) for path in maps]
+        plain = raster.read_float(predicted.file(MEMBERS), window)
+        return raster.read(units, window, 1), [*values, *plain, *members.read(window)]
+
+    windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
+    sums = blockwise_zone_sums(read, windows, 2 + 2 * count, table.num_rows)
+    spread = [spread_of(sums.sums[2 : 2 + count]), spread_of(sums.sums[2 + count :])]
+    placed_by_members = (sums.valid[2 + count :] == sums.valid[1]).all(axis=0)
+    spread[1] = np.where(placed_by_members, spread[1], np.nan)
     rows: list[dict[str, Any]] = []
     for unit in table.to_pylist():
         number = unit["number"]
@@ -157,13 +215,15 @@ def _unit_sums(
             valid = int(sums.valid[k, number])
             if valid == 0:
                 continue
+            people, std = float(sums.sums[k, number]), float(spread[k][number])
+            settled = std <= CENSUS_TOLERANCE * max(people, 1.0)  # what is left is rounding
             rows.append(
                 {
                     "level": level,
                     "unit_id": unit["id"],
                     "product": product,
-                    "people": float(sums.sums[k, number]),
-                    "people_std": float(spread[number]) if product == "map" else None,
+                    "people": people,
+                    "people_std": 0.0 if settled else std,  # NaN is kept as null
                     "valid_share": valid / int(sums.pixels[number]),
                 }
             )

@@ -5,6 +5,7 @@ Occupancy is people per pixel of one extractor's built-up score: on another's it
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ FACT = "extractor"
 
 SAME_EXTRACTOR = "same_extractor"
 
+CARD_FILE, CARD_KEY = "card.json", "extractor_fingerprint"
+"""What `popcorn_ml.training` says it in."""
+
 UNKNOWN = "an extractor that is no longer known"
 
 
@@ -28,7 +32,7 @@ class Extractor:
     """An extractor as manifests keep it.
 
     Attributes:
-        name: as in the country's file.
+        name: as in the country's file; empty where only members' cards tell of it.
         fingerprint: of its values (`weights.fingerprint`), whatever file holds them.
     """
 
@@ -36,7 +40,7 @@ class Extractor:
     fingerprint: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.fingerprint[:12]})"
+        return f"{self.name or 'an extractor'} ({self.fingerprint[:12]})"
 
     def as_fact(self) -> dict[str, Any]:
         """For a manifest's facts."""
@@ -57,7 +61,8 @@ class Extractor:
 def extractor_of(store: Store, version: Version) -> Extractor | None:
     """The extractor behind a built-up score, or that of the score behind checkpoints.
 
-    Newer manifests name it; of older ones it is looked up in what they were made from.
+    Newer manifests name it, and so do members' cards; of older ones it is looked up in what they
+    were made from.
 
     Returns:
         None where that is no longer in the store either.
@@ -66,6 +71,11 @@ def extractor_of(store: Store, version: Version) -> Extractor | None:
     said = (manifest.get("facts") or {}).get(FACT)
     if said:
         return Extractor(said["name"], said["fingerprint"])
+    cards = {
+        _told_by(version.path / name) for name in manifest.get("files") or () if _is_card(name)
+    }
+    if len(cards) == 1 and (told := cards.pop()):
+        return Extractor("", told)
     inputs = {entry["asset"]: entry for entry in manifest["inputs"]}
     # Of checkpoints it is the score's, even where their networks began from another one.
     if SCORE in inputs:
@@ -76,6 +86,18 @@ def extractor_of(store: Store, version: Version) -> Extractor | None:
         except StoreError:
             pass  # it was removed; the checkpoints name an extractor of their own
     return _of_entry(store, inputs[EXTRACTOR]) if EXTRACTOR in inputs else None
+
+
+def _is_card(name: str) -> bool:
+    return name.startswith("member_") and name.endswith(f"/{CARD_FILE}")
+
+
+def _told_by(card: Path) -> str | None:
+    """The extractor's fingerprint in a member's card."""
+    try:
+        return json.loads(card.read_text("utf-8")).get(CARD_KEY)
+    except (OSError, ValueError, AttributeError):
+        return None  # another check tells of a card that cannot be read
 
 
 def _of_entry(store: Store, entry: dict[str, Any]) -> Extractor | None:

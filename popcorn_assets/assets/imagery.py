@@ -68,7 +68,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         making = Making(context, store.open(), f"{sensor}_{season}", code_version=CODE)
         country = load_country(making.country)
         settings = imagery.settings_of(country)
-        grid = country.pixel_grid()
+        grid = making.grid(country)
         period = season_period(making.year, season)
         boundary = country.boundary()
         if boundary is not None:
@@ -197,7 +197,7 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         making = Making(context, store.open(), f"{sensor}_composites", code_version=CODE)
         country = load_country(making.country)
         settings = imagery.settings_of(country)
-        grid = country.pixel_grid()
+        grid = making.grid(country)
         versions = {season: making.input(f"{sensor}_{season}") for season in SEASONS}
         for version in versions.values():
             facts = version.manifest()["facts"]

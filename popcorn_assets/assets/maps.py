@@ -21,7 +21,7 @@ from popcorn_assets.assets.census import UNITS, counts_by_number, unit_ids
 from popcorn_assets.assets.deployed_model import DEPLOYED, deployed_members, model_names, model_tags
 from popcorn_assets.assets.extractors import SAME_EXTRACTOR, SameExtractor, extractor_of
 from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season, provenance
-from popcorn_assets.country import load_country
+from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.runs import launch
@@ -29,9 +29,16 @@ from popcorn_assets.show import as_check_result, check_specs, raster_summary, sa
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.manifests import plain_check
-from popcorn_assets.store.versions import Version
-from popcorn_ml.errors import WeightsError
+from popcorn_assets.store.versions import Address, Version
+from popcorn_ml.errors import GridMismatch, StoreError, WeightsError
 from popcorn_ml.grid import HECTARE_M2, Grid
+from popcorn_ml.mapping.checks import (
+    MapCheck,
+    covers_the_units,
+    finite_and_not_negative,
+    hectares_keep_every_person,
+    units_sum_to_the_census,
+)
 from popcorn_ml.sentinel import SENSORS
 
 if TYPE_CHECKING:
@@ -77,7 +84,7 @@ def population_map(
 
     making = Making(context, store.open(), "population_map", code_version=CODE)
     country = load_country(making.country)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     composites = composites_by_season(making)
     score = builtup_of_composites(making)
     deployed = deployed_members(making)
@@ -88,7 +95,7 @@ def population_map(
         raise WeightsError(same.message, where=str(making.address))
     trained_on, here = deployed.provenance, provenance(making)
     area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
-    scaled = _scale_of_people(grid, deployed.pixel_area_m2)
+    scaled = scale_of_people(grid, deployed.pixel_area_m2)
     if scaled:
         context.log.warning(
             f"the model was trained on pixels of {deployed.pixel_area_m2:.1f} m2; its people per "
@@ -136,13 +143,14 @@ def population_map(
                     for s in SENSORS
                 ),
                 same,
+                *_soundness(making, country, folder),
             ],
         )
 
     yield making.publish(make)
 
 
-def _scale_of_people(grid: Grid, trained_m2: float) -> str:
+def scale_of_people(grid: Grid, trained_m2: float) -> str:
     """What people per pixel are scaled by from the trained pixels to this grid's; empty for 1."""
     area = grid.row_area_m2() / trained_m2
     low, high = float(area.min()), float(area.max())
@@ -150,6 +158,32 @@ def _scale_of_people(grid: Grid, trained_m2: float) -> str:
         return ""
     ends = f"{low:.3f}", f"{high:.3f}"
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}, by latitude"
+
+
+def _soundness(making: Making, country: Country, folder: Path) -> list[MapCheck]:
+    """What must hold of a population map before anything is made from it.
+
+    The census units need not be there yet, or be of an earlier grid; whether the map covers them is
+    then asked when they are there.
+    """
+    found = [finite_and_not_negative(folder / POPULATION, folder / POPULATION_STD)]
+    units = making.store.find(Address(UNITS, making.country, making.year))
+    try:
+        return found if units is None else [*found, coverage(folder, country, units)]
+    except (GridMismatch, StoreError):
+        return found
+
+
+def coverage(folder: Path, country: Country, units: Version) -> MapCheck:
+    """Whether a folder's population map has a value in nearly all pixels of census units."""
+    import pyarrow.parquet as pq
+
+    from popcorn_ml.raster import grid_of
+
+    raster = units.file(f"units_{country.census.train_level}.tif")
+    count = pq.read_metadata(raster.with_suffix(".parquet")).num_rows
+    found = covers_the_units(folder / POPULATION, raster, grid_of(raster), count)
+    return replace(found, metadata={**found.metadata, "units": units.version})
 
 
 @dg.asset(
@@ -175,6 +209,7 @@ def adjusted_map(
     level = country.census.train_level
     predicted = making.input("population_map")
     units, people = counts_by_number(making, level)
+    grid = making.grid(country)
     making.parameter(level=level)
     tags = {**place_tags(making), **model_tags(model_names(predicted))}
 
@@ -185,8 +220,9 @@ def adjusted_map(
             predicted.file(BUILTUP),
             units,
             people,
-            country.pixel_grid(),
+            grid,
             folder,
+            spread=predicted.file(POPULATION_STD),
             threads=compute.thread_count(),
             tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
@@ -207,6 +243,7 @@ def adjusted_map(
                 "units without a count": len(adjustment.uncounted),
                 "people estimated in them": float(sum(p for _, p in adjustment.uncounted)),
             },
+            checks=[units_sum_to_the_census(folder / POPULATION, units, people, grid)],
             facts={
                 "units without a count": [
                     {"unit": unit, "id": ids[unit], "people estimated": estimated}
@@ -231,7 +268,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
 
     making = Making(context, store.open(), "hectare_map", code_version=CODE)
     country = load_country(making.country)
-    grid = country.pixel_grid()
+    grid = making.grid(country)
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
     units = making.input_of(adjusted, UNITS)
@@ -241,7 +278,7 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
     def make(folder: Path) -> Outcome:
         aggregate_map(
             adjusted.file(POPULATION),
-            _adjusted_members(adjusted, predicted, units.file(f"units_{level}.tif"), grid),
+            adjusted_members(adjusted, predicted, units.file(f"units_{level}.tif"), grid),
             grid,
             folder,
             tags={"adjusted_to_census": "yes", **tags},
@@ -261,14 +298,17 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
                 **raster_summary(folder / POPULATION, IN_UNITS),
                 "people on the grid, unadjusted": unadjusted["unadjusted"],
                 **model_names(predicted),
-                **_cell_area(grid),
-            }
+                **cell_area(grid),
+            },
+            checks=[
+                hectares_keep_every_person(folder / POPULATION, adjusted.file(POPULATION)),
+            ],
         )
 
     return making.publish(make)
 
 
-def _adjusted_members(
+def adjusted_members(
     adjusted: Version, predicted: Version, units: Path, grid: Grid
 ) -> "AdjustedMembers":
     """The map's members, each adjusted to the census as the adjusted map says.
@@ -296,7 +336,7 @@ def _adjusted_members(
     return AdjustedMembers(adjustment, layers)
 
 
-def _cell_area(grid: Grid) -> dict[str, float]:
+def cell_area(grid: Grid) -> dict[str, float]:
     """True area of a cell of 10 x 10 pixels, which in degrees is no hectare."""
     smallest, largest = (round(area, 4) for area in grid.cell_area_ha)
     mean = {"mean cell area, ha": round(grid.hectares().pixel_area_m2 / HECTARE_M2, 4)}

@@ -74,7 +74,7 @@ def _checkpoints_making(
         training=country.training.model_dump(mode="json"),
         level=level,
         precision=compute.precision,
-        pixel_area_m2=country.pixel_grid().pixel_area_m2,
+        pixel_area_m2=making.grid(country).pixel_area_m2,
         provenance=provenance(making),
     )
     return making, inputs, country

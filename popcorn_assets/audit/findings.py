@@ -7,12 +7,14 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """OK, three that say the record cannot be trusted, and two that say to look closer."""
+    """OK, three that say the record cannot be trusted, one of what could not be looked at, and two
+    that say to look closer."""
 
     OK = "ok"
     CHANGED = "changed"
     MISSING = "missing"
     UNRECORDED = "unrecorded"
+    NOT_JUDGED = "not judged"
     FOREIGN_CODE = "made by code that is not in the repository"
     OLDER = "older than its input"
 

@@ -6,8 +6,7 @@ import uuid
 from importlib import metadata
 from typing import Any
 
-from popcorn_assets.audit.trail import Node, Outside, Trail
-from popcorn_assets.audit.tree import scenes_of
+from popcorn_assets.audit.trail import Node, Outside, Trail, scenes_of
 
 SCHEMA = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 FACETS = "https://openlineage.io/spec/facets"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Mapping
 from typing import Any
 
 from popcorn_assets.audit.findings import Finding, Verdict, verdict_of
 from popcorn_assets.audit.judge import Report
-from popcorn_assets.audit.trail import Key, Node
-from popcorn_assets.audit.tree import SHORT, scenes_of, sources_of, summary
+from popcorn_assets.audit.trail import Key, Node, Outside, scenes_of
+from popcorn_assets.audit.tree import SHORT, summary
 from popcorn_assets.show import PICTURE
 
 STYLE = """
@@ -48,6 +49,7 @@ MEANING = {
     Verdict.CHANGED: "not what was recorded",
     Verdict.MISSING: "recorded and no longer there",
     Verdict.UNRECORDED: "there and not recorded",
+    Verdict.NOT_JUDGED: "it could not be read, which says nothing of what it holds",
     Verdict.FOREIGN_CODE: "the code that made it cannot be looked up in the repository",
     Verdict.OLDER: "what it was made from has a newer version",
 }
@@ -57,19 +59,30 @@ def page(report: Report) -> str:
     """The whole page."""
     title = f"Audit of {report.country} {report.year}"
     passed = report.passed()
-    stamp = "Nothing is changed, missing or unrecorded." if passed else "This does not hold."
+    stamp = {
+        0: "Nothing is changed, missing or unrecorded.",
+        2: "Not everything could be judged.",
+    }.get(report.exit_code(), "This does not hold.")
     nodes = list(report.trail.nodes.values())
+    numbers = {one.file: number for number, one in enumerate(report.read, 1)}
     parts = [
         f"<h1>{_t(title)}</h1>",
         f'<p class="soft">{_t(summary(report))}</p>',
         f'<div class="stamp"><span class="verdict {"ok" if passed else "wrong"}">{stamp}</span>'
         f"{_meanings(report)}</div>",
+        _about(report),
         _general(report.general),
         _pictures(report),
         "<h2>From the maps to their sources</h2>",
-        _trees(report),
+        _trees(report, numbers),
         "<h2>Each version</h2>",
-        *(_details(report, node) for node in nodes),
+        *(_details(report, node, numbers) for node in nodes),
+        _read(report),
+        "<h2>Licences</h2>",
+        _table(
+            ["of", "licence", "from"],
+            [[_t(one[key]) for key in ("of", "licence", "url")] for one in report.licences],
+        ),
     ]
     body = "\n".join(part for part in parts if part)
     return (
@@ -78,6 +91,42 @@ def page(report: Report) -> str:
         f"<title>{_t(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{body}\n"
         "</body>\n</html>\n"
     )
+
+
+def _about(report: Report) -> str:
+    """When, where and by what this was found: without it, a page proves nothing."""
+    about = report.about
+    changed = {True: ", the checkout was modified", False: ""}.get(about.modified, "")
+    rows = [
+        ("audited", f"{about.when[:10]}, {about.when[11:19]} UTC"),
+        ("on", about.host),
+        ("by", f"popcorn-assets {about.version}, commit {about.commit}{changed}"),
+        ("command", about.command or "none: called from Python"),
+        ("store", about.store),
+    ]
+    return _table([], [[_t(name), f"<code>{_t(value)}</code>"] for name, value in rows])
+
+
+def _read(report: Report) -> str:
+    """Every file from outside, with its number."""
+    rows = [
+        [
+            f'<span id="file-{number}">{number}</span>',
+            f"<code>{_t(one.file.path)}</code>",
+            f"{one.file.size:,}",
+            f"<code>{_t(one.file.sha256)}</code>",
+            _t(one.licence),
+        ]
+        for number, one in enumerate(report.read, 1)
+    ]
+    head = ["", "file", "bytes", "sha256", "licence"]
+    return f"<h2>Files from outside</h2>{_table(head, rows)}" if rows else ""
+
+
+def _numbers(node: Node, numbers: Mapping[Outside, int]) -> str:
+    """The numbers of the files that a version was made from, as links."""
+    found = sorted({numbers[one] for one in node.outside})
+    return ", ".join(f'<a href="#file-{number}">{number}</a>' for number in found)
 
 
 def _t(value: object) -> str:
@@ -132,21 +181,30 @@ def _figure(picture: bytes, caption: str) -> str:
     )
 
 
-def _trees(report: Report) -> str:
+def _trees(report: Report, numbers: Mapping[Outside, int]) -> str:
     shown: set[Key] = set()
-    branches = [_branch(report, key, shown) for key in report.trail.tops()]
+    branches = [_branch(report, key, shown, numbers) for key in report.trail.tops()]
     return f'<ul class="trail">{"".join(branches)}</ul>'
 
 
-def _branch(report: Report, key: Key, shown: set[Key]) -> str:
+def _branch(report: Report, key: Key, shown: set[Key], numbers: Mapping[Outside, int]) -> str:
     node = report.trail.nodes[key]
     link = f'<a href="#{_anchor(node)}">{_t(node.address)}</a> <code>{_t(node.version)}</code>'
     line = f"{_verdict(verdict_of(node.findings))} {link}"
     if key in shown:
         return f'<li>{line} <span class="soft">as above</span></li>'
     shown.add(key)
-    below = [f"<li>{_verdict(verdict)} {_t(title)}</li>" for title, verdict, _ in sources_of(node)]
-    below += [_branch(report, one, shown) for one in node.inputs]
+    below = []
+    if node.outside:
+        about = {f"{one.path} (from outside)" for one in node.outside}
+        outside = verdict_of([one for one in node.findings if one.about in about])
+        scenes = len(scenes_of(node))
+        told = f" of {scenes} scenes" if scenes else ""
+        files = f"files from outside{told}: {_numbers(node, numbers)}"
+        below.append(f"<li>{_verdict(outside)} {files}</li>")
+    elif scenes_of(node):
+        below.append(f"<li>{len(scenes_of(node))} scenes at their provider</li>")
+    below += [_branch(report, one, shown, numbers) for one in node.inputs]
     return f"<li>{line}<ul>{''.join(below)}</ul></li>"
 
 
@@ -154,20 +212,20 @@ def _anchor(node: Node) -> str:
     return _t(f"{node.address}-{node.version}".replace(" ", "-").replace("|", "-"))
 
 
-def _details(report: Report, node: Node) -> str:
+def _details(report: Report, node: Node, numbers: Mapping[Outside, int]) -> str:
     verdict = verdict_of(node.findings)
     head = f"{_verdict(verdict)} {_t(node.address)} <code>{_t(node.version)}</code>"
     opened = " open" if verdict.wrong else ""
     content = [_findings(node.findings)]
     if node.manifest is not None:
-        content += _manifest(node, node.manifest)
+        content += _manifest(node, node.manifest, numbers)
     return (
         f'<details id="{_anchor(node)}"{opened}><summary>{head}</summary>'
         f"<div>{''.join(content)}</div></details>"
     )
 
 
-def _manifest(node: Node, manifest: dict[str, Any]) -> list[str]:
+def _manifest(node: Node, manifest: dict[str, Any], numbers: Mapping[Outside, int]) -> list[str]:
     code = manifest["code"]
     modified = ", the checkout was modified" if code.get("modified") else ""
     about = [
@@ -204,11 +262,7 @@ def _manifest(node: Node, manifest: dict[str, Any]) -> list[str]:
         ]
         parts += ["<h3>Rows in the warehouse</h3>", _table(["table", "rows", "digest"], rows)]
     if node.outside:
-        rows = [
-            [f"<code>{_t(one.path)}</code>", f"{one.size:,}", f"<code>{_t(one.sha256)}</code>"]
-            for one in node.outside
-        ]
-        parts += ["<h3>Files from outside</h3>", _table(["file", "bytes", "sha256"], rows)]
+        parts += [f"<h3>Files from outside</h3><p>{_numbers(node, numbers)}</p>"]
     scenes = scenes_of(node)
     if scenes:
         names = ("id", "datetime", "platform", "product", "orbit", "baseline")

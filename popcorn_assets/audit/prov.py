@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from popcorn_assets.audit.trail import Node, Trail
-from popcorn_assets.audit.tree import scenes_of
+from popcorn_assets.audit.trail import Node, Trail, scenes_of
 
 NAMESPACE = "urn:popcorn:"
 _ODD = re.compile(r"[^A-Za-z0-9_./-]")

@@ -13,11 +13,12 @@ from typing import Any
 
 import dagster as dg
 
+from popcorn_assets.audit.findings import Verdict
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.runs.home import HOME_VARIABLE
-from popcorn_assets.show import MANIFEST_SHA256
+from popcorn_assets.show import MANIFEST_SHA256, REJECTED
 from popcorn_assets.store.versions import Address, Store
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import StoreError, Unread
 
 DATA_VERSION_TAG = "dagster/data_version"
 
@@ -46,19 +47,23 @@ class Records:
 
     Attributes:
         problem: why it could not be read; everything else is empty then.
+        verdict: what that says of it.
         lineage: table -> asset's partition -> rows, as dictionaries.
         rows: asset's partition -> table -> number and digest of the rows it has now.
         owners: country and year -> table -> whose rows lie there ("" where nobody is named).
         schema: the versions that `schema_versions` lists.
+        licences: digest of a file from outside -> its licence and where it was found, as stated.
         altered: table or view -> how it is not what the migrations make.
     """
 
     problem: str = ""
+    verdict: Verdict = Verdict.OK
     lineage: dict[str, dict[Place, list[dict[str, Any]]]] = field(default_factory=dict)
     rows: dict[Place, dict[str, dict[str, Any]]] = field(default_factory=dict)
     owners: dict[tuple[str, int], dict[str, set[str]]] = field(default_factory=dict)
     received: list[dict[str, Any]] = field(default_factory=list)
     schema: list[int] = field(default_factory=list)
+    licences: dict[str, tuple[str, str]] = field(default_factory=dict)
     altered: dict[str, str] = field(default_factory=dict)
 
     def places(self, country: str, year: int) -> set[Place]:
@@ -86,10 +91,12 @@ def read_warehouse(
     from popcorn_ml.warehouse.schema import LINEAGE_TABLES, ROW_TABLES, identifier
     from popcorn_ml.warehouse.warehouse import Warehouse
 
+    try:
+        if not store.warehouse.is_file():
+            return Records("there is no warehouse", Verdict.MISSING)
+    except OSError as error:
+        return Records(str(error), Verdict.NOT_JUDGED)
     records = Records()
-    if not store.warehouse.is_file():
-        records.problem = "there is no warehouse"
-        return records
 
     def rows(connection: Any, sql: str, parameters: list[Any]) -> list[dict[str, Any]]:
         found = connection.execute(sql, parameters)
@@ -127,13 +134,22 @@ def read_warehouse(
                     found[table] = {
                         a for (a,) in connection.execute(sql, [country, year]).fetchall()
                     }
+            sql = f"SELECT sha256, licence, url FROM sources WHERE {condition}"
+            records.licences = {
+                one: (licence or "not stated", url or "")
+                for one, licence, url in connection.execute(sql, values).fetchall()
+            }
             sql = "SELECT * FROM received WHERE country IN (SELECT unnest(?)) ORDER BY number"
             records.received = rows(connection, sql, [[country for country, _ in wanted]])
             sql = "SELECT version FROM schema_versions ORDER BY version"
             records.schema = [version for (version,) in connection.execute(sql).fetchall()]
             records.altered = altered(connection)
-    except (StoreError, duckdb.Error, OSError) as error:
-        return Records(problem=str(error).splitlines()[0])
+    except (Unread, OSError) as error:  # which says nothing of what is in it
+        what, found = getattr(error, "what", str(error)), getattr(error, "found", None)
+        told = f"{what} ({found})" if found else what
+        return Records(f"it could not be read: {told}", Verdict.NOT_JUDGED)
+    except (StoreError, duckdb.Error) as error:
+        return Records(str(error).splitlines()[0], Verdict.CHANGED)
     return records
 
 
@@ -189,11 +205,40 @@ def _definitions(connection: Any) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Materialised:
-    """The newest materialisation that Dagster has on record of an asset's partition."""
+    """A materialisation that Dagster has on record of an asset's partition.
+
+    Attributes:
+        when: seconds since 1970.
+    """
 
     version: str
     manifest_sha256: str
     run_id: str
+    when: float
+
+
+def newest_accepted(instance: dg.DagsterInstance, address: Address) -> Materialised | None:
+    """The newest materialisation of an asset's partition that became the current version."""
+    country, year = address.country, address.year
+    partitions = [partition_key(country, year)] if country and year else None
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(address.asset), asset_partitions=partitions)
+    cursor = None
+    while True:
+        page = instance.fetch_materializations(wanted, limit=10, cursor=cursor)
+        for record in page.records:
+            event = record.asset_materialization
+            if event is None or REJECTED in event.metadata:
+                continue
+            digest = event.metadata.get(MANIFEST_SHA256)
+            return Materialised(
+                (event.tags or {}).get(DATA_VERSION_TAG, ""),
+                str(digest.value) if digest else "",
+                record.run_id,
+                record.timestamp,
+            )
+        if not page.has_more:
+            return None
+        cursor = page.cursor
 
 
 class DagsterRecords:
@@ -203,21 +248,9 @@ class DagsterRecords:
         self.instance = instance
 
     def newest(self, address: Address) -> Materialised | None:
-        """The newest materialisation of an asset's partition."""
-        country, year = address.country, address.year
-        partitions = [partition_key(country, year)] if country and year else None
-        wanted = dg.AssetRecordsFilter(dg.AssetKey(address.asset), asset_partitions=partitions)
+        """The newest materialisation of an asset's partition, those that were rejected apart."""
         with reading_dagster():
-            records = self.instance.fetch_materializations(wanted, limit=1).records
-        event = records[0].asset_materialization if records else None
-        if event is None:
-            return None
-        digest = event.metadata.get(MANIFEST_SHA256)
-        return Materialised(
-            (event.tags or {}).get(DATA_VERSION_TAG, ""),
-            str(digest.value) if digest else "",
-            records[0].run_id,
-        )
+            return newest_accepted(self.instance, address)
 
     def there(self, country: str, year: int) -> list[Address]:
         """The assets that have a materialisation in a partition."""
@@ -231,10 +264,15 @@ class DagsterRecords:
 
 
 @contextmanager
-def reading_dagster() -> Iterator[None]:
+def reading_dagster(
+    remedy: str = "leave them out with --without-dagster, or audit as the user who runs Dagster",
+) -> Iterator[None]:
     """Turn what hinders from reading Dagster's records into an error that says what else to do.
 
     SQLite writes where others would only read: who may not write there cannot read them.
+
+    Args:
+        remedy: what else to do.
 
     Raises:
         StoreError: the files or the database of the records cannot be opened.
@@ -245,8 +283,8 @@ def reading_dagster() -> Iterator[None]:
         yield
     except (OSError, SQLAlchemyError) as error:
         raise StoreError(
-            "Dagster's records cannot be read by this user",
+            "Dagster's records cannot be read or written by this user",
             where=os.environ.get(HOME_VARIABLE),
             found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            remedy="leave them out with --without-dagster, or audit as the user who runs Dagster",
+            remedy=remedy,
         ) from error

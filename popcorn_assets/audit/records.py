@@ -19,8 +19,12 @@ def tables_of(node: Node) -> list[str]:
     return list(node.manifest["tables"]) if node.manifest else []
 
 
-def judge_lineage(node: Node, records: Records) -> None:
-    """The manifest, and earlier ones of the same contents, against the warehouse's lineage."""
+def judge_lineage(node: Node, records: Records, *, known: bool) -> None:
+    """The manifest, and earlier ones of the same contents, against the warehouse's lineage.
+
+    Args:
+        known: whether it is known which version is current.
+    """
     assert node.manifest is not None
     place = place_of(node.address)
     on_disk = {**node.history, node.manifest_sha256: node.manifest}
@@ -43,19 +47,30 @@ def judge_lineage(node: Node, records: Records) -> None:
         except FORM_ERRORS as error:
             node.find(Verdict.CHANGED, name, f"it is not what was written: {error}")
             continue
-        expected["versions"][0]["current"] = here and node.current
+        expected["versions"][0]["current"] = here and node.current if known else None
         for table, entries in expected.items():
             there = [
                 row
                 for row in records.lineage[table].get(place, [])
                 if row["version"] == node.version and row["manifest_sha256"] == digest
             ]
+            if table == "versions" and not known:
+                there = [{**row, "current": None} for row in there]
             wanted = Counter(_plain({**about, **entry}) for entry in entries)
             if wanted != Counter(map(_plain, there)):
                 changed = sum((wanted - Counter(map(_plain, there))).values())
                 more = sum((Counter(map(_plain, there)) - wanted).values())
                 message = f"{changed} of {len(entries)} rows are not as in {name}, {more} others"
                 node.find(Verdict.CHANGED, f"warehouse table {table}", message)
+
+
+def judge_unread(node: Node, records: Records) -> None:
+    """A manifest that cannot be read as this code's, against those that the warehouse knows."""
+    rows = records.lineage["versions"].get(place_of(node.address), [])
+    recorded = {row["manifest_sha256"] for row in rows if row["version"] == node.version}
+    if recorded and node.manifest_sha256 and node.manifest_sha256 not in recorded:
+        message = "it is not a manifest that the warehouse knows of this version"
+        node.find(Verdict.CHANGED, MANIFEST, message)
 
 
 def _plain(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -100,6 +115,7 @@ def judge_records(
             trail.findings.append(Finding(Verdict.CHANGED, "warehouse table received", message))
         before[row["country"]] = (number, chain)
     visited = {place_of(address) for address, _ in trail.nodes}
+    closed = {place_of(address) for address in trail.unread}
     places = {("", 0), (country, year)} if whole else set()
     for table, by_place in records.lineage.items():
         for place, rows in by_place.items():
@@ -108,7 +124,7 @@ def judge_records(
             versions = records.lineage["versions"].get(place, [])
             known = {(row["version"], row["manifest_sha256"]) for row in versions}
             stray = [row for row in rows if (row["version"], row["manifest_sha256"]) not in known]
-            if table == "versions" and place not in visited:
+            if table == "versions" and place not in visited | closed:
                 stray = [row for row in rows if not _elsewhere(store, place, row)]
             if stray:
                 message = f"{len(stray)} rows of {_told(place)} belong to no version"

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.trail import Node, walk
+from popcorn_assets.country import load_country
 from popcorn_assets.promotion.ledger import DEPLOYED
-from popcorn_assets.store.sources import kept_source
-from popcorn_assets.store.versions import LATEST, Address, Store, Version, sha256
+from popcorn_assets.store.manifests import SCHEMA
+from popcorn_assets.store.sources import kept_source, with_companions
+from popcorn_assets.store.versions import LATEST, MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.compute.locks import held
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import ConfigError, StoreError
 
 MAPS = ("population_map", "adjusted_map", "hectare_map")
 
@@ -63,6 +65,8 @@ def reproduce(store: Store, address: Address) -> Remade:
         )
     trail = walk(store, [address])
     node = trail.nodes.get(trail.roots[0]) if trail.roots else None
+    if node is not None:
+        _require_form(node)
     if node is None or node.manifest is None:
         reasons = [*trail.findings, *(node.findings if node else [])]
         raise StoreError(
@@ -71,10 +75,63 @@ def reproduce(store: Store, address: Address) -> Remade:
             found="; ".join(map(str, reasons)),
             remedy=f"popcorn audit {address.country} {address.year}",
         )
+    for other in trail.nodes.values():
+        _require_form(other)
     with _bench(store) as root:
         _lay_out(store, list(trail.nodes.values()), node, root)
+        unsaid = _grid_of_today(store, node, root)
         made = _make(root, address)
-        return _compare(node, made)
+        remade = _compare(node, made)
+    remade.differences += [
+        f"its manifest does not name {path}, which its grid is taken from: today's was read"
+        for path in unsaid
+    ]
+    return remade
+
+
+def _require_form(node: Node) -> None:
+    """Refuse what cannot be read for its age.
+
+    Raises:
+        StoreError: the manifest is not of the form that this code reads.
+    """
+    schema = None if node.manifest is None else node.manifest.get("schema")
+    aged = [one for one in node.findings if one.about == MANIFEST and "older form" in one.message]
+    if aged or (node.manifest is not None and schema != SCHEMA):
+        raise StoreError(
+            f"the manifest of {node.address} is of another form than this code reads, and does not "
+            "say all that is needed to make it again",
+            where=node.path / MANIFEST,
+            expected=f"schema {SCHEMA}",
+            found=aged[0].message if aged else f"schema {schema or 'not given: it is older'}",
+            remedy=f"materialise {node.address}, and what is made from it, again; or reproduce it "
+            "with the version of this project that made it",
+        )
+
+
+def _grid_of_today(store: Store, node: Node, root: Path) -> list[str]:
+    """Lay out the file that the country's grid is taken from, where no manifest on the way has it.
+
+    Versions made before it was noted need it too. Their manifest has the grid, which is compared.
+
+    Returns:
+        The files, from the store's root.
+    """
+    country = node.address.country
+    try:
+        files = load_country(country).grid_files() if country else []
+    except ConfigError:
+        return []  # making it again says why
+    unsaid = []
+    for file in (one for path in files if path.is_file() for one in with_companions(path)):
+        if not file.is_relative_to(store.root):
+            continue
+        name = file.relative_to(store.root)
+        if not (root / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            _have(file, root / name)
+            unsaid.append(name.as_posix())
+    return unsaid
 
 
 @contextmanager
@@ -112,7 +169,11 @@ def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:
         if other is node or not other.path.is_dir():
             continue
         target = bench.folder(other.address) / other.version
-        shutil.copytree(other.path, target, copy_function=_have)
+        named = (other.manifest or {}).get("files", {})
+        for name in (*named, MANIFEST):  # not what a viewer left beside them
+            if (other.path / name).is_file():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                _have(other.path / name, target / name)
     for address, version in node.inputs:
         source = store.folder(address) / version
         if not source.is_dir():

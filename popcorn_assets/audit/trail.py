@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.findings import Finding, Verdict
+from popcorn_assets.store.manifests import SCHEMA
 from popcorn_assets.store.sources import place_of_source
-from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, Address, Store
-from popcorn_ml.errors import StoreError
+from popcorn_assets.store.versions import HISTORY, LATEST, MANIFEST, REJECTED, Address, Store
+from popcorn_ml.errors import StoreError, Unread
 from popcorn_ml.warehouse.lineage import lineage_rows, publication_of
 
 Key = tuple[Address, str]
@@ -81,13 +82,23 @@ class Trail:
 
     Attributes:
         latest: what LATEST names, for every partition that was looked at.
+        unread: partitions whose LATEST could not be read: which version is current is not known.
         findings: of places where there is no version to say it of.
     """
 
     nodes: dict[Key, Node] = field(default_factory=dict)
     roots: list[Key] = field(default_factory=list)
     latest: dict[Address, str | None] = field(default_factory=dict)
+    unread: set[Address] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
+
+    def join(self, other: Trail) -> None:
+        """Take over what another trail has that this one has not."""
+        self.nodes.update({k: v for k, v in other.nodes.items() if k not in self.nodes})
+        self.latest.update(other.latest)
+        self.unread |= other.unread
+        self.findings += other.findings
+        self.roots += other.roots
 
     def tops(self) -> list[Key]:
         """The roots that nothing else on the trail was made from."""
@@ -131,15 +142,19 @@ def latest_of(store: Store, trail: Trail, address: Address) -> str | None:
         except (StoreError, OSError, ValueError) as error:
             trail.latest[address] = None
             what = getattr(error, "what", str(error))
-            message = f"{what}: {path}"
-            trail.findings.append(Finding(Verdict.CHANGED, f"{LATEST} of {address}", message))
+            verdict = Verdict.CHANGED
+            if isinstance(error, OSError | Unread):
+                trail.unread.add(address)
+                verdict = Verdict.NOT_JUDGED
+            trail.findings.append(Finding(verdict, f"{LATEST} of {address}", f"{what}: {path}"))
     return trail.latest[address]
 
 
 def _current(store: Store, trail: Trail, address: Address) -> Key | None:
     version = latest_of(store, trail, address)
     if version is None:
-        if not any(str(address) in finding.about for finding in trail.findings):
+        told = any(str(address) in finding.about for finding in trail.findings)
+        if not told and not (store.folder(address) / REJECTED).is_file():
             message = "there is none, though this was published once"
             trail.findings.append(Finding(Verdict.MISSING, f"{LATEST} of {address}", message))
         return None
@@ -151,7 +166,7 @@ def read_node(store: Store, trail: Trail, key: Key) -> Node:
     address, version = key
     path = store.folder(address) / version
     node = Node(address, version, path, current=latest_of(store, trail, address) == version)
-    if not path.is_dir():
+    if not is_there(path):
         node.find(Verdict.MISSING, "version", f"it is not in the store: {path}")
         return node
     try:
@@ -167,15 +182,45 @@ def read_node(store: Store, trail: Trail, key: Key) -> Node:
     except FileNotFoundError:
         node.find(Verdict.MISSING, MANIFEST, f"it is not in {path}")
         return node
-    except (*FORM_ERRORS, OSError) as error:
+    except OSError as error:
+        node.find(Verdict.NOT_JUDGED, MANIFEST, f"it could not be read: {error.strerror}")
+        node.inputs, node.outside = [], []
+        return node
+    except FORM_ERRORS as error:
         told = f"{type(error).__name__}: {error}"
-        node.find(Verdict.CHANGED, MANIFEST, f"it is not what was written: {told[:200]}")
+        if age := older_form(content):
+            node.find(Verdict.NOT_JUDGED, MANIFEST, f"{age}: materialise {address} again")
+        else:
+            node.find(Verdict.CHANGED, MANIFEST, f"it is not what was written: {told[:200]}")
         node.inputs, node.outside = [], []
         return node
     node.manifest = manifest
     for kept in sorted((path / HISTORY).glob("*")):
         _read_history(node, kept)
     return node
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is there, also where this user may not look into it."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def older_form(content: bytes) -> str:
+    """How old a manifest is that an earlier version of this project wrote in another form."""
+    try:
+        schema = json.loads(content).get("schema")
+    except (ValueError, AttributeError):
+        return ""
+    if isinstance(schema, int) and not schema < SCHEMA:
+        return ""
+    number = f"has schema {schema}" if isinstance(schema, int) else "has no schema number"
+    return f"it is of an older form ({number}; this code reads {SCHEMA})"
 
 
 def _read_history(node: Node, kept: Path) -> None:
@@ -188,7 +233,10 @@ def _read_history(node: Node, kept: Path) -> None:
         manifest = json.loads(content)
         _whole(manifest)
         node.history[digest] = manifest
-    except (*FORM_ERRORS, OSError) as error:
+    except OSError as error:
+        message = f"it could not be read: {error.strerror}"
+        node.find(Verdict.NOT_JUDGED, f"{HISTORY}/{kept.name}", message)
+    except FORM_ERRORS as error:
         node.find(Verdict.CHANGED, f"{HISTORY}/{kept.name}", f"it cannot be read: {error}")
 
 
@@ -226,3 +274,12 @@ def _outside(store: Store, manifest: dict[str, Any]) -> list[Outside]:
         )
         for entry in entries
     ]
+
+
+def scenes_of(node: Node) -> list[dict[str, Any]]:
+    """The satellite images that left a pixel in a version."""
+    if node.manifest is None:
+        return []
+    facts = node.manifest["facts"]
+    other = facts.get("other_orbit") or {}
+    return [*(facts.get("scenes") or []), *(other.get("scenes") or [])]

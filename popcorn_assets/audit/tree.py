@@ -10,13 +10,14 @@ from rich.tree import Tree
 
 from popcorn_assets.audit.findings import Finding, Verdict, verdict_of
 from popcorn_assets.audit.judge import Report
-from popcorn_assets.audit.trail import Key, Node, Outside
+from popcorn_assets.audit.trail import Key, Node, Outside, scenes_of
 
 COLOURS = {
     Verdict.OK: "green",
     Verdict.CHANGED: "bold red",
     Verdict.MISSING: "bold red",
     Verdict.UNRECORDED: "bold red",
+    Verdict.NOT_JUDGED: "yellow",
     Verdict.FOREIGN_CODE: "yellow",
     Verdict.OLDER: "yellow",
 }
@@ -120,18 +121,14 @@ def sources_of(node: Node) -> list[tuple[str, Verdict, list[Finding]]]:
     return lines
 
 
-def scenes_of(node: Node) -> list[dict[str, Any]]:
-    """The satellite images that left a pixel in a version."""
-    if node.manifest is None:
-        return []
-    facts = node.manifest["facts"]
-    other = facts.get("other_orbit") or {}
-    return [*(facts.get("scenes") or []), *(other.get("scenes") or [])]
-
-
 def as_dict(report: Report, strict: bool = False) -> dict[str, Any]:
-    """The report as plain values."""
+    """The report as plain values.
+
+    Files from outside are listed once, under `sources`; a version names them by their number there.
+    """
+    number = {one.file: k for k, one in enumerate(report.read)}
     return {
+        "about": report.about.as_dict(),
         "country": report.country,
         "year": report.year,
         "passed": report.passed(strict),
@@ -153,12 +150,21 @@ def as_dict(report: Report, strict: bool = False) -> dict[str, Any]:
                     {"asset": a.asset, "country": a.country, "year": a.year, "version": v}
                     for a, v in node.inputs
                 ],
-                "sources": [
-                    {"path": one.path, "size": one.size, "sha256": one.sha256, "scene": one.scene}
-                    for one in node.outside
-                ],
+                "sources": list(dict.fromkeys(number[one] for one in node.outside)),
                 "scenes": [scene["id"] for scene in scenes_of(node)],
             }
             for node in report.trail.nodes.values()
         ],
+        "sources": [
+            {
+                "path": one.file.path,
+                "size": one.file.size,
+                "sha256": one.file.sha256,
+                "scene": one.file.scene,
+                "licence": one.licence,
+                "url": one.url,
+            }
+            for one in report.read
+        ],
+        "licences": report.licences,
     }

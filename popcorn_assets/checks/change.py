@@ -10,7 +10,7 @@ from popcorn_assets.assets.census import COUNTS, UNITS
 from popcorn_assets.assets.deployed_model import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.assets.maps import POPULATION, hectare_map, population_map
 from popcorn_assets.automation.stale import newer_inputs
-from popcorn_assets.checks.verdict import latest, verdict
+from popcorn_assets.checks.verdict import newest, not_judged, verdict
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
 from popcorn_assets.resources import StoreResource
@@ -84,10 +84,9 @@ def change_since_last_year(
     """The unadjusted map changes since last year within bounds, and as the census does."""
     code, year = country_and_year(context)
     files = store.open()
-    if files.find(Address("population_map", code, year - 1)) is None:
-        return verdict(True, f"there is no map of {year - 1} to compare with", warns=True)
     if (problem := _incomparable(files, code, year)) is not None:
-        return verdict(True, f"not compared: {problem}", warns=True)
+        remedy = f"look at the map of {year} beside the census; {year + 1} is compared with it"
+        return not_judged(problem, remedy=remedy)
     everywhere = changes(files, code, year)
     country = together(code, everywhere)
     counted = together(code, [u for u in everywhere if u.census is not None])
@@ -142,7 +141,7 @@ def inputs_are_current(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """Nothing that the published map was made from, near or far, has a newer version."""
-    newer = newer_inputs(store.open(), latest(context, store, "hectare_map"))
+    newer = newer_inputs(store.open(), newest(context, store, "hectare_map"))
     return verdict(
         not newer,
         f"{len(newer)} inputs have newer versions: {'; '.join(newer[:5])}"
@@ -218,6 +217,10 @@ def _incomparable(store: Store, code: str, year: int) -> str | None:
     """Why two years' maps cannot be laid over one another."""
     from popcorn_ml import raster
 
+    if store.find(Address("population_map", code, year - 1)) is None:
+        return f"there is no map of {year - 1} to compare with"
+    if store.rejected(Address("population_map", code, year)) is not None:
+        return f"the new map of {year} did not pass its checks"
     before, now = (
         raster.grid_of(store.latest(Address("population_map", code, y)).file(POPULATION))
         for y in (year - 1, year)

@@ -7,16 +7,14 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets.assets.builtup import BUILTUP
-from popcorn_assets.assets.deployed_model import DEPLOYED, DEPLOYED_FILE
-from popcorn_assets.assets.evaluation import METRICS, evaluation
+from popcorn_assets.assets.evaluation import METRICS, evaluation, levels_kept_out
 from popcorn_assets.assets.training import CHECKPOINTS
-from popcorn_assets.checks.verdict import latest, verdict
-from popcorn_assets.country import load_country
-from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
+from popcorn_assets.checks.verdict import FEWEST, kept, newest, not_judged, said, verdict
+from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion import soundness
 from popcorn_assets.promotion.soundness import HISTORY
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store.versions import Address, Store, Version
+from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
 
 UNITS, CARD = "units.json", "card.json"
@@ -30,7 +28,7 @@ def finite_training(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """Every loss of every epoch and every weight of every member is a number."""
-    version = latest(context, store, CHECKPOINTS)
+    version = newest(context, store, CHECKPOINTS)
     found = soundness.finite_training(version.path, _members(version))
     return verdict(
         found.passed,
@@ -47,7 +45,7 @@ def training_helped(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """Every member kept an epoch that does better on the held-out units than its first."""
-    version = latest(context, store, CHECKPOINTS)
+    version = newest(context, store, CHECKPOINTS)
     rows = []
     for member in _members(version):
         history, kept = _json(version, member, HISTORY), _kept(version, member)
@@ -55,10 +53,9 @@ def training_helped(
             first, best = history[0]["held_out_loss"], kept["held_out_loss"]
             rows.append({"member": member, "first epoch": first, "kept": best})
     if not rows:
-        return verdict(
-            True,
+        return not_judged(
             "no unit was held out, or there was one epoch only: nothing to compare",
-            warns=True,
+            remedy="hold units out (training.held_out_share) and train for more epochs",
         )
     stuck = [row for row in rows if not row["kept"] < row["first epoch"]]
     return verdict(
@@ -83,26 +80,42 @@ def model_beats_builtup(
     Both are given the training units only. The simplest model has one figure, the training units'
     people by their built-up score; error is the mean |log ratio| of people a held-out unit.
     """
-    version = latest(context, store, CHECKPOINTS)
+    version = newest(context, store, CHECKPOINTS)
     members = _members(version)
     errors = [_kept(version, member).get("held_out_log_l1") for member in members]
     known = [float(error) for error in errors if error is not None]
     if len(known) < len(members):
-        return verdict(True, "no unit was held out: nothing to compare", warns=True)
+        return not_judged(
+            "no unit was held out: nothing to compare",
+            remedy="hold units out (training.held_out_share), on a census of more units if need be",
+        )
     simple, ratio = builtup_error(store.open(), version)
     mean = sum(known) / len(known)
     held_out = len(_json(version, members[0], UNITS)["held_out"])
+    found = (
+        f"mean |log ratio| on {held_out} held-out units: members {mean:.3f}, built-up score "
+        f"alone {simple:.3f}"
+    )
+    numbers = {
+        "members": mean,
+        "builtup": simple,
+        "people_per_builtup_pixel": ratio,
+        "held_out_units": held_out,
+    }
+    if held_out < FEWEST:
+        return not_judged(
+            f"{held_out} held-out units are too few to tell, at least {FEWEST} are needed; {found}",
+            remedy="hold more units out (training.held_out_share), on a census of more and smaller "
+            "units if need be",
+            **numbers,
+        )
     return verdict(
         mean < simple,
-        f"mean |log ratio| on {held_out} held-out units: members {mean:.3f}, built-up score "
-        f"alone {simple:.3f}",
-        remedy="train longer, hold more units out if these are few, and look at the built-up area "
-        "of the units that are worst; a model that does no better than built-up score adds nothing",
+        found,
+        remedy="train longer, and look at the built-up area of the units that are worst; a model "
+        "that does no better than built-up score adds nothing",
         warns=True,
-        members=mean,
-        builtup=simple,
-        people_per_builtup_pixel=ratio,
-        held_out_units=held_out,
+        **numbers,
     )
 
 
@@ -122,17 +135,11 @@ def builtup_error(store: Store, version: Version) -> tuple[float, float]:
     from popcorn_ml import raster
     from popcorn_ml.zones import raster_zone_sums
 
-    inputs = {entry["asset"]: entry for entry in version.manifest()["inputs"]}
-
-    def made_from(asset: str) -> Version:
-        entry = inputs[asset]
-        return store.version(
-            Address(asset, entry["country"], entry["year"]), entry["version"]
-        )  # fmt: skip
-
     level = version.manifest()["parameters"]["level"]
-    units, score = made_from("census_units"), made_from("builtup_area").file(BUILTUP)
-    counts = json.loads(made_from("census_counts").file(f"counts_{level}.json").read_text("utf-8"))
+    units = store.made_from(version, "census_units")
+    score = store.made_from(version, "builtup_area").file(BUILTUP)
+    table = store.made_from(version, "census_counts").file(f"counts_{level}.json")
+    counts = json.loads(table.read_text("utf-8"))
     numbered = units.file(f"units_{level}.tif")
     size = pq.read_metadata(units.file(f"units_{level}.parquet")).num_rows
     with raster.opened(score) as dataset:
@@ -158,27 +165,49 @@ def map_beats_builtup(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """The adjusted map is nearer to what is known than the census spread by built-up score."""
-    country = load_country(country_and_year(context)[0])
-    metrics = json.loads(latest(context, store, "evaluation").file(METRICS).read_text("utf-8"))
+    metrics = json.loads(newest(context, store, "evaluation").file(METRICS).read_text("utf-8"))
     found = metrics["metrics"]
-    per = "hectare" if country.evaluation.truth else "unit"
-    if per == "unit" and not country.census.evaluation_levels:
-        return verdict(
-            True, "no level was kept out of training: both match the census anyhow", warns=True
+    per = "hectare" if "hectare" in found["adjusted"] else "unit"
+    ours, simple = (_scores(found, approach, per) for approach in ("adjusted", SIMPLEST))
+    if ours is None or simple is None:
+        known = "true" if per == "hectare" else "counted"
+        return not_judged(
+            f"no {per} has both {known} people and a value on every map"
+            if per in found["adjusted"] and metrics["unit_level"] != "coarse"
+            else "no level was kept out of training: both match the census anyhow",
+            remedy="give a finer level of the census the role evaluate in the country's file"
+            if per == "unit"
+            else "look at where the truth and the maps have values",
         )
-    ours, simple = found["adjusted"][per]["mae"], found[SIMPLEST][per]["mae"]
     # A hectare is told with its area where it is none; older evaluations did not say.
     title = metrics.get("cell", {}).get("name", per) if per == "hectare" else per
+    sentence = (
+        f"mean absolute error per {title}: adjusted map {ours['mae']:,.2f} people, census spread "
+        f"by built-up score {simple['mae']:,.2f}, on {ours['n']} of them"
+    )
+    numbers = {"adjusted_map": ours["mae"], "builtup": simple["mae"], "compared": ours["n"]}
+    if ours["n"] < FEWEST:
+        return not_judged(
+            f"{ours['n']} are too few to tell, at least {FEWEST} are needed; {sentence}",
+            remedy="evaluate on a level of more and smaller units",
+            **numbers,
+        )
     return verdict(
-        ours < simple,
-        f"mean absolute error per {title}: adjusted map {ours:,.2f} people, census spread by "
-        f"built-up score {simple:,.2f}",
+        ours["mae"] < simple["mae"],
+        sentence,
         remedy="compare the model with others (popcorn models), train on more units or longer; "
         "until then built-up score alone would serve users better",
         warns=True,
-        adjusted_map=ours,
-        builtup=simple,
+        **numbers,
     )
+
+
+def _scores(
+    metrics: dict[str, dict[str, dict[str, Any]]], approach: str, per: str
+) -> dict[str, Any] | None:
+    """What an approach scored, if anything could be scored at all."""
+    scores = metrics.get(approach, {}).get(per)
+    return scores if scores and scores["mae"] is not None else None
 
 
 @dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR)
@@ -186,18 +215,9 @@ def evaluation_levels_kept_out(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
     """No level that the map is evaluated on was trained on."""
-    from popcorn_ml.census.validate import evaluation_kept_out
-
-    code, _ = country_and_year(context)
-    decision = json.loads(latest(context, store, DEPLOYED).file(DEPLOYED_FILE).read_text("utf-8"))
-    trained_on = [decision["level"]] if decision["country"] == code else []
-    found = evaluation_kept_out(load_country(code).census, trained_on)
-    return verdict(
-        found.passed,
-        found.message,
-        remedy="give the level another role in the country's file, or deploy another model",
-        trained_on=trained_on,
-    )
+    version = newest(context, store, "evaluation")
+    found = kept(context, version, "evaluation_levels_kept_out")
+    return found or said(levels_kept_out(store.open(), version))
 
 
 def _members(version: Version) -> list[str]:

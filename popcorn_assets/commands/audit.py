@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -42,9 +43,11 @@ def audit(
     """Trace COUNTRY's YEAR back to scenes, census files and weights; say what is not as recorded.
 
     Every file on the way is read again. The exit code is 0 when nothing is changed, missing or
-    unrecorded, 1 otherwise. Code that is not in the repository, and versions older than their
+    unrecorded, 1 when something is, and 2 when something could not be read and so not be judged.
+    Code that is not in the repository, and versions older than their
     input, are told and fail only with --strict.
     """
+    typed = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     out = out.absolute() if out else None
     repository = repository.absolute() if repository else None
     enter_home()
@@ -57,7 +60,15 @@ def audit(
     from popcorn_assets.resources import StoreResource
 
     store = StoreResource().open()
-    asked = partial(run_audit, store, country, year, asset=asset, repository=repository or CHECKOUT)
+    asked = partial(
+        run_audit,
+        store,
+        country,
+        year,
+        asset=asset,
+        repository=repository or CHECKOUT,
+        command=typed,
+    )
     if without_dagster:
         report = asked()
     else:
@@ -73,7 +84,7 @@ def audit(
         with open(out, "w", encoding="utf-8") as file:
             _write(report, form, strict, file)
         click.echo(f"{summary(report)}\nwritten to {out}")
-    sys.exit(0 if report.passed(strict) else 1)
+    sys.exit(report.exit_code(strict))
 
 
 def _write(report, form: str, strict: bool, out: TextIO) -> None:

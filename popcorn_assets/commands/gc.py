@@ -8,6 +8,8 @@ import click
 
 from popcorn_assets.runs.home import enter_home
 
+AS_THE_USER = "work as the user who runs Dagster and whom the store belongs to"
+
 
 @click.command()
 @click.option("--apply", "really", is_flag=True, help="Remove it; without this, nothing is.")
@@ -42,15 +44,18 @@ def gc(really: bool, keep: int, older_than: float, runs_older_than: float) -> No
     enter_home()
     import dagster as dg
 
+    from popcorn_assets.audit.recorded import reading_dagster
     from popcorn_assets.promotion.ledger import ledger_versions
     from popcorn_assets.resources import StoreResource
     from popcorn_assets.upkeep.inventory import versions
     from popcorn_assets.upkeep.plan import plan
-    from popcorn_assets.upkeep.removal import apply, told_size
+    from popcorn_assets.upkeep.removal import apply, require_writable, told_size
     from popcorn_assets.upkeep.retention import delete_run, old_runs, unfinished
 
     store = StoreResource().open()
-    with dg.DagsterInstance.get() as instance:
+    if really:
+        require_writable(store)
+    with reading_dagster(AS_THE_USER), dg.DagsterInstance.get() as instance:
         under_way = unfinished(instance)
         planned = plan(
             store,

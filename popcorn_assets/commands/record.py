@@ -21,13 +21,17 @@ def record() -> None:
     enter_home()
     import dagster as dg
 
+    from popcorn_assets.audit.recorded import reading_dagster
     from popcorn_assets.definitions import defs
     from popcorn_assets.resources import StoreResource
     from popcorn_assets.upkeep.records import record_again
     from popcorn_assets.upkeep.verdicts import judge_again
 
     store = StoreResource().open()
-    with dg.DagsterInstance.get() as instance:
+    with (
+        reading_dagster("record as the user who runs Dagster"),
+        dg.DagsterInstance.get() as instance,
+    ):
         told = record_again(instance, store)
         known = [address for address, became, _ in told if became != "left out"]
         new = [address for address, became, _ in told if became == "recorded"]

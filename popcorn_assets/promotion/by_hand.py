@@ -22,8 +22,7 @@ from popcorn_assets.promotion.entries import (
 from popcorn_assets.promotion.judging import judge, taken_out
 from popcorn_assets.promotion.ledger import append, deciding
 from popcorn_assets.promotion.soundness import finite_training, member_names
-from popcorn_assets.store.manifests import failed_checks
-from popcorn_assets.store.versions import Address, Store
+from popcorn_assets.store.versions import Address, Store, failed_checks
 from popcorn_ml.errors import ConfigError, PopcornError, StoreError
 
 SAY_WHY = "say why, with --reason TEXT"

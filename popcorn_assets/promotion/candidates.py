@@ -18,8 +18,7 @@ from popcorn_assets.country import load_country
 from popcorn_assets.promotion.entries import CHECKPOINTS, InUse, Model
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, read_ledger
 from popcorn_assets.promotion.soundness import finite_training
-from popcorn_assets.store.manifests import failed_checks
-from popcorn_assets.store.versions import Address, Store, Version
+from popcorn_assets.store.versions import Address, Store, Version, failed_checks
 from popcorn_ml.errors import StoreError
 
 COUNTS = "census_counts"

@@ -15,8 +15,7 @@ from popcorn_assets.promotion.candidates import Metrics, is_latest, metrics_of, 
 from popcorn_assets.promotion.entries import CHECKPOINTS, Action, Entry, InUse, Ledger, Model
 from popcorn_assets.promotion.judging import Verdict, judge, last_of, refused_by
 from popcorn_assets.promotion.ledger import append, deciding, read_ledger
-from popcorn_assets.store.manifests import failed_checks
-from popcorn_assets.store.versions import Address, Store
+from popcorn_assets.store.versions import Address, Store, failed_checks
 from popcorn_ml.errors import StoreError
 
 SHOWN_CANDIDATES = 10

@@ -17,6 +17,7 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
 from popcorn_assets.resources import steps_at_once
 from popcorn_assets.runs.lost import owner_tags
+from popcorn_assets.runs.resting import rest_between_steps
 from popcorn_ml.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _noting(made: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
 
 def _processes() -> dg.ExecutorDefinition:
     """A process a step; in the run's own process where a run is small and asks for it."""
+    rest_between_steps()
     return dg.multi_or_in_process_executor.configured(
         {
             "multiprocess": {

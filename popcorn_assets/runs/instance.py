@@ -17,10 +17,10 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Wor
 from dagster._core.launcher.base import LaunchRunContext
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import DagsterRun
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from popcorn_assets.runs.lost import LAUNCHED_TAG, LOST, begun_tag, lost_its_process
+from popcorn_assets.runs.sqlite import SqliteStorage
 from popcorn_ml.errors import ConfigError
 
 POSTGRES_VARIABLE = "POPCORN_POSTGRES_URL"
@@ -57,7 +57,7 @@ class Storage(DagsterStorage, ConfigurableClass):
         url = os.environ.get(POSTGRES_VARIABLE, "").strip()
         if url:
             return postgres_storage(url, inst_data)
-        return DagsterSqliteStorage.from_local(config_value["base_dir"], inst_data)
+        return SqliteStorage.from_local(config_value["base_dir"], inst_data)
 
 
 def postgres_storage(url: str, inst_data: ConfigurableClassData | None = None) -> DagsterStorage:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +21,10 @@ import dagster as dg
 from popcorn_assets.partitions import country_and_year
 from popcorn_assets.show import PICTURE, as_check_result, as_metadata
 from popcorn_assets.store.code import code_parts, code_state, library_versions
-from popcorn_assets.store.manifests import SCHEMA, failed_checks, finite, plain_check
+from popcorn_assets.store.manifests import SCHEMA, failing, finite, plain_check
 from popcorn_assets.store.recipe import Recipe
 from popcorn_assets.store.records import Records
-from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
+from popcorn_assets.store.versions import Address, Store, Version, failed_checks
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import link_or_copy, naming_the_disk
 
@@ -125,27 +125,41 @@ class Making(Recipe):
         """The stored version, if this run may reuse it and it was made by the same recipe.
 
         Args:
-            whatever_its_checks: also one that failed some that block.
+            whatever_its_checks: also one that failed some that block, and is not current for that.
         """
         if not self.reuse:
             return None
+        if whatever_its_checks:
+            with suppress(StoreError):
+                rejected = self.store.rejected(self.address)
+                if rejected is not None and self._is_as_asked(rejected):
+                    return rejected
         try:
             found = self.store.find(self.address)
-            if found is None or found.manifest().get("schema") != SCHEMA:
-                return None
-            if found.manifest().get("recipe") != self.recipe():
+            if found is None or not self._is_as_asked(found):
                 return None
             if failed_checks(found) and not whatever_its_checks:  # to be judged anew
                 return None
-            for name, entry in found.manifest()["files"].items():
-                if found.file(name).stat().st_size != entry["size"]:
-                    return None
-            records = self._records()
-            if not records.rows_held(found) or records.altered(found):
-                return None
-        except (StoreError, KeyError, TypeError, AttributeError):  # the manifest is damaged
+        except StoreError:
             return None
         return found
+
+    def _is_as_asked(self, found: Version) -> bool:
+        """Whether a version is whole, of this recipe, and was held against the asset's checks."""
+        try:
+            manifest = found.manifest()
+            if (manifest.get("schema"), manifest.get("recipe")) != (SCHEMA, self.recipe()):
+                return False
+            if not self._own_checks() <= {check["name"] for check in manifest["checks"]}:
+                return False
+            for name, entry in manifest["files"].items():
+                if found.file(name).stat().st_size != entry["size"]:
+                    return False
+            records = self._records()
+            held = bool(failing(manifest)) or records.rows_held(found)
+            return held and not records.altered(found)
+        except (StoreError, KeyError, TypeError, AttributeError):  # the manifest is damaged
+            return False
 
     def publish(
         self, make: Callable[[Path], Outcome], judge: Judge | None = None
@@ -163,8 +177,18 @@ class Making(Recipe):
         return dg.MaterializeResult(
             metadata=self.metadata(version),
             data_version=dg.DataVersion(version.version),
-            check_results=[as_check_result(check) for check in version.manifest()["checks"]],
+            check_results=[
+                as_check_result(check)
+                for check in version.manifest()["checks"]
+                if check["name"] in self._own_checks()
+            ],
         )
+
+    def _own_checks(self) -> set[str]:
+        """Names of the checks that the asset itself evaluates; others have steps of their own."""
+        if not isinstance(self.context, dg.AssetExecutionContext):
+            return set()
+        return {spec.name for spec in self.context.assets_def.check_specs}
 
     def publish_version(
         self, make: Callable[[Path], Outcome], judge: Judge | None = None
@@ -175,7 +199,13 @@ class Making(Recipe):
             found, make = self._judged(found, judge, make)
         if found is not None:
             self._records().record_if_missing(found)
-            self.context.log.info(f"{self.address} is current: version {found.version} reused")
+            if failed_checks(found):
+                told = f"{self.address}: version {found.version} fails its checks as it did"
+                self.context.log.error(told)
+            else:
+                self.store.settle(self.address)
+                told = f"{self.address} is current: version {found.version} reused"
+                self.context.log.info(told)
             return found
         with (
             naming_the_disk(self.store.folder(self.address)),
@@ -191,9 +221,16 @@ class Making(Recipe):
                 records.record(whole, manifest_sha256, rows)
 
             version = self.store.publish(self.address, draft, manifest, record)
-            if self._work is not None and not (outcome.unfinished or failed_checks(version)):
+            failed = failed_checks(version)
+            if self._work is not None and not (outcome.unfinished or failed):
                 shutil.rmtree(self._work, ignore_errors=True)
-        self.context.log.info(f"{self.address} published as {version.version}")
+        if failed:
+            self.context.log.error(
+                f"{self.address} did not pass {', '.join(check['name'] for check in failed)}: kept "
+                f"as {version.version} to be looked at, and not current"
+            )
+        else:
+            self.context.log.info(f"{self.address} published as {version.version}")
         return version
 
     def _judged(
@@ -231,8 +268,9 @@ class Making(Recipe):
             dict(manifest["shown"]),
             path=version.path,
             version=version.version,
-            manifest_sha256=sha256(version.path / MANIFEST),
+            manifest_sha256=version.manifest_sha256(),
             reused=manifest["run_id"] != self.context.run_id,
+            rejected=", ".join(check["name"] for check in failed_checks(version)),
         )
 
     def _manifest(self, outcome: Outcome, tables: dict[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from popcorn_assets.store.versions import Version
-
 SCHEMA = 2
 """Of the manifests that this code writes."""
 
 
-def failed_checks(version: Version) -> list[dict[str, Any]]:
-    """Verdicts of a version that block whatever would be made from it."""
-    checks = version.manifest()["checks"]
-    return [c for c in checks if not c["passed"] and c["severity"] == "error"]
+def failing(manifest: Any) -> list[dict[str, Any]]:
+    """Verdicts in a manifest, of any form, that block whatever would be made from its version."""
+    try:
+        return [c for c in manifest["checks"] if not c["passed"] and c["severity"] == "error"]
+    except (KeyError, TypeError):
+        return []
 
 
 def finite(value: Any) -> Any:

@@ -11,10 +11,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store.manifests import failed_checks
+from popcorn_assets.country import Country
 from popcorn_assets.store.sources import name_of_source, outside, with_companions
-from popcorn_assets.store.versions import Address, Store, Version, sha256
+from popcorn_assets.store.versions import (
+    Address,
+    Store,
+    Version,
+    failed_checks,
+    not_passed,
+    sha256,
+)
 from popcorn_ml.errors import StoreError
+from popcorn_ml.grid import Grid
 
 
 class Recipe:
@@ -58,15 +66,8 @@ class Recipe:
             else Address(asset)
         )
         found = self.store.version(address, version) if version else self.store.latest(address)
-        failed = failed_checks(found)
-        if failed:
-            raise StoreError(
-                f"{address} did not pass its checks",
-                where=found.path,
-                expected="every check that blocks to pass",
-                found="; ".join(f"{check['name']}: {check['message']}" for check in failed)[:2000],
-                remedy=f"put right what they name and materialise {address} again",
-            )
+        if failed_checks(found):
+            raise not_passed(found)
         entry: dict[str, Any] = {
             "asset": asset,
             "country": address.country,
@@ -84,10 +85,7 @@ class Recipe:
 
         What belongs together is read together, even when a newer version lies beside it.
         """
-        for entry in made.manifest()["inputs"]:
-            if entry["asset"] == asset and entry["country"] == made.address.country:
-                return self.input(asset, version=entry["version"])
-        raise StoreError(f"{made.address} was not made from {asset}", where=made.path)
+        return self.input(asset, version=self.store.made_from(made, asset).version)
 
     def source(self, path: str | Path) -> Path:
         """A file from outside the store, noted with its digest; a shapefile with its companions.
@@ -107,6 +105,12 @@ class Recipe:
             if entry not in self.sources:
                 self.sources.append(entry)
         return path
+
+    def grid(self, country: Country) -> Grid:
+        """The country's grid; the file that it is taken from, if it is, is noted as a source."""
+        for path in country.grid_files():
+            self.source(path)
+        return country.pixel_grid()
 
     def parameter(self, **values: Any) -> None:
         """Note settings that the contents depend on, as plain values."""

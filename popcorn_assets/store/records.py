@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store.manifests import SCHEMA
-from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
+from popcorn_assets.store.manifests import SCHEMA, failing
+from popcorn_assets.store.versions import Address, Store, Version, sha256
 from popcorn_ml.warehouse.warehouse import Warehouse
 
 
@@ -49,7 +49,7 @@ class Records:
         if not tables:
             return True
         address, warehouse = found.address, self.warehouse
-        if not warehouse.records(found.manifest(), sha256(found.path / MANIFEST)):
+        if not warehouse.records(found.manifest(), found.manifest_sha256()):
             return False
         place = (address.asset, address.country or "", address.year or 0)
         return warehouse.digests(*place, tables) == tables
@@ -57,7 +57,7 @@ class Records:
     def altered(self, found: Version) -> bool:
         """Whether a version's manifest has taken the place of one that the warehouse knows."""
         warehouse, address = self.warehouse, found.address
-        if warehouse.records(found.manifest(), sha256(found.path / MANIFEST)):
+        if warehouse.records(found.manifest(), found.manifest_sha256()):
             return False
         known = warehouse.manifests_of(address.asset, address.country, address.year)
         there = {sha256(path) for _, path in self.store.manifests(address)}
@@ -68,12 +68,15 @@ class Records:
 
         Only a version without rows comes here unrecorded: others are made again.
         """
-        manifest, digest = found.manifest(), sha256(found.path / MANIFEST)
+        manifest, digest = found.manifest(), found.manifest_sha256()
         if not self.warehouse.records(manifest, digest):
             self.record(manifest, digest, {})
 
     def record(self, manifest: dict[str, Any], digest: str, rows: dict[str, Any]) -> None:
-        """Record a version as the current one, and earlier ones whose runs died before they could.
+        """Record a version, and earlier ones whose runs died before they could.
+
+        It is the current one, with its rows, unless it failed a check that blocks: then what is
+        current stays so, with its own rows.
 
         An earlier manifest of the partition that the warehouse does not know was whole when it
         was written: only the record of it is missing. But where one that the warehouse knows is
@@ -97,7 +100,8 @@ class Records:
                 for told, path in unknown.items():
                     self.store.set_aside(path)
                     self.log.warning(f"manifest {told} of {version} was not as recorded")
-        warehouse.record_publication(manifest, digest, rows, earlier, lost)
+        accepted = not failing(manifest)
+        warehouse.record_publication(manifest, digest, rows, earlier, lost, current=accepted)
 
 
 def _readable(manifests: Mapping[str, Path], version: str) -> dict[str, Any]:

@@ -2,106 +2,77 @@
 
 Files lie at `<root>/<asset>/<country>/<year>/<version>/`, the version being a hash of the
 contents; `LATEST` beside the versions names the current one and is replaced only after everything
-is written and synced. Unpartitioned assets have no country and year. A draft is a folder with a
-dot in front that its writer holds a lock on; a killed run leaves one that nothing reads and that
-the next draft of the same place clears away. Earlier manifests of the same contents lie in
-`.history` inside the version, named by their digest; one that was damaged is set aside in
-`<root>/.damaged/` when the contents are made again. What a manifest says is `making`'s business.
+is written and synced. A version that failed a check that blocks is kept to be looked at and never
+becomes current: `REJECTED` names it until a better one is published. Versions are read-only.
+Unpartitioned assets have no country and year. A draft is a folder with a dot in front that its
+writer holds a lock on; a killed run leaves one that nothing reads and that the next draft of the
+same place clears away. Earlier manifests of the same contents lie in `.history` inside the version,
+named by their digest; one that was damaged is set aside in `<root>/.damaged/` when the contents are
+made again (`contents`). What a manifest says is `making`'s business.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets.store.contents import (
+    DAMAGED,
+    HISTORY,
+    MANIFEST,
+    VERSION_PATTERN,
+    digests,
+    files_of,
+    is_rejected,
+    is_whole,
+    put,
+    set_aside,
+    sha256,
+    version_of,
+)
+from popcorn_assets.store.manifests import failing
+from popcorn_assets.store.published import (
+    LATEST,
+    NAME_PATTERN,
+    REJECTED,
+    Address,
+    Published,
+    Version,
+    failed_checks,
+    not_passed,
+)
 from popcorn_ml.compute.locks import held, holder, try_lock
 from popcorn_ml.errors import StoreError
-from popcorn_ml.files import sync, write_bytes, write_json
+from popcorn_ml.files import protect, remove_tree, sync, write_bytes, write_json
 
-MANIFEST = "manifest.json"
-LATEST = "LATEST"
-HISTORY = ".history"
-DAMAGED = ".damaged"
+__all__ = [
+    "DAMAGED",
+    "HISTORY",
+    "LATEST",
+    "MANIFEST",
+    "NAME_PATTERN",
+    "REJECTED",
+    "VERSION_PATTERN",
+    "Address",
+    "Store",
+    "Version",
+    "digests",
+    "failed_checks",
+    "not_passed",
+    "sha256",
+    "version_of",
+]
+
 WORK_WAIT_S = 600.0
 """How long a run waits for another that works on the same thing before it gives up."""
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]*")
-"""Of an asset's and a country's folder."""
-VERSION_PATTERN = re.compile(r"[0-9a-f]{16}")
-"""Of a version's folder."""
 
 
-@dataclass(frozen=True)
-class Address:
-    """Which asset, of which country and year; both None for an unpartitioned asset."""
-
-    asset: str
-    country: str | None = None
-    year: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in (self.asset, self.country):
-            if name is not None and not NAME_PATTERN.fullmatch(name):
-                raise StoreError(
-                    "the name cannot be a folder of the store",
-                    found=repr(name),
-                    expected="lower-case letters, digits and _",
-                )
-        if (self.country is None) != (self.year is None):
-            raise StoreError("an address has both country and year, or neither", found=str(self))
-        if self.year is not None and not 1900 <= self.year <= 2999:
-            raise StoreError("the year is out of range", found=self.year)
-
-    def __str__(self) -> str:
-        return self.asset if self.country is None else f"{self.asset} {self.country}|{self.year}"
-
-
-@dataclass(frozen=True)
-class Version:
-    """One whole version of an asset, on disk."""
-
-    address: Address
-    version: str
-    path: Path
-
-    def file(self, name: str) -> Path:
-        """A file of this version.
-
-        Raises:
-            StoreError: there is none of that name.
-        """
-        path = self.path / name
-        if not _is_own_file(path, self.path):
-            raise StoreError(
-                f"version {self.version} of {self.address} has no file {name[:200]}",
-                where=self.path,
-                remedy=f"materialise {self.address} again",
-            )
-        return path
-
-    def manifest(self) -> dict[str, Any]:
-        """What `making` recorded when the version was made."""
-        try:
-            return json.loads(self.file(MANIFEST).read_text("utf-8"))
-        except ValueError as error:
-            raise StoreError(
-                "the manifest is not readable JSON",
-                where=self.path / MANIFEST,
-                found=str(error),
-                remedy=f"materialise {self.address} again",
-            ) from error
-
-
-class Store:
+class Store(Published):
     """The versions under one root folder.
 
     Args:
@@ -111,13 +82,8 @@ class Store:
     """
 
     def __init__(self, root: str | Path, warehouse: str | Path | None = None) -> None:
-        self.root = Path(root).absolute()
+        super().__init__(root)
         self.warehouse = Path(warehouse) if warehouse else self.root / "warehouse.duckdb"
-
-    def folder(self, address: Address) -> Path:
-        """Where an asset's versions lie."""
-        folder = self.root / address.asset
-        return folder if address.country is None else folder / address.country / str(address.year)
 
     def work(self, address: Address, key: str) -> Path:
         """A folder for half-done work that a later run resumes; never read as a result.
@@ -177,49 +143,12 @@ class Store:
     def _work(self, address: Address, key: str) -> Path:
         return self.root / ".work" / self.folder(address).relative_to(self.root) / key[:16]
 
-    def find(self, address: Address) -> Version | None:
-        """The current version, or None where none was ever published."""
-        folder = self.folder(address)
-        try:
-            version = (folder / LATEST).read_text("utf-8", errors="replace").strip()
-        except FileNotFoundError:
-            return None
-        if not _is_version(folder, version):
-            raise StoreError(
-                f"{LATEST} names a version that is not there",
-                where=folder / LATEST,
-                found=version[:80],
-                remedy=f"materialise {address} again",
-            )
-        return Version(address, version, folder / version)
-
-    def latest(self, address: Address) -> Version:
-        """The current version.
-
-        Raises:
-            StoreError: there is none, or `LATEST` points nowhere.
-        """
-        version = self.find(address)
-        if version is None:
-            raise StoreError(
-                f"{address} has not been materialised",
-                where=self.folder(address),
-                remedy=f"materialise {address} first",
-            )
-        return version
-
-    def version(self, address: Address, version: str) -> Version:
-        """A given version, current or not.
-
-        Raises:
-            StoreError: it is not in the store.
-        """
-        folder = self.folder(address)
-        if not _is_version(folder, version):
-            raise StoreError(
-                f"version {version[:80]} of {address} is not in the store", where=folder
-            )
-        return Version(address, version, folder / version)
+    def settle(self, address: Address) -> None:
+        """Forget that a later version was rejected: the current one is what was asked for again."""
+        path = self.folder(address) / REJECTED
+        if path.exists():
+            with held(path.with_name(".publishing.lock")):
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def draft(self, address: Address) -> Iterator[Path]:
@@ -233,7 +162,7 @@ class Store:
             try:
                 yield draft
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                remove_tree(draft)
                 _lock_path(draft).unlink(missing_ok=True)
 
     def publish(
@@ -243,162 +172,54 @@ class Store:
         manifest: dict[str, Any],
         record: Callable[[dict[str, Any], str], None] | None = None,
     ) -> Version:
-        """Make a draft the current version.
+        """Make a draft the current version, unless its manifest has a failed check that blocks.
 
         Args:
             manifest: what to record; `files` and `version` are added here.
             record: told the whole manifest and the digest of its file once the version is the
-                current one, before any other run of the partition can publish.
+                current one, or is rejected, before any other run of the partition can publish.
 
         Contents that are in the store already keep their folder and get the new manifest, since
         the same result may have come from other inputs; the earlier one goes to `.history`, unless
-        it was damaged: then it is set aside.
+        it was damaged: then it is set aside. What is current is not touched by a version that is
+        rejected: of equal contents, the new manifest goes to `.history`.
         """
-        files = digests(draft)
-        if not files:
-            raise StoreError("an asset published no file", where=str(address))
-        if any(path.is_symlink() for path in draft.rglob("*")):
-            raise StoreError("an asset wrote a link; versions hold files", where=str(address))
-        hidden = [name for name in files if any(p.startswith(".") for p in Path(name).parts)]
-        if hidden:  # such as the draft of a file whose writer was killed
-            raise StoreError(
-                "an asset wrote a hidden file", where=str(address), found=", ".join(hidden)
-            )
-        if (draft / HISTORY).exists():
-            raise StoreError(f"an asset wrote {HISTORY}, a name of the store's", where=str(address))
+        files = files_of(draft, str(address))
         version = version_of(files)
         manifest = {**manifest, "version": version, "files": files}
+        accepted = not failing(manifest)
         folder, target = self.folder(address), self.folder(address) / version
         write_json(draft / MANIFEST, manifest, sort_keys=True)
         written = sha256(draft / MANIFEST)
         for path in sorted(draft.rglob("*")):
             sync(path)
         sync(draft)
+        protect(draft)
         with held(folder / ".publishing.lock"):  # two runs of one partition take turns
-            for path in _manifests_in(target):
-                if not _is_whole(path, version):
-                    self.set_aside(path)
-            if (target / MANIFEST).is_file() and digests(target) == files:
-                _keep_manifests(target, target, draft)
-                os.replace(draft / MANIFEST, target / MANIFEST)
-                sync(target)
+            stays = not accepted and self._stands(target)
+            told = put(draft, target, stays=stays, root=self.root)
+            if accepted:
+                write_bytes(folder / LATEST, f"{version}\n".encode())
+                (folder / REJECTED).unlink(missing_ok=True)
             else:
-                if target.exists():  # the same contents once, damaged since
-                    _keep_manifests(target, draft, draft)
-                    aside = folder / f".draft-{uuid.uuid4().hex}"
-                    os.replace(target, aside)
-                    shutil.rmtree(aside, ignore_errors=True)
-                os.replace(draft, target)
-                sync(folder)
-            write_bytes(folder / LATEST, f"{version}\n".encode())
+                write_bytes(folder / REJECTED, f"{version} {written}\n".encode())
             if record is not None:
                 record(manifest, written)
-        return Version(address, version, target)
+        return Version(address, version, target, told)
 
-    def manifests(self, address: Address) -> Iterator[tuple[str, Path]]:
-        """Every manifest of an asset's partition, earlier ones too, with its version."""
-        for folder in sorted(self.folder(address).glob("*")):
-            if VERSION_PATTERN.fullmatch(folder.name):
-                for path in _manifests_in(folder):
-                    yield folder.name, path
+    def _stands(self, target: Path) -> bool:
+        """Whether there is a version whose manifest no rejected one may take the place of."""
+        if not (target / MANIFEST).is_file() or not is_whole(target / MANIFEST, target.name):
+            return False
+        try:
+            current = (target.parent / LATEST).read_text("utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            current = ""
+        return target.name == current or not is_rejected(target)
 
     def set_aside(self, manifest: Path) -> None:
-        """Keep a damaged manifest where nothing reads it; one of `.history` is there no longer.
-
-        What it says may still help to find out what happened to it.
-        """
-        content = manifest.read_bytes()
-        version = manifest.parent.parent if manifest.parent.name == HISTORY else manifest.parent
-        aside = self.root / DAMAGED / version.relative_to(self.root)
-        aside.mkdir(parents=True, exist_ok=True)
-        write_bytes(aside / f"{hashlib.sha256(content).hexdigest()}.json", content)
-        if manifest.parent.name == HISTORY:
-            manifest.unlink()
-            sync(manifest.parent)
-
-
-def _keep_manifests(version: Path, to: Path, scratch: Path) -> None:
-    """Keep a version's manifest, and those it kept itself, in the history of `to`.
-
-    They are written in `scratch` and moved, so that a kill leaves nothing half-written. Only those
-    that are whole: `publish` has set the others aside.
-    """
-    kept = [path for path in _manifests_in(version) if _is_whole(path, version.name)]
-    for path in kept:
-        content = path.read_bytes()
-        target = to / HISTORY / f"{hashlib.sha256(content).hexdigest()}.json"
-        if target.exists():
-            continue
-        target.parent.mkdir(exist_ok=True)
-        copy = scratch / f".kept-{uuid.uuid4().hex}"
-        copy.write_bytes(content)
-        sync(copy)
-        os.replace(copy, target)
-    if kept:
-        sync(to / HISTORY)
-        sync(to)
-
-
-def _manifests_in(version: Path) -> list[Path]:
-    """A version's manifest and its earlier ones; none where it is not there."""
-    paths = (version / MANIFEST, *sorted(version.glob(f"{HISTORY}/*")))
-    return [path for path in paths if path.is_file()]
-
-
-def _is_whole(manifest: Path, version: str) -> bool:
-    """Whether a manifest can be read, is of this version and, an earlier one, has its own name."""
-    content = manifest.read_bytes()
-    try:
-        of_version = json.loads(content)["version"] == version
-    except (ValueError, KeyError, TypeError):
-        return False
-    own = (MANIFEST, f"{hashlib.sha256(content).hexdigest()}.json")
-    return of_version and manifest.name in own
-
-
-def digests(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file of a version, by relative name, without the manifests.
-
-    A link is no file of the version, wherever it leads.
-    """
-    return {
-        path.relative_to(folder).as_posix(): {
-            "size": path.stat().st_size,
-            "sha256": sha256(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not path.is_symlink()
-        and path != folder / MANIFEST
-        and folder / HISTORY not in path.parents
-    }
-
-
-def version_of(files: dict[str, dict[str, Any]]) -> str:
-    """The version that files of these names and digests make: 16 hexadecimal digits."""
-    lines = "".join(f"{name}\0{files[name]['sha256']}\n" for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def sha256(path: str | Path) -> str:
-    """Digest of a file's contents, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_version(folder: Path, version: str) -> bool:
-    """Whether a text, which may be anything, names a version in a folder that lies there itself."""
-    if not VERSION_PATTERN.fullmatch(version) or (folder / version).is_symlink():
-        return False
-    return _is_own_file(folder / version / MANIFEST, folder / version)
-
-
-def _is_own_file(path: Path, folder: Path) -> bool:
-    """Whether there is a file that lies in the folder, neither outside nor behind a link out."""
-    try:
-        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError):  # a name that no file can have
-        return False
+        """Keep a damaged manifest where nothing reads it."""
+        set_aside(manifest, self.root)
 
 
 def _lock_path(draft: Path) -> Path:
@@ -408,7 +229,7 @@ def _lock_path(draft: Path) -> Path:
 def _make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
+        if not os.access(folder, os.W_OK, effective_ids=True):
             raise PermissionError(f"no permission to write in {folder}")
     except OSError as error:
         raise StoreError(
@@ -426,7 +247,7 @@ def _clear_abandoned_drafts(folder: Path) -> None:
         if lock is None:
             continue  # its writer lives
         try:
-            shutil.rmtree(draft, ignore_errors=True)
+            remove_tree(draft)
             _lock_path(draft).unlink(missing_ok=True)
         finally:
             os.close(lock)

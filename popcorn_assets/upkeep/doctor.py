@@ -22,9 +22,11 @@ from popcorn_assets.resources import (
     compute_resource,
 )
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE
+from popcorn_assets.store.versions import failed_checks
 from popcorn_assets.upkeep.health import examine_dagster
-from popcorn_assets.upkeep.inventory import linked_folders
-from popcorn_ml.errors import PopcornError, StoreError
+from popcorn_assets.upkeep.inventory import folders_of, linked_folders
+from popcorn_ml.errors import NoLocks, PopcornError, StoreError
+from popcorn_ml.files import require_locks
 from popcorn_ml.imagery.doctor import Finding
 from popcorn_ml.imagery.doctor import examine as examine_imagery
 from popcorn_ml.surroundings import WHERE_ITS_FILES_ARE, changes_results, set_aside
@@ -53,9 +55,8 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
     Raises:
         ConfigError: a country that there is not, or whose file cannot be used.
     """
-    findings = [_disk(), *_other_disks(), _memory(), *_gpus(), _compute(connect), *_gdal()]
-    findings += _credentials()
-    findings += [_warehouse(), *examine_dagster()]
+    findings = [_disk(), *_locks(), *_other_disks(), _memory(), *_gpus(), _compute(connect)]
+    findings += [*_gdal(), *_credentials(), _warehouse(), *_rejected(), *examine_dagster()]
     findings += [
         Finding(False, f"country {code}: {error.what}", str(error))
         for code, error in broken_countries().items()
@@ -99,6 +100,45 @@ def _room(what: str, place: Path) -> Finding:
         f"{what}: {free:.0f} GB free",
         f"make room for at least {MIN_FREE_GB} GB, or set POPCORN_DATA to a larger disk",
     )
+
+
+def _locks() -> Iterator[Finding]:
+    """Whether files of the store can be locked; nothing is said where this user may not write."""
+    root = data_root()
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    try:
+        require_locks(place)
+    except NoLocks as error:
+        yield Finding(False, f"store {root}: {error.what} ({error.found})", error.remedy or "")
+    except OSError:
+        return
+    else:
+        yield Finding(True, f"store {root}: files can be locked")
+
+
+def _rejected() -> Iterator[Finding]:
+    """Versions that failed a check that blocks, where nothing better was made since."""
+    store = StoreResource().open()
+    try:
+        addresses = list(folders_of(store))
+    except (OSError, StoreError):  # other findings name what cannot be looked into
+        return
+    for address in addresses:
+        try:
+            rejected = store.rejected(address)
+            if rejected is None:
+                continue
+            current = store.find(address)
+            failed = ", ".join(check["name"] for check in failed_checks(rejected))
+        except PopcornError as error:
+            yield Finding(False, f"{address}: {error.what} ({error.where})", error.remedy or "")
+            continue
+        instead = f"version {current.version} stays current" if current else "none is current"
+        yield Finding(
+            False,
+            f"{address}: its newest version, {rejected.version}, failed {failed}; {instead}",
+            f"put right what the checks name and materialise it again; see {rejected.path}",
+        )
 
 
 def _memory() -> Finding:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.paths import DATA_VARIABLE
+from popcorn_assets.store.contents import is_rejected
 from popcorn_assets.store.versions import (
     HISTORY,
     LATEST,
@@ -43,6 +44,8 @@ class Kept:
         superseded: when another version took its place; None for the current one.
         inputs: versions it was made from, by any of its manifests that can be read.
         size: bytes.
+        rejected: whether it failed a check that blocks, and so never became current.
+        attempt: whether it is, rejected or not by now, what its partition's newest run made.
     """
 
     address: Address
@@ -52,6 +55,8 @@ class Kept:
     superseded: float | None
     inputs: frozenset[Key]
     size: int
+    rejected: bool = False
+    attempt: bool = False
 
     @property
     def key(self) -> Key:
@@ -194,13 +199,18 @@ def made_at(version: Path) -> float:
 def _versions_in(store: Store, address: Address) -> list[Kept]:
     folder = store.folder(address)
     current = store.find(address)  # raises where LATEST points nowhere: nothing is safe to judge
+    now = current.path if current else None
     paths = _version_folders(folder)
     made = {path.name: made_at(path) for path in paths}
+    rejected = {path.name for path in paths if path != now and is_rejected(path)}
+    attempt = _attempt(store, address)
     switched = (folder / LATEST).stat().st_mtime if current else 0.0
     result = []
     for path in paths:
-        later = [m for name, m in made.items() if m > made[path.name] and name != path.name]
+        later = [m for name, m in made.items() if m > made[path.name] and name not in rejected]
         superseded = min(later, default=max(switched, made[path.name]))
+        if path.name in rejected:  # it never was current
+            superseded = made[path.name]
         is_current = current is not None and current.version == path.name
         result.append(
             Kept(
@@ -211,9 +221,19 @@ def _versions_in(store: Store, address: Address) -> list[Kept]:
                 None if is_current else superseded,
                 _inputs(path),
                 size_of(path),
+                path.name in rejected,
+                path.name == attempt,
             )
         )
     return result
+
+
+def _attempt(store: Store, address: Address) -> str | None:
+    try:
+        rejected = store.rejected(address)
+    except StoreError:  # it names nothing: nothing stays for its sake
+        return None
+    return rejected.version if rejected else None
 
 
 def _inputs(path: Path) -> frozenset[Key]:

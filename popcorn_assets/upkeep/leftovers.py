@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from popcorn_assets.store.versions import DAMAGED, LATEST, NAME_PATTERN, VERSION_PATTERN, Store
+from popcorn_assets.store.versions import (
+    DAMAGED,
+    LATEST,
+    NAME_PATTERN,
+    REJECTED,
+    VERSION_PATTERN,
+    Store,
+)
 from popcorn_assets.upkeep.inventory import YEAR_PATTERN, folders_of, size_of, subfolders
 from popcorn_assets.upkeep.removal import Removal, work_locks
 from popcorn_ml.compute.locks import is_free
@@ -48,7 +55,8 @@ def _drafts(store: Store) -> Iterator[Removal]:
 def _half_written(store: Store, before: float) -> Iterator[Removal]:
     for address in folders_of(store):
         folder = store.folder(address)
-        for path in (*folder.glob(f".{LATEST}.*"), *folder.glob("*/.manifest.*.json")):
+        patterns = (f".{LATEST}.*", f".{REJECTED}.*", "*/.manifest.*.json")
+        for path in (path for pattern in patterns for path in folder.glob(pattern)):
             if path.is_file() and path.stat().st_mtime < before:
                 yield Removal("half-written", path, size_of(path), "its writer is gone")
 

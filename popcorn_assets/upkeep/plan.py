@@ -1,11 +1,12 @@
 """Which versions and left-overs may go.
 
 A version stays while anything that counts needs it: every partition's current versions and its
-newest few, all of a partition that has lost its LATEST, whatever a promotion ledger names, what
-is younger than a stated age or might be in the hands of a run under way; and, through the inputs
-in their manifests, earlier manifests included, all that these were made from. So what is kept can
-always be traced to its sources. A superseded version whose manifest cannot be read has lost its own
-trace: while nothing names it, it stays as long as its age says and nothing stays for its sake.
+newest few, one that was rejected until a better one is made, all of a partition that has lost its
+LATEST, whatever a promotion ledger names, what is younger than a stated age or might be in the
+hands of a run under way; and, through the inputs in their manifests, earlier manifests included,
+all that these were made from. So what is kept can always be traced to its sources. A superseded
+version whose manifest cannot be read has lost its own trace: while nothing names it, it stays as
+long as its age says and nothing stays for its sake.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def plan(
             "version",
             version.path,
             version.size,
-            f"superseded {days[version.key]:.0f} days ago, and nothing that is kept needs it",
+            f"{'rejected' if version.rejected else 'superseded'} {days[version.key]:.0f} days ago, "
+            "and nothing that is kept needs it",
             version,
         )
         for version in _dependents_first(going)
@@ -107,7 +109,9 @@ def _roots(found: dict[Key, Kept], keep: int, horizon: float, ledger: set[Key]) 
     for key, version in found.items():
         if version.superseded is None:
             reasons[key] = "current"
-        elif version.address not in current:  # any of them may have been
+        elif version.attempt:
+            reasons[key] = "rejected by its checks, and nothing newer was made: to be looked at"
+        elif version.address not in current and not version.rejected:  # any of them may have been
             reasons[key] = f"{LATEST} of {version.address} is gone: materialise it again"
         elif key in ledger:
             reasons[key] = "named by a promotion"
@@ -119,8 +123,8 @@ def _roots(found: dict[Key, Kept], keep: int, horizon: float, ledger: set[Key]) 
 
 
 def _last_to_go(version: Kept) -> tuple[bool, bool]:
-    """The current version first; one that cannot be read takes no other's place."""
-    return version.superseded is not None, UNREADABLE in version.inputs
+    """The current version first; one that was rejected or cannot be read takes no other's place."""
+    return version.superseded is not None, version.rejected or UNREADABLE in version.inputs
 
 
 def _with_current(found: dict[Key, Kept]) -> set[Address]:

@@ -18,10 +18,19 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.partitions.utils import get_tags_from_multi_partition_key
 
-from popcorn_assets.audit.recorded import Place, place_of
+from popcorn_assets.audit.recorded import Place, newest_accepted, place_of
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.show import PICTURE, as_metadata
-from popcorn_assets.store.versions import LATEST, MANIFEST, Address, Store, Version, sha256
+from popcorn_assets.show import MANIFEST_SHA256, PICTURE, as_metadata
+from popcorn_assets.store.versions import (
+    LATEST,
+    MANIFEST,
+    REJECTED,
+    Address,
+    Store,
+    Version,
+    failed_checks,
+    sha256,
+)
 from popcorn_ml.errors import StoreError
 
 Told = Literal["recorded", "there already", "left out"]
@@ -30,9 +39,11 @@ Told = Literal["recorded", "there already", "left out"]
 def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Address, Told, str]]:
     """Report every current version that an instance has no materialisation of.
 
+    And what was made since and rejected, so that its verdict holds up what it held up before.
+
     Returns:
-        Each address of the store that has a `LATEST`; what became of it; and its version or,
-        where it was left out, why.
+        Each address of the store that has a `LATEST` or a `REJECTED`; what became of it; and its
+        version or, where it was left out, why.
 
     Raises:
         StoreError: the warehouse cannot be read.
@@ -51,16 +62,21 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
             why = "the warehouse has not recorded this version with this manifest"
             told.append((address, "left out", why))
             continue
-        newest = _newest(instance, address)
+        newest = newest_accepted(instance, address)
         finished = datetime.fromisoformat(manifest["finished"]).timestamp()
-        if newest is not None and newest[0] == found.version:
+        if newest is not None and newest.version == found.version:
             told.append((address, "there already", found.version))
-        elif newest is not None and newest[1] > finished:
-            why = f"Dagster has a later materialisation, version {newest[0] or '(none)'}"
+        elif newest is not None and newest.when > finished:
+            why = f"Dagster has a later materialisation, version {newest.version or '(none)'}"
             told.append((address, "left out", why))
         else:
             missing.append((finished, _materialisation(found, manifest, digest)))
             told.append((address, "recorded", found.version))
+    for address in published(store, REJECTED):
+        event = _rejected(instance, store, address)
+        if event is not None:
+            missing.append(event)
+            told.append((address, "recorded", f"{event[1].metadata['version'].value}, rejected"))
     # In the order in which they were made: where the record does not say from what, Dagster goes by
     # time to tell what is older than its inputs.
     for _, event in sorted(missing, key=itemgetter(0)):
@@ -68,10 +84,39 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
     return told
 
 
-def published(store: Store) -> list[Address]:
+def _rejected(
+    instance: dg.DagsterInstance, store: Store, address: Address
+) -> tuple[float, dg.AssetMaterialization] | None:
+    """The materialisation of what was rejected last, and when, unless an instance has a record."""
+    from popcorn_ml.warehouse.warehouse import Warehouse
+
+    try:
+        found = store.rejected(address)
+        if found is None:
+            return None
+        manifest, digest = found.manifest(), found.manifest_sha256()
+    except (StoreError, OSError):
+        return None  # the audit tells of it
+    known = Warehouse(store.warehouse).manifests_of(address.asset, address.country, address.year)
+    newest = instance.get_latest_materialization_event(dg.AssetKey(address.asset))
+    if address.country:
+        wanted = dg.AssetRecordsFilter(
+            dg.AssetKey(address.asset), asset_partitions=[_partition(address)]
+        )
+        records = instance.fetch_materializations(wanted, limit=1).records
+        newest = records[0].event_log_entry if records else None
+    event = newest.asset_materialization if newest else None
+    there = event is not None and event.metadata.get(MANIFEST_SHA256)
+    if digest not in known or (there and there.value == digest):
+        return None
+    finished = datetime.fromisoformat(manifest["finished"]).timestamp()
+    return finished, _materialisation(found, manifest, digest)
+
+
+def published(store: Store, pointer: str = LATEST) -> list[Address]:
     """Every address with a `LATEST`; what no address can be called is nobody's version."""
     found = []
-    for pattern in (f"*/{LATEST}", f"*/*/*/{LATEST}"):
+    for pattern in (f"*/{pointer}", f"*/*/*/{pointer}"):
         for path in store.root.glob(pattern):
             asset, *partition = path.parent.relative_to(store.root).parts
             try:
@@ -100,17 +145,6 @@ def _current(store: Store) -> dict[Place, tuple[str, str]]:
     return {(asset, country, year): (version, told) for asset, country, year, version, told in rows}
 
 
-def _newest(instance: dg.DagsterInstance, address: Address) -> tuple[str, float] | None:
-    """Version and time, in seconds since 1970, of the newest materialisation on record."""
-    partitions = [_partition(address)] if address.country else None
-    wanted = dg.AssetRecordsFilter(dg.AssetKey(address.asset), asset_partitions=partitions)
-    records = instance.fetch_materializations(wanted, limit=1).records
-    if not records or records[0].asset_materialization is None:
-        return None
-    tags = records[0].asset_materialization.tags or {}
-    return tags.get(DATA_VERSION_TAG, ""), records[0].timestamp
-
-
 def _partition(address: Address) -> dg.MultiPartitionKey:
     assert address.country is not None
     assert address.year is not None
@@ -132,6 +166,7 @@ def _materialisation(
         path=version.path,
         version=version.version,
         manifest_sha256=digest,
+        rejected=", ".join(check["name"] for check in failed_checks(version)),
     )
     return dg.AssetMaterialization(
         asset_key=dg.AssetKey(address.asset),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,7 +14,8 @@ from popcorn_assets.promotion.ledger import removing
 from popcorn_assets.store.versions import LATEST, Address, Store, sha256
 from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
 from popcorn_ml.compute.locks import try_lock
-from popcorn_ml.files import sync
+from popcorn_ml.errors import StoreError
+from popcorn_ml.files import remove_tree, sync
 
 TRASH = ".trash"
 
@@ -41,6 +41,22 @@ class Removal:
         return f"{self.kind} {name}, {told_size(self.size)}: {self.why}"
 
 
+def require_writable(store: Store) -> None:
+    """Refuse, before anything is removed, what this user may not do.
+
+    Raises:
+        StoreError: the store or the warehouse cannot be written.
+    """
+    for path in (store.root, store.warehouse):
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
+            raise StoreError(
+                "nothing can be removed: this user may not write here",
+                where=path,
+                found=f"it belongs to user {path.stat().st_uid}; this is user {os.geteuid()}",
+                remedy="work as the user whom the store belongs to",
+            )
+
+
 def apply(store: Store, removals: Sequence[Removal]) -> Iterator[tuple[Removal, str | None]]:
     """Remove what was planned, one thing at a time; each with None, or why it stayed after all.
 
@@ -54,18 +70,23 @@ def apply(store: Store, removals: Sequence[Removal]) -> Iterator[tuple[Removal, 
     found = {removal.version.key: removal.version for removal in removals if removal.version}
     for removal in removals:
         version = removal.version
-        try:
-            if version is None:
-                problem = _remove_other(store, removal)
-            elif version.key in needed:
-                problem = "a version that stayed needs it"
-            else:
-                problem = _remove_version(store, version)
-        except OSError as error:  # such as a folder behind a link to another disk
-            problem = f"{error.filename or removal.path}: {error.strerror}"
-        if version is not None and problem:
+        if version is not None and version.key in needed:
+            problem: str | None = "a version that stayed needs it"
+        else:
+            problem = _remove(store, removal)
+        if problem and version is not None:
             needed |= reachable(found, {version.key})
         yield removal, problem
+
+
+def _remove(store: Store, removal: Removal) -> str | None:
+    """Remove one thing, or say why not."""
+    try:
+        if removal.version is not None:
+            return _remove_version(store, removal.version)
+        return _remove_other(store, removal)
+    except OSError as error:  # such as a folder behind a link to another disk, or another user's
+        return f"{error.filename or removal.path}: {error.strerror}"
 
 
 def _remove_version(store: Store, version: Kept) -> str | None:
@@ -75,12 +96,14 @@ def _remove_version(store: Store, version: Kept) -> str | None:
         if not held:
             return "a run is publishing there"
         current = store.find(version.address)
-        if current is None:
+        if current is None and not version.rejected:
             return f"its partition has lost its {LATEST}"
-        if current.version == version.version:
+        if current is not None and current.version == version.version:
             return "it has become the current version"
         if not version.path.is_dir():
             return None
+        if os.geteuid() not in (0, owner := version.path.stat().st_uid):
+            return f"it belongs to another user, number {owner}"
         if made_at(version.path) != version.made:
             return "it was published again"
         # Only checkpoints are promoted; a decision since the planning may name these.
@@ -93,7 +116,7 @@ def _remove_version(store: Store, version: Kept) -> str | None:
             aside = folder / f".draft-{uuid.uuid4().hex}"  # the store clears such away too
             os.replace(version.path, aside)
             sync(folder)
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_tree(aside)
     return None
 
 
@@ -142,7 +165,7 @@ def _remove_other(store: Store, removal: Removal) -> str | None:
         with _held(path.with_name(f"{path.name}.lock")) as held:
             if not held:
                 return "its writer is back"
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
             path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
         return None
     aside = store.root / ".work" / TRASH / uuid.uuid4().hex
@@ -151,7 +174,7 @@ def _remove_other(store: Store, removal: Removal) -> str | None:
         _move(path, aside)
     elif not _with_all(locks := work_locks(path), lambda: _move(path, aside, locks)):
         return "a run works on it"
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_tree(aside)
     return None
 
 
@@ -174,7 +197,7 @@ def _with_all(locks: list[Path], act: Callable[[], None]) -> bool:
 
 
 def _empty_trash(store: Store) -> None:
-    shutil.rmtree(store.root / ".work" / TRASH, ignore_errors=True)
+    remove_tree(store.root / ".work" / TRASH)
 
 
 @contextmanager

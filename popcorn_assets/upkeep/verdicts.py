@@ -74,12 +74,12 @@ def judge_again(
     }
     told: list[Verdict] = []
     to_run: dict[dg.MultiPartitionKey | None, dict[dg.AssetCheckKey, Address]] = defaultdict(dict)
-    for address in addresses:
+    for address in dict.fromkeys(addresses):
         asset = dg.AssetKey(address.asset)
         keys = set(graph.get(asset).check_keys) if graph.has(asset) else set()
         if address not in again:
             keys -= _on_record(instance, keys, address)
-        kept = {check["name"]: check for check in store.latest(address).manifest()["checks"]}
+        kept = {check["name"]: check for check in store.newest(address).manifest()["checks"]}
         for key in sorted(keys):
             if key in separate:
                 to_run[_partition(address)][key] = address

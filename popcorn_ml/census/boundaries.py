@@ -107,6 +107,15 @@ def read_boundaries(path: Path, settings: BoundarySettings, year: int | None = N
     return Boundaries(path, frame, tuple(findings))
 
 
+def features(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    """Every feature of a boundary file as it stands there, in the CRS that it or the settings say.
+
+    Raises:
+        CensusError: missing, unreadable, of several layers, or without CRS.
+    """
+    return _with_crs(_open(path, settings), path, settings)
+
+
 def genuine(path: Path) -> None:
     """Refuse a boundary file or raster that is missing, empty, or not of the kind it is called.
 

@@ -15,7 +15,7 @@ from popcorn_ml.census.findings import Finding
 from popcorn_ml.census.inputs import KIND_OF, CountInput, UnitInput
 from popcorn_ml.census.settings import BoundarySettings, CountSettings, LevelSettings
 from popcorn_ml.errors import CensusError
-from popcorn_ml.grid import Grid
+from popcorn_ml.grid import Grid, Window
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -48,7 +48,7 @@ def numbered(path: Path, settings: BoundarySettings, files: Files) -> UnitInput:
         nodata = dataset.nodata
         for row in range(0, grid.height, STRIP_PX):
             height = min(STRIP_PX, grid.height - row)
-            values = dataset.read(1, window=((row, row + height), (0, grid.width)))
+            values = raster.stored(dataset, 1, Window(row, 0, height, grid.width))
             numbers = _whole(values, nodata, path)
             transform = Affine(grid.step, 0, grid.west, 0, -grid.step, grid.north - row * grid.step)
             for shape, number in shapes(numbers, mask=numbers != 0, transform=transform):
@@ -141,7 +141,7 @@ def _read_cells(settings: CountSettings, files: Files) -> tuple[Path, np.ndarray
                 found=dataset.count,
                 remedy="write the band of totals to a file of its own",
             )
-        people = dataset.read(1).astype(np.float64)
+        people = raster.stored(dataset, 1).astype(np.float64)
         if dataset.nodata is not None and dataset.nodata == dataset.nodata:
             people[people == dataset.nodata] = np.nan
     side_m = grid.step * (METRES_A_DEGREE if grid.is_geographic else 1.0)

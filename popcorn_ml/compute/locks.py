@@ -1,7 +1,8 @@
 """Locks between processes: a file, held for as long as its holder lives, naming who holds it.
 
-The kernel gives a lock back when the last process that inherited it ends, however it ends. On
-storage that several machines share, the file system has to support flock (NFS 4 and Lustre do).
+The kernel gives a lock back when the last process that inherited it ends, however it ends. The
+file system has to support flock (NFS 4 does, Lustre where it is mounted so); on one that does not,
+every lock ends in one error that says so.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from popcorn_ml.files import flock
 
 
 def try_lock(path: Path, note: str = "") -> int | None:
@@ -32,8 +35,10 @@ def is_free(path: Path) -> bool:
         lock = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return True
+    except PermissionError:
+        return False  # whoever may not have it cannot know
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, path)
         return True
     except BlockingIOError:
         return False
@@ -81,7 +86,7 @@ def _take(path: Path, note: str, operation: int) -> int | None:
     lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
     taken = False
     try:
-        fcntl.flock(lock, operation)
+        flock(lock, operation, path)
         taken = os.path.samestat(os.fstat(lock), path.stat())
         if taken:
             os.ftruncate(lock, 0)

@@ -39,6 +39,9 @@ TITLES = {
     "adjusted": "adjusted map",
 }
 
+MADE_TO_AGREE = ("uniform", "builtup", "adjusted")
+"""Approaches whose sums are the coarse units' counts, so that scores on these say nothing."""
+
 MIN_UNIT_SHARE = 0.95
 """Share of a unit's pixels that must have a value for the unit to be scored: below it, the sum of
 what is there says more about the gaps than about the map."""
@@ -52,8 +55,8 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        metrics: approach -> "hectare" (absent without a true raster) and "unit" ->
-            `Scores.as_dict`.
+        metrics: approach -> "hectare" (absent without a true raster) and "unit" (of coarse units
+            for the map only: the others agree with them by construction) -> `Scores.as_dict`.
         unit_level: which units "unit" means, "fine" or "coarse".
         totals: people in the whole of each approach's map, and "true" where known. A grid holds
             more than the country: the map has people outside all units, the others have none.
@@ -112,8 +115,7 @@ def evaluate(
             own, of which the baselines know nothing.
         truth: true people per pixel (float32, NaN where unknown); None where there is none.
         fine_units, fine_people: units of a finer level with their counts (NaN as above), used for
-            nothing but this; without them the coarse units are scored, which the adjusted map and
-            the baselines match by construction.
+            nothing but this; without them the coarse units are scored, and of the map only.
         threads: of the first pass.
         progress: called with (blocks done, blocks), both passes together.
 
@@ -216,7 +218,9 @@ class _Tally:
         metrics: dict[str, dict[str, dict[str, float | int | None]]] = {}
         for k, name in enumerate(APPROACHES):
             predicted = np.where(share >= MIN_UNIT_SHARE, self.zones.sums[k, 1:], np.nan)
-            metrics[name] = {"unit": Scores.of(people, predicted).as_dict()}
+            metrics[name] = {}
+            if level == "fine" or name not in MADE_TO_AGREE:
+                metrics[name]["unit"] = Scores.of(people, predicted).as_dict()
             if self.has_truth:
                 metrics[name]["hectare"] = self.hectares[name].as_dict()
         histograms = self.histograms if self.has_truth else {}

@@ -124,12 +124,7 @@ class EarthEngine:
                     ee.Reset()
                     ee.Initialize(allowed, url=url, project=project)
                 except Exception as error:  # auth, transport and service errors of three libraries
-                    raise ImageryError(
-                        "Earth Engine could not be initialised",
-                        where="the project that use is counted on",
-                        found=scrub(str(error)) or type(error).__name__,
-                        remedy="see `popcorn doctor`",
-                    ) from None
+                    raise _uninitialised(error) from None
                 ee.data.setMaxRetries(0)  # repeated and counted here instead
                 _initialised_for[0] = identity
 
@@ -237,6 +232,24 @@ class EarthEngine:
 
 BYTES_A_PIXEL = 10
 """Five bands of two bytes."""
+
+
+def _uninitialised(error: Exception) -> ImageryError:
+    """What to tell of a client that could not be made ready, whichever library failed."""
+    from http.client import HTTPException
+
+    from google.auth.exceptions import TransportError
+    from httplib2 import HttpLib2Error
+
+    status = getattr(getattr(error.__context__, "resp", None), "status", None)
+    down = isinstance(error, OSError | HTTPException | HttpLib2Error | TransportError)
+    kind = ProviderDown if down or (status and int(status) in RETRY_STATUS) else ImageryError
+    return kind(
+        "Earth Engine could not be initialised",
+        where="the project that use is counted on",
+        found=scrub(str(error)) or type(error).__name__,
+        remedy="see `popcorn doctor`",
+    )
 
 
 class TooMuch(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 from popcorn_ml.errors import GridMismatch
@@ -41,3 +43,19 @@ def placed(path: Path, grid: Grid) -> Window | None:
     bottom = min(round(row) + found.height, grid.height)
     right = min(round(col) + found.width, grid.width)
     return Window(top, left, bottom - top, right - left) if bottom > top and right > left else None
+
+
+def covered_px(windows: Iterable[Window]) -> int:
+    """How many pixels lie in at least one of the windows, each counted once."""
+    held = list(windows)
+    edges = sorted({row for w in held for row in (w.row, w.row + w.height)})
+    total = 0
+    for top, bottom in pairwise(edges):
+        spans = sorted(
+            (w.col, w.col + w.width) for w in held if w.row <= top and bottom <= w.row + w.height
+        )
+        reached = 0
+        for left, right in spans:
+            total += (bottom - top) * max(right - max(left, reached), 0)
+            reached = max(reached, right)
+    return total

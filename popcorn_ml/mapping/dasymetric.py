@@ -23,7 +23,7 @@ import numpy as np
 
 from popcorn_ml.errors import CensusError
 from popcorn_ml.grid import Grid, Window
-from popcorn_ml.mapping.placing import Adjustment, Area, adjusted_members, apply, plan
+from popcorn_ml.mapping.placing import UNCOUNTED, Adjustment, Area, adjusted_members, apply, plan
 from popcorn_ml.zones import (
     BLOCK_PX,
     ZoneNumberError,
@@ -92,6 +92,8 @@ class Layers:
         builtup: the map's built-up score.
         units: unit numbers 0..n (uint32).
         grid: on which all of them lie.
+        spread: the map's own standard deviation, which units without a count keep to the bit;
+            without it they have what the members give.
     """
 
     population: Path
@@ -99,6 +101,7 @@ class Layers:
     builtup: Path
     units: Path
     grid: Grid
+    spread: Path | None = None
 
     def check(self) -> None:
         """Refuse rasters that lie elsewhere.
@@ -108,7 +111,7 @@ class Layers:
         """
         from popcorn_ml import raster
 
-        for path in (self.population, self.builtup, self.units, self.members):
+        for path in (self.population, self.builtup, self.units, self.members, self.spread):
             if path is not None:
                 raster.check(path, self.grid)
 
@@ -136,6 +139,26 @@ class Layers:
             layers[1] = score * area
             layers += [_where_valid(land, predicted), land]
         return numbers, layers
+
+    def adjusted(self, adjustment: Adjustment, window: Window) -> list[np.ndarray]:
+        """People of a window, the factor, and with members the spread; see `apply`."""
+        from popcorn_ml import raster
+
+        numbers = raster.read(self.units, window, 1)
+        people, spread, factor = apply(
+            adjustment,
+            numbers,
+            raster.read_float(self.population, window, 1),
+            raster.read_float(self.builtup, window, 1),
+            None if self.members is None else self.by_member(window),
+            self.area(window),
+        )
+        if spread is None:
+            return [people, factor]
+        if self.spread is not None and adjustment.uncounted:
+            kept = (adjustment.method == UNCOUNTED)[numbers]
+            np.copyto(spread, raster.read_float(self.spread, window, 1), where=kept)
+        return [people, factor, spread]
 
 
 @dataclass(frozen=True)
@@ -234,6 +257,7 @@ def adjust_map(
     grid: Grid,
     out: Path,
     *,
+    spread: Path | None = None,
     threads: int = 2,
     tags: dict[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -241,7 +265,7 @@ def adjust_map(
     """Adjust a map on disk, in two passes of blocks: sums over the units, then scaling.
 
     Args:
-        population, members, builtup, units, grid: see `Layers`.
+        population, members, builtup, units, grid, spread: see `Layers`.
         people: counted in units 1..n; NaN for a unit without a count of its own.
         out: folder for `population.tif`, `population_std.tif` (with `members`), `factor.tif` (what
             the prediction was multiplied with: 1 in a unit without a count, NaN outside units and
@@ -263,7 +287,7 @@ def adjust_map(
     from popcorn_ml.files import write_json
     from popcorn_ml.raster import bounded_cache
 
-    layers = Layers(population, members, builtup, units, grid)
+    layers = Layers(population, members, builtup, units, grid, spread)
     layers.check()
     windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
 
@@ -289,15 +313,7 @@ def adjust_map(
         if members is not None:
             writers.append(writer("population_std", "standard deviation across members, people"))
         for done, window in enumerate(windows, start=len(windows) + 1):
-            adjusted, spread, factor = apply(
-                adjustment,
-                raster.read(units, window, 1),
-                raster.read_float(population, window, 1),
-                raster.read_float(builtup, window, 1),
-                None if members is None else layers.by_member(window),
-                layers.area(window),
-            )
-            found = [adjusted, factor] if spread is None else [adjusted, factor, spread]
+            found = layers.adjusted(adjustment, window)
             for sink, values in zip(writers, found, strict=True):
                 sink.write(values, window)
             report(done)

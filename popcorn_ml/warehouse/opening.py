@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import StoreError, Unread
+from popcorn_ml.files import no_locks
 from popcorn_ml.warehouse.schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ def instance() -> Iterator[duckdb.DuckDBPyConnection]:
 def attached(
     connection: duckdb.DuckDBPyConnection, path: Path, timeout_s: float, read_only: bool
 ) -> Iterator[None]:
-    """Attach the file; one that another program holds is waited for."""
+    """Attach the file; one that another program holds is waited for.
+
+    Raises:
+        Unread: it could not be opened in time, or by this user, or by this version.
+        StoreError: it is no database, or a damaged one.
+    """
     import duckdb
 
     deadline = time.monotonic() + timeout_s
@@ -63,18 +69,9 @@ def attached(
             connection.execute(statement, [str(path)])
             break
         except duckdb.Error as error:
-            busy = "could not set lock" in str(error).lower()
-            if not busy or time.monotonic() > deadline:
-                raise StoreError(
-                    "another program holds the warehouse"
-                    if busy
-                    else "the warehouse cannot be opened",
-                    where=path,
-                    found=str(error).splitlines()[0],
-                    remedy="close the program that has it open, such as a DuckDB shell"
-                    if busy
-                    else "restore the file, or remove it and materialise the census again",
-                ) from error
+            said = str(error).splitlines()[0]
+            if "conflicting lock" not in said.lower() or time.monotonic() > deadline:
+                raise _not_opened(path, said) from error
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(pause * 1.5, 0.25)
     try:
@@ -83,6 +80,58 @@ def attached(
     finally:
         connection.execute("USE memory")
         connection.execute(f"DETACH {CATALOG}")
+
+
+def _not_opened(path: Path, said: str) -> StoreError:
+    """The error of a file that DuckDB does not open.
+
+    Args:
+        said: what it says of it; it raises one class for all of this.
+    """
+    if "could not set lock" in said.lower() and "conflicting" not in said.lower():
+        return no_locks(path, said)
+    if path.is_file() and path.stat().st_size == 0:
+        return StoreError(
+            "the warehouse's file is empty",
+            where=path,
+            expected="a DuckDB database",
+            remedy="restore it from a backup; or remove it and materialise the census, the maps "
+            "and the evaluation again",
+        )
+    for words, what, remedy in _NOT_READ:
+        if any(word in said.lower() for word in words):
+            return Unread(what, where=path, found=said, remedy=remedy)
+    return StoreError(
+        "the warehouse cannot be opened",
+        where=path,
+        found=said,
+        remedy="restore the file, or remove it and materialise the census again",
+    )
+
+
+_NOT_READ = (
+    (
+        ("conflicting lock",),
+        "another program holds the warehouse",
+        "close the program that has it open, such as a DuckDB shell",
+    ),
+    (
+        ("permission denied", "operation not permitted"),
+        "this user may not read the warehouse",
+        "work as the user whom the store belongs to, or let this one read it",
+    ),
+    (
+        ("input/output error", "stale file handle", "too many open files", "cannot allocate"),
+        "the warehouse cannot be read now",
+        "see what is wrong with the disk or the machine, then try again",
+    ),
+    (
+        ("newer version of duckdb", "storage version"),
+        "the warehouse was written by another version of DuckDB",
+        "install the versions that constraints.txt names",
+    ),
+)
+"""Words of DuckDB's that say that a file could not be read, with what it means and what to do."""
 
 
 def is_current(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
@@ -132,7 +181,7 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
         return -1
     version = int(row[0] or 0)
     if version > len(MIGRATIONS):
-        raise StoreError(
+        raise Unread(
             "the warehouse was made by a newer version of this project",
             where=path,
             expected=f"schema version {len(MIGRATIONS)} or older",

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import StoreError, Unread
+from popcorn_ml.files import flock
 
 
 @contextmanager
@@ -91,11 +92,11 @@ def _take(path: Path, timeout_s: float, deadline: float, file: IO[str], how: int
     pause = 0.001
     while True:
         try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
+            flock(file.fileno(), how | fcntl.LOCK_NB, Path(file.name))
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise StoreError(
+                raise Unread(
                     "no turn at the warehouse in time",
                     where=path,
                     expected=f"a turn within {timeout_s:g} s",

@@ -123,6 +123,8 @@ class Warehouse:
         rows: Mapping[str, pa.Table],
         earlier: Mapping[str, Mapping[str, Any]] | None = None,
         lost: Iterable[str] = (),
+        *,
+        current: bool = True,
     ) -> None:
         """Make a published version the current one here: its rows and its lineage, or neither.
 
@@ -135,6 +137,8 @@ class Warehouse:
                 none of them current. They are in the store, whatever was said of them before.
             lost: digests of the version's manifests that are recorded here and were found damaged
                 or gone: they count as removed, and keep their lineage.
+            current: False for a version that was rejected: only its lineage is recorded, and what
+                is current stays so with its rows.
 
         Raises:
             StoreError: a row breaks a table's rules, or no turn in time; nothing is changed then.
@@ -144,22 +148,23 @@ class Warehouse:
         address = address_of(manifest)
         try:
             with self._writing() as connection:
-                for table, data in rows.items():
+                for table, data in rows.items() if current else ():
                     _delete(connection, table, partition_of(table, **address))
                     insert(connection, table, data)
                 for digest, other in (earlier or {}).items():
                     _note(connection, other, digest, current=False)
-                connection.execute(
-                    "UPDATE versions SET current = false "
-                    "WHERE asset = ? AND country = ? AND year = ? AND current",
-                    list(address.values()),
-                )
+                if current:
+                    connection.execute(
+                        "UPDATE versions SET current = false "
+                        "WHERE asset = ? AND country = ? AND year = ? AND current",
+                        list(address.values()),
+                    )
                 for digest in lost:
                     about = publication_of(manifest, digest)
                     condition = " AND ".join(f"{identifier(name)} = ?" for name in about)
                     statement = f"UPDATE versions SET removed = true WHERE {condition}"
                     connection.execute(statement, list(about.values()))
-                _note(connection, manifest, manifest_sha256, current=True)
+                _note(connection, manifest, manifest_sha256, current=current)
         except (duckdb.ConstraintException, duckdb.ConversionException) as error:
             raise broken(", ".join(rows), f"{self.path}, {address}", error) from error
 

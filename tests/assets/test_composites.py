@@ -11,8 +11,10 @@ import dagster as dg
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from popcorn_assets.assets.imagery import LOST_TRIES, assets
+from popcorn_assets.cli import cli
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
 from popcorn_assets.store.making import REUSE_TAG
@@ -28,7 +30,7 @@ SCENES = 8
 
 @pytest.fixture
 def country(place: Place) -> Place:
-    """A country of 120 x 120 pixels with scenes of one summer on disk, all alike but for a level."""
+    """A country of 120 x 120 pixels with scenes of one summer on disk, each of one level."""
     folder = place.data / "scenes"
     features = []
     for number in range(SCENES):
@@ -235,3 +237,28 @@ def test_drafts_of_a_killed_fetch_are_cleared(country: Place) -> None:
     restore(moved[:0])
     assert materialise(country).success
     assert not [path for path in folder.rglob(".*") if path.is_file()]
+
+
+def test_a_person_may_ask_for_what_was_lost(country: Place) -> None:
+    """`popcorn imagery retry`: a run of its own, of the seasons that lost something alone."""
+    moved = lose(country, "scene_7_B02.tif")
+    assert materialise(country).success
+
+    def asked() -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["imagery", "retry", "demo", "2020"])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    code, told = asked()
+    assert code == 1
+    assert "s2_summer  1 lost, now 1; first: scene_7 B02: the file is not there" in told
+    restore(moved)
+    code, told = asked()
+    assert (code, told.strip()) == (0, "s2_summer  1 lost, now 0")
+    assert level(country) == 550
+    code, told = asked()
+    assert (code, "have lost nothing" in told) == (0, True)
+    with country.instance() as instance:
+        runs = instance.get_runs()
+    assert [run.job_name for run in runs[:2]] == ["ingest", "ingest"]
+    assert {str(key) for key in runs[0].asset_selection or ()} <= {str(dg.AssetKey(SEASON))}

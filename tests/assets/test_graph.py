@@ -15,9 +15,9 @@ from popcorn_assets.store.making import REUSE_TAG
 from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml import raster
 from popcorn_ml.sentinel import SEASONS, SENSORS
-from tests.platforms import tiny_spec
+from tests.platforms import Place, copied, tiny_spec
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long(20), pytest.mark.timeout(400)]
 
 SEASON_ASSETS = [f"{sensor}_{season}" for sensor in SENSORS for season in SEASONS]
 ASSETS = [
@@ -37,6 +37,12 @@ ASSETS = [
 
 PLAIN = ("census_counts", "deployed_model")
 """Assets without a picture."""
+
+
+@pytest.fixture(scope="module")
+def tiny(pristine, tmp_path_factory) -> Place:
+    """The small country of this module alone: some tests run it again."""
+    return copied(pristine, tmp_path_factory.mktemp("graph") / "home")
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from popcorn_assets.runs.in_process import INLINE, QUIET
 from popcorn_assets.store.versions import Address, Store
 from tests.platforms import Place, enter
 
-pytestmark = [pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long(60), pytest.mark.timeout(1200)]
 
 MEMBERS = [1600, 1601, 1602, 1603]
 KILLED = 1602

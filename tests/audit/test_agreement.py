@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+import pytest
 import yaml
 from dagster._core.test_utils import in_process_test_workspace
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
@@ -14,6 +15,8 @@ from popcorn_assets.commands.demo import run_demo
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.platforms import tiny_spec
+
+pytestmark = pytest.mark.long(20)
 
 UI = """
 query Versions($keys: [AssetKeyInput!], $partition: String!) {

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
+import os
+import platform
 import re
+import shlex
 import subprocess
+import sys
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from importlib import metadata
 
 import pytest
 from click.testing import CliRunner
@@ -20,10 +26,12 @@ from popcorn_assets.audit.openlineage import as_events
 from popcorn_assets.audit.page import page
 from popcorn_assets.audit.prov import as_prov
 from popcorn_assets.audit.trail import walk
+from popcorn_assets.audit.tree import as_dict
 from popcorn_assets.cli import cli
-from popcorn_assets.store.code import digest_of_code
+from popcorn_assets.store.code import code_state, digest_of_code
 from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
 from popcorn_ml.warehouse.warehouse import Warehouse
+from tests.platforms import REPOSITORY as ROOT
 
 MAP = Address("hectare_map", "demo", 2021)
 
@@ -357,3 +365,53 @@ def test_versions_in_the_warehouse_are_those_of_the_store(store):
         found = store.latest(Address(asset, country, year) if country else Address(asset))
         assert found.version == version
         assert sha256(found.path / MANIFEST) == digest
+
+
+# What a report says of itself ---------------------------------------------------------------------
+
+
+def test_a_report_says_when_where_and_by_what_it_was_made(in_tiny, tmp_path):
+    out = tmp_path / "audit.json"
+    assert run("audit", "demo", "2021", "--format", "json", "--out", str(out)).exit_code == 0
+    found = json.loads(out.read_text("utf-8"))
+    about = found["about"]
+    assert datetime.now(UTC) - datetime.fromisoformat(about["when"]) < timedelta(minutes=5)
+    assert about["host"] == platform.node()
+    assert about["version"] == metadata.version("popcorn-assets")
+    assert about["commit"] == code_state()["commit"]
+    assert about["store"] == str(in_tiny.data)
+    (scenes, *_) = [one for one in found["licences"] if one["of"].startswith("scenes")]
+    assert "Copernicus" in scenes["licence"]
+    assert "2021" in scenes["licence"]
+    (weights,) = [one for one in found["licences"] if one["of"].startswith("builtup_extractor")]
+    assert weights["licence"]
+
+
+def test_a_report_has_the_command_that_made_it(in_tiny, tmp_path):
+    out = tmp_path / "audit.html"
+    command = ["audit", "demo", "2021", "--format", "html", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "popcorn_assets.cli", *command],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = html.unescape(out.read_text("utf-8"))
+    assert shlex.join(command) in text
+    for told in (platform.node(), code_state()["commit"], f"{datetime.now(UTC):%Y-%m-%d}"):
+        assert told in text, told
+
+
+def test_a_file_from_outside_is_named_once(store):
+    report = audit(store, "demo", 2021, repository=None)
+    text = page(report)
+    plain = as_dict(report)
+    whole = json.dumps(plain)
+    paths = {one.path for node in report.trail.nodes.values() for one in node.outside}
+    assert len(paths) > 10
+    for path in paths:
+        assert text.count(f">{html.escape(path)}<") == 1, path
+        assert whole.count(f'"{path}"') == 1, path
+    spring = next(one for one in plain["versions"] if one["asset"] == "s1_spring")
+    assert "demo/items.json" in {plain["sources"][number]["path"] for number in spring["sources"]}
+    census = [one for one in plain["sources"] if one["path"].startswith("demo/census")]
+    assert {one["licence"] for one in census} == {"not stated"}

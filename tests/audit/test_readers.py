@@ -21,13 +21,15 @@ from popcorn_assets.store.code import COMMIT_VARIABLE, code_state, digest_of_cod
 from popcorn_assets.store.making import Making, Outcome
 from tests.platforms import REPOSITORY, Place, make_place
 
+pytestmark = pytest.mark.long(30)
+
 READ_ONLY = """
 import os, sys
 from click.testing import CliRunner
 from popcorn_assets.cli import cli, main
 from popcorn_ml.warehouse.warehouse import Warehouse
 home, copy, code = sys.argv[1:4]
-sys.argv = ["popcorn", "audit", "demo", "2020", *sys.argv[4:]]
+sys.argv = ["popcorn", *(sys.argv[4:] or ["audit", "demo", "2020"])]
 
 def enter(home):
     os.environ.update(
@@ -74,9 +76,16 @@ def owned_by_root(monkeypatch):
     shutil.rmtree(home)
 
 
-def as_reader(place: Place, code: str, *arguments: str) -> subprocess.CompletedProcess:
+WITHOUT_DAGSTER = ("audit", "demo", "2020", "--without-dagster")
+
+
+def as_reader(
+    place: Place, code: str, *arguments: str, closing: Path | None = None
+) -> subprocess.CompletedProcess:
     copy = place.home.with_name("copy")
     shutil.copytree(place.home, copy)
+    if closing is not None:
+        closing.chmod(0)
     return subprocess.run(
         [sys.executable, "-c", READ_ONLY, str(place.home), str(copy), code, *arguments],
         capture_output=True,
@@ -91,7 +100,7 @@ def test_one_who_may_only_read_can_audit(owned_by_root, locks):
     if locks == "never made":
         for suffix in (".gate", ".lock"):
             (owned_by_root.data / f"warehouse.duckdb{suffix}").unlink()
-    done = as_reader(owned_by_root, "main()", "--without-dagster")
+    done = as_reader(owned_by_root, "main()", *WITHOUT_DAGSTER)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "compared with their manifests, warehouse and code: 1 " in done.stdout
 
@@ -124,6 +133,36 @@ def test_records_of_dagster_that_cannot_be_read_are_an_error_with_what_to_do(own
     assert "Dagster's records cannot be read" in done.stderr
     assert "--without-dagster" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("gc",), ("gc", "--apply"), ("record",)])
+def test_who_may_not_write_is_told_so_in_words(owned_by_root, command):
+    done = as_reader(owned_by_root, "main()", *command)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "remedy:   " in done.stderr
+    assert re.search("this user may not|by this user", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert list(owned_by_root.data.glob("themap/demo/2020/*/text"))
+
+
+@pytest.mark.parametrize(
+    ("closed", "about"),
+    [
+        ("warehouse.duckdb", "warehouse: it could not be read"),
+        ("themap/demo/2020/*/text", "text: it could not be read: Permission denied"),
+        ("themap/demo/2020/*/manifest.json", "manifest.json: it could not be read"),
+        ("themap/demo/2020/LATEST", "LATEST of themap demo|2020: "),
+        ("themap/demo/2020", "Permission denied"),
+        ("themap/demo/2020/[0-9a-f]*", "this user may not read"),
+    ],
+)
+def test_what_may_not_be_read_is_not_judged(owned_by_root, closed, about):
+    (path,) = owned_by_root.data.glob(closed)
+    done = as_reader(owned_by_root, "main()", *WITHOUT_DAGSTER, closing=path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "not judged" in done.stdout
+    assert about in done.stdout
+    assert not re.search("changed  |missing  |unrecorded ", done.stdout)
 
 
 def test_a_reader_waits_for_the_writer_and_cannot_write(owned_by_root):

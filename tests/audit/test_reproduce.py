@@ -13,6 +13,8 @@ from popcorn_assets.cli import cli
 from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
 from popcorn_ml.errors import StoreError
 
+pytestmark = pytest.mark.long(15)
+
 
 def state(root: Path) -> dict[str, tuple]:
     """Names, contents and times of everything in the store but its work and Dagster's records."""

@@ -28,6 +28,8 @@ from popcorn_ml.simulate.country import ITEMS
 from popcorn_ml.warehouse.schema import TABLES, VIEWS
 from tests.platforms import enter
 
+pytestmark = pytest.mark.long(30)
+
 COUNTRY, YEARS = "demo", (2020, 2021)
 
 Tampering = tuple[str, Callable]

@@ -14,7 +14,7 @@ from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.sentinel import SEASONS, SENSORS
 from tests.platforms import Place
 
-pytestmark = [pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long(10), pytest.mark.timeout(400)]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from popcorn_assets.store.making import REUSE_TAG
 from popcorn_assets.store.versions import Store
 from tests.platforms import REPOSITORY, make_place, publish_model
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long(40), pytest.mark.timeout(600)]
 
 FIRST, LAST = date(2024, 6, 1), date(2025, 5, 31)
 OFF = (date(2025, 3, 13), date(2025, 3, 18))

@@ -18,20 +18,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from tests import arrangement
 from tests.platforms import Place
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long(100), pytest.mark.timeout(600)]
 
 READY_SECONDS = 120
 END_SECONDS = 90
 RUN_SECONDS = 200
 """A run of a queue takes some 20 seconds on two idle cores, almost all of it imports."""
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
-)
+CHROMIUM = arrangement.chromium()
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=arrangement.NO_BROWSER)
 OFFLINE = [
     "--no-sandbox",
     "--disable-gpu",
@@ -168,7 +165,32 @@ def test_the_interface_asks_nobody_outside_this_machine(page, web):
     assert [url for url in page.requests if not url.startswith(inside)] == []
 
 
+@pytest.fixture(scope="module")
+def backfill(page, web) -> str:
+    """The id of a backfill of two years, launched as an operator does it.
+
+    The daemon looks after backfills every half minute: it is launched before the tests that other
+    runs may pass beside, and looked at after them.
+    """
+    page.goto(f"{web}/assets/census_units?view=overview")
+    page.get_by_role("button", name="Materialize").first.click(timeout=60_000)
+    dialog = page.get_by_role("dialog")
+    years = dialog.get_by_placeholder("ex: 2016")
+    years.wait_for(timeout=60_000)
+    dialog.get_by_text("Select a partition").first.click()
+    page.get_by_text("demo", exact=True).first.click()
+    dialog.get_by_text("Launch runs to materialize").click()
+    years.fill("[2020...2021]")
+    years.press("Enter")
+    dialog.get_by_text("2 partitions", exact=True).wait_for()
+    dialog.get_by_role("button", name="Launch backfill").click()
+    told = page.get_by_text("Created backfill").first
+    told.wait_for(timeout=60_000)
+    return told.inner_text().split()[2]
+
+
 @needs_browser
+@pytest.mark.usefixtures("backfill")
 def test_a_partition_is_materialised_from_the_launchpad_and_its_checks_are_shown(page, web):
     page.goto(f"{web}/locations/popcorn/jobs/census/playground")
     partition = page.get_by_placeholder("Partition")
@@ -192,22 +214,7 @@ def test_a_partition_is_materialised_from_the_launchpad_and_its_checks_are_shown
 
 
 @needs_browser
-def test_a_backfill_of_two_years_completes(page, web):
-    page.goto(f"{web}/assets/census_units?view=overview")
-    page.get_by_role("button", name="Materialize").first.click(timeout=60_000)
-    dialog = page.get_by_role("dialog")
-    years = dialog.get_by_placeholder("ex: 2016")
-    years.wait_for(timeout=60_000)
-    dialog.get_by_text("Select a partition").first.click()
-    page.get_by_text("demo", exact=True).first.click()
-    dialog.get_by_text("Launch runs to materialize").click()
-    years.fill("[2020...2021]")
-    years.press("Enter")
-    dialog.get_by_text("2 partitions", exact=True).wait_for()
-    dialog.get_by_role("button", name="Launch backfill").click()
-    told = page.get_by_text("Created backfill").first
-    told.wait_for(timeout=60_000)
-    backfill = told.inner_text().split()[2]
+def test_a_backfill_of_two_years_completes(page, web, backfill):
     page.goto(f"{web}/runs/b/{backfill}")
     # The numbers are partitions: targeted, in progress, succeeded, failed.
     wanted = ("Status Succeeded", "100% completed 2 0 2 0")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long(60)
+
 SOAK = Path(__file__).with_name("soak.py")
 
 

@@ -18,6 +18,8 @@ import pytest
 from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml.errors import StoreError
 
+pytestmark = pytest.mark.long(20)
+
 HERE = Address("population_map", "demo", 2020)
 KILLS = 40
 

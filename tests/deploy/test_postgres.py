@@ -18,6 +18,8 @@ from tests.platforms import tiny_spec, write_demo_file
 
 from .postgres import DATABASE, PASSWORD, PASSWORD_ESCAPED, Server, serving, why_not
 
+pytestmark = pytest.mark.long(30)
+
 needs_postgres = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 

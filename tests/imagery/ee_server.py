@@ -432,7 +432,7 @@ class EarthEngineServer:
         name = f"projects/{self.project}/operations/{body['requestId']}"
         with self._lock:
             if name not in self.exports:
-                self.exports[name] = {"body": body, "polls": 0}
+                self.exports[name] = {"body": body, "polls": 0, "error": self.export_error}
             elif self.refuse_known_ids:
                 raise FileExistsError("request id already used")
         return {"name": name, "metadata": self._metadata(body, "PENDING")}
@@ -453,14 +453,16 @@ class EarthEngineServer:
         held["polls"] += 1
         if held["polls"] < self.polls_until_done:
             return {"name": name, "metadata": {"state": "RUNNING"}}
-        if self.export_error:
+        if held["error"]:  # for ever, whatever becomes of what was wrong
             return {
                 "name": name,
                 "done": True,
                 "metadata": {"state": "FAILED"},
-                "error": {"code": 3, "message": self.export_error},
+                "error": {"code": 3, "message": held["error"]},
             }
-        self._write_export(held["body"])
+        if not held.get("written"):
+            self._write_export(held["body"])
+            held["written"] = True
         return {"name": name, "done": True, "metadata": {"state": "SUCCEEDED"}}
 
     def _write_export(self, body: dict) -> None:

@@ -31,6 +31,8 @@ from popcorn_ml.sentinel import season_period
 from tests.imagery.conftest import TILE_PX, YEAR, Place
 from tests.imagery.web_server import WebServer
 
+pytestmark = pytest.mark.long(30)
+
 
 def remote(
     web: WebServer, *, retries: int = 6, tile_px: int = TILE_PX, **options

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,20 +18,26 @@ import numpy as np
 import pytest
 
 from popcorn_ml import raster
-from popcorn_ml.errors import ConfigError, ImageryError
+from popcorn_ml.errors import ConfigError, ImageryError, Transient
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid
 from popcorn_ml.imagery.build import build_season
 from popcorn_ml.imagery.choice import open_source
 from popcorn_ml.imagery.doctor import examine
+from popcorn_ml.imagery.ee_graph import scene_from_feature
 from popcorn_ml.imagery.nearest import lonlat_bounds
+from popcorn_ml.imagery.overpasses import without_duplicates
 from popcorn_ml.imagery.secrets import Secrets
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.imagery.source import SeasonRequest
+from popcorn_ml.imagery.source import Scene, SeasonRequest
+from popcorn_ml.imagery.stac_items import PROFILES, scene_from_item
 from tests.imagery import plain
 from tests.imagery.conftest import TILE_PX, YEAR, Place
 from tests.imagery.ee_server import ACCESS_TOKEN, Archive, EarthEngineServer, Evaluator
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.long(20),
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+]
 
 
 def settings_for(server: EarthEngineServer, *, tile_px: int = TILE_PX, **options):
@@ -401,13 +408,107 @@ def test_an_export_is_started_once(
     assert len(operation.rpartition("/")[2]) <= 60  # the service takes no longer request id
 
 
-def test_a_failed_export_says_why(
+@pytest.mark.parametrize("work", ["kept", "gone"])
+def test_a_failed_export_is_made_again(
+    place: Place, earth_engine: EarthEngineServer, key: Secrets, tmp_path: Path, work: str
+) -> None:
+    """The service gives the failed operation for its request id for ever: another is asked for."""
+    earth_engine.export_error = "Bucket 'bucket' not found"
+    for attempt in range(1, 4):
+        with pytest.raises(ImageryError, match="ended as FAILED") as failure:
+            build(place, export_settings(earth_engine), tmp_path / "out", "s2", key)
+        assert "Bucket 'bucket' not found" in str(failure.value)
+        assert len(earth_engine.exports) == attempt
+        if work == "gone":
+            shutil.rmtree(tmp_path / "scratch")
+    earth_engine.export_error = None
+    report = build(place, export_settings(earth_engine), tmp_path / "out", "s2", key)
+    assert report.scenes
+    assert len(earth_engine.exports) == 4
+    names = [held["body"]["description"] for held in earth_engine.exports.values()]
+    assert len(set(names)) == 4, "the task manager tells them apart"
+    shutil.rmtree(tmp_path / "scratch")
+    build(place, export_settings(earth_engine), tmp_path / "again", "s2", key)
+    assert len(earth_engine.exports) == 4, "the one that succeeded is taken up"
+    assert files(tmp_path / "again") == files(tmp_path / "out")
+
+
+def test_an_export_whose_files_are_gone_is_made_again(
     place: Place, earth_engine: EarthEngineServer, key: Secrets, tmp_path: Path
 ) -> None:
-    earth_engine.export_error = "Bucket 'bucket' not found"
-    with pytest.raises(ImageryError, match="ended as FAILED") as failure:
+    """A lifecycle rule has emptied the bucket; the operation is finished all the same."""
+    build(place, export_settings(earth_engine), tmp_path / "out", "s2", key)
+    earth_engine.bucket.clear()
+    build(place, export_settings(earth_engine), tmp_path / "again", "s2", key)
+    assert len(earth_engine.exports) == 2
+    assert files(tmp_path / "again") == files(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("status", "down"), [(503, True), (403, False)])
+def test_a_bucket_that_does_not_answer_is_asked_again_later(
+    place: Place,
+    earth_engine: EarthEngineServer,
+    key: Secrets,
+    tmp_path: Path,
+    status: int,
+    down: bool,
+) -> None:
+    earth_engine.fault = lambda path, number: status if path.startswith("/storage/") else None
+    with pytest.raises(ImageryError, match="cannot be read from the bucket") as failure:
         build(place, export_settings(earth_engine), tmp_path / "out", "s2", key)
-    assert "Bucket 'bucket' not found" in str(failure.value)
+    assert isinstance(failure.value, Transient) == down
+    earth_engine.fault = lambda path, number: None
+    build(place, export_settings(earth_engine), tmp_path / "out", "s2", key)
+    assert len(earth_engine.exports) == 1
+
+
+@pytest.mark.parametrize(
+    ("strip", "start"),
+    [
+        ("S2A_OPER_MSI_L2A_DS_SGS__20160704T171823_S20160704T103021_N02.04", "20160704T103021"),
+        ("S2B_OPER_MSI_L2A_DS_S2RP_20230101T010203_S20190704T103021_N05.00", "20190704T103021"),
+        ("S2A_OPER_MSI_L2A_DS_EPAE_20160704T171823_S20160704T103021_N02.04", "20160704T103021"),
+        ("S2A_OPER_MSI_L2A_DS_2APS_20230101T010203_S20190704T103021_N05.00", "20190704T103021"),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_a_strip_is_known_by_its_sensing_time_whatever_the_station(
+    strip: object, start: str
+) -> None:
+    """Alike on Earth Engine and in a STAC item: so halves of a granule are told from versions."""
+    feature = {
+        "properties": {"index": "x", "time": 1467628221000, "strip": strip, "baseline": "02.04"}
+    }
+    item = {
+        "id": "x",
+        "assets": {"SCL": {"href": "scl.tif"}},
+        "properties": {
+            "datetime": "2016-07-04T10:30:21Z",
+            "s2:datastrip_id": strip,
+            "s2:processing_baseline": "02.04",
+        },
+    }
+    ours = scene_from_feature(feature, "s2"), scene_from_item(item, "s2", PROFILES["local"])
+    assert [scene.strip for scene in ours] == [start, start]
+
+
+def test_split_and_reprocessed_granules_of_the_stations(place: Place) -> None:
+    """Halves that differ in their strip both stay; an older processing of one of them does not."""
+
+    def granule(index: str, station: str, sensed: str, baseline: str) -> Scene:
+        name = f"S2A_OPER_MSI_L2A_DS_{station}_20160704T171823_S{sensed}_N{baseline}"
+        said = {"index": index, "time": 1467628221000, "strip": name, "baseline": baseline}
+        return scene_from_feature({"properties": {**said, "tile": "35MNM"}}, "s2")
+
+    scenes = [
+        granule("north", "SGS_", "20160704T103021", "02.04"),
+        granule("south", "SGS_", "20160704T103145", "02.04"),
+        granule("north_again", "S2RP", "20160704T103021", "05.00"),
+    ]
+    kept, dropped = without_duplicates(scenes)
+    assert {scene.id for scene in kept} == {"north_again", "south"}
+    assert dropped == ("north",)
 
 
 def test_secrets_stay_out_of_logs_and_reports(

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, GridMismatch, ImageryError, RasterError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.build import build_season, fill_gaps
 from popcorn_ml.imagery.checks import check_value_ranges, season_checks
+from popcorn_ml.imagery.placement import covered_px
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.sentinel import SEASONS
 
@@ -259,6 +260,51 @@ def test_any_number_of_tiles_is_read_and_none_rewritten(tmp_path: Path) -> None:
     np.testing.assert_array_equal(raster.read(tmp_path / "out" / "composite.tif"), whole)
     assert len(report.scenes) == 20
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_overlapping_files_cover_a_place_once(tmp_path: Path) -> None:
+    """Three files of the same 55 % of the grid are not 165 % of it."""
+    left = Grid(GRID.crs, GRID.west, GRID.north, 10, 33, 50)
+    for number in range(3):
+        values = np.full((4, 50, 33), 500 + number, np.uint16)
+        write(place_file(tmp_path, "S2A", "spring").with_name(f"{number}.tif"), values, left)
+    with pytest.raises(GridMismatch, match="covers too little") as failure:
+        build(tmp_path, "s2", tmp_path / "out")
+    assert "55.0%" in str(failure.value)
+    report = build(tmp_path, "s2", tmp_path / "out", min_coverage=0.5)
+    assert [scene["id"] for scene in report.scenes] == ["0"]  # the others lie below it
+    assert (raster.read(tmp_path / "out" / "composite.tif")[:, :, :33] == 500).all()
+
+
+@pytest.mark.parametrize(
+    ("windows", "covered"),
+    [
+        ([], 0),
+        ([Window(0, 0, 4, 4)] * 3, 16),
+        ([Window(0, 0, 4, 4), Window(2, 2, 4, 4)], 28),
+        ([Window(0, 0, 2, 9), Window(5, 0, 2, 9), Window(0, 3, 7, 1)], 39),
+        ([Window(0, 0, 2, 2), Window(0, 2, 2, 2), Window(2, 0, 2, 4)], 16),
+    ],
+)
+def test_every_pixel_counts_once(windows: list[Window], covered: int) -> None:
+    field = np.zeros((10, 10), bool)
+    for window in windows:
+        field[window.slices] = True
+    assert covered_px(windows) == field.sum() == covered
+
+
+def test_files_drawn_from_the_south(tmp_path: Path) -> None:
+    """As some tools write them; with sides that differ in the last digits, too."""
+    values = np.arange(1, 4 * 50 * 60 + 1, dtype=np.uint16).reshape(4, 50, 60)
+    path = place_file(tmp_path, "S2A", "spring")
+    south = GRID.bounds[1]
+    with rasterio.open(
+        path, "w", driver="GTiff", height=50, width=60, count=4, dtype="uint16", crs=GRID.crs,
+        transform=Affine(10, 0, GRID.west, 0, 10.00001, south - 0.0005),
+    ) as out:  # fmt: skip
+        out.write(values[:, ::-1])
+    build(tmp_path, "s2", tmp_path / "out")
+    np.testing.assert_array_equal(raster.read(tmp_path / "out" / "composite.tif"), values)
 
 
 def test_a_larger_file_and_one_that_falls_short_at_the_edge(tmp_path: Path) -> None:

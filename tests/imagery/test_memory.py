@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.composite import compare, memory
+
+pytestmark = pytest.mark.long(20)
 
 
 def test_memory_does_not_grow_with_the_country() -> None:

@@ -23,6 +23,8 @@ from popcorn_ml.imagery.sources import stac
 from tests.imagery import plain
 from tests.imagery.conftest import YEAR, Place
 
+pytestmark = pytest.mark.long(20)
+
 
 def digest(folder: Path) -> dict[str, str]:
     """sha256 of every file."""

@@ -29,7 +29,7 @@ from tests.runs.test_launch import contents, failure, run
 from tests.training.places import block_units, write_place
 
 pytest.importorskip("distributed")
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long(30), pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -22,6 +22,8 @@ from popcorn_ml.model.weights import load_occupancy, save_occupancy
 from popcorn_ml.sentinel import SEASONS
 from tests.mapping.places import a_grid, a_spec, write_members
 
+pytestmark = pytest.mark.long(20)
+
 NAMES = ("population", "population_std", "occupancy", "builtup_score", "population_members")
 
 

@@ -47,6 +47,8 @@ from tests.promotion.models import (
     warning,
 )
 
+pytestmark = pytest.mark.long(50)
+
 
 def test_the_first_model_comes_into_use_and_a_second_run_decides_nothing(home, store):
     version = train(home, 10.0)

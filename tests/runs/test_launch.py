@@ -19,7 +19,7 @@ from popcorn_assets.runs import launch
 from popcorn_ml.errors import ConfigError
 from tests.training.places import block_units, write_place
 
-pytestmark = [pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long(40), pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 INLINE, SUBPROCESS = (ComputeResource(device="cpu", launcher=n) for n in ("inline", "subprocess"))

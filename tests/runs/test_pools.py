@@ -11,6 +11,8 @@ import pytest
 
 from popcorn_assets.runs.pools import slot, source_slot
 
+pytestmark = pytest.mark.long(15)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 LIMITS = {"concurrency": {"pools": {"default_limit": 1}}}

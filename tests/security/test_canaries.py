@@ -32,6 +32,8 @@ from tests.imagery.ee_server import ACCESS_TOKEN, Archive, EarthEngineServer
 from tests.imagery.web_server import WebServer
 from tests.platforms import make_place
 
+pytestmark = pytest.mark.long(40)
+
 YEAR = 2020
 SPEC = CountrySpec(width=100, height=100, coarse_units=4, fine_units_each=2, seed=5)
 PROJECT = "canary-project-7431"

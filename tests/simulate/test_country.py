@@ -12,6 +12,8 @@ import pytest
 from popcorn_ml.simulate.country import write_country
 from popcorn_ml.simulate.spec import CountrySpec
 
+pytestmark = pytest.mark.long(20)
+
 TINY = CountrySpec(
     code="tiny", seed=8, width=60, height=60, urban_share=0.4, coarse_units=4,
     s2_dates=3, s2_edge_dates=1, s1_passes=1,

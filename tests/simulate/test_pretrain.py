@@ -17,6 +17,8 @@ from popcorn_ml.simulate.world import make_world, surface
 from popcorn_ml.training import pretrain
 from popcorn_ml.training.pretrain import HELD_OUT_FROM, OUTPUTS, PretrainSpec, pretrain_extractor
 
+pytestmark = pytest.mark.long(30)
+
 WEIGHTS = Path(training_places.__file__).parent / "weights" / "demo_extractor.safetensors"
 SHORT = PretrainSpec(places=20, held_out=4, place_px=128, crop_px=64, batch=4, steps=600)
 """A quarter of the pixels that the packaged weights were trained on, in a fifth more steps."""

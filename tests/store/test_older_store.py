@@ -5,6 +5,7 @@ for 2020 and 2021 by commit 64591e0, with its own dagster.yaml; scenes and Dagst
 in it.
 """
 
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -20,6 +21,8 @@ from popcorn_assets.runs.home import home
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError
+from popcorn_ml.mapping.aggregate import cell_sums
+from popcorn_ml.zones import zone_sums
 from tests.platforms import REPOSITORY, Place, enter
 
 PACKED = Path(__file__).parents[1] / "fixtures" / "store_0_1_0.tar.xz"
@@ -78,6 +81,43 @@ def test_its_versions_are_what_new_ones_are_made_from(older):
     inputs = {entry["asset"]: entry["version"] for entry in made.manifest()["inputs"]}
     assert inputs["population_map"] == before.version
     np.testing.assert_allclose(raster.read(made.file("population.tif"))[0], people[0], rtol=1e-6)
+
+
+def test_hectares_of_an_older_adjusted_map_have_the_spread_of_members_adjusted_each(older):
+    """What was adjusted then keeps no factor a member and unit: they are worked out."""
+    import dagster as dg
+
+    from popcorn_assets.definitions import defs
+
+    store = Store(older.data)
+    adjusted, predicted, units = (
+        store.latest(Address(asset, "demo", 2020))
+        for asset in ("adjusted_map", "population_map", "census_units")
+    )
+    told = json.loads(adjusted.file("adjustment.json").read_text())["units"]
+    assert "member_factors" not in told[0]
+    with older.instance() as instance:
+        assert dg.materialize(
+            [*defs.assets],
+            selection=["hectare_map"],
+            partition_key=partition_key("demo", 2020),
+            instance=instance,
+            resources=defs.resources,
+        ).success
+    made = store.latest(Address("hectare_map", "demo", 2020))
+    level = adjusted.manifest()["parameters"]["level"]
+    numbers = raster.read(units.file(f"units_{level}.tif"), bands=1)
+    counted = np.array([0.0, *(unit["people"] for unit in told)])
+    assert {unit["method"] for unit in told} == {"model"}
+    members = []
+    for member in raster.read_float(predicted.file("population_members.tif")):
+        factor = counted[1:] / zone_sums(numbers, member, len(told))[1:]
+        members.append(member * np.concatenate([[0.0], factor])[numbers])
+    expected = np.std(cell_sums(np.stack(members)), axis=0, ddof=1)
+    found = raster.read_float(made.file("population_std.tif"), bands=1)
+    known = ~np.isnan(found)
+    assert known.mean() > 0.5
+    np.testing.assert_allclose(found[known], expected[known], rtol=1e-4, atol=1e-4)
 
 
 def test_its_dagster_yaml_is_told_what_to_change(unpacked, monkeypatch, tmp_path):

@@ -183,3 +183,24 @@ def test_manifests_are_stable_text(store):
     text = version.file("manifest.json").read_text("utf-8")
     assert json.loads(text)["a"] == "é"
     assert text.index('"a"') < text.index('"b"')
+
+
+@pytest.mark.parametrize(("mask", "folder", "file"), [(0o022, 0o555, 0o444), (0o077, 0o500, 0o400)])
+def test_a_version_is_read_only_for_those_whom_the_umask_lets_read(store, mask, folder, file):
+    before = os.umask(mask)
+    try:
+        publish(store, note="a")
+        with store.draft(HERE) as draft:
+            (draft / "map.txt").write_text("1")
+            (draft / "unadjusted").mkdir()
+            (draft / "unadjusted" / "map.txt").write_text("2")
+            version = store.publish(HERE, draft, {})
+        publish(store, note="b")
+        again = publish(store, note="c")
+    finally:
+        os.umask(before)
+    for one in (version, again):
+        for path in (one.path, *one.path.rglob("*")):
+            assert path.stat().st_mode & 0o777 == (folder if path.is_dir() else file), path
+    assert store.latest(HERE).manifest()["note"] == "c"
+    assert (store.folder(HERE) / LATEST).stat().st_mode & 0o777 == 0o666 & ~mask

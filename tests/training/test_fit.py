@@ -31,6 +31,8 @@ from popcorn_ml.training.spec import SMALLEST_UNIT_PX
 from popcorn_ml.training.units import find_units
 from tests.training.places import block_units, write_place
 
+pytestmark = pytest.mark.long(30)
+
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ["card.json", "history.json", "loss.png", "occupancy.safetensors", "units.json"]
 

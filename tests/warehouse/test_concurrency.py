@@ -18,6 +18,8 @@ from popcorn_ml.warehouse.warehouse import Warehouse
 
 from .rows import publish
 
+pytestmark = pytest.mark.long(40)
+
 WRITERS, PARTITIONS, READERS, ROWS = 8, 50, 4, 12
 
 
@@ -71,7 +73,8 @@ def _read(path: str, reader: int, barrier, stop, failures, reads) -> None:
 
 def test_eight_writers_and_four_readers(tmp_path: Path) -> None:
     path = str(tmp_path / "w.duckdb")
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which imports once for all twelve
+    context.set_forkserver_preload([__name__, "duckdb", "pandas", "pyarrow"])
     barrier, stop = context.Barrier(WRITERS + READERS + 1), context.Event()
     failures, reads = context.Queue(), context.Queue()
     writers = [

@@ -227,6 +227,29 @@ def test_an_older_schema_is_migrated_with_its_rows(warehouse: Warehouse, monkeyp
     assert warehouse.migrate() == len(newer)
 
 
+def test_evaluations_from_before_they_had_an_area_are_kept(warehouse, monkeypatch) -> None:
+    """Of which area a cell was is not known of them; what their manifests say still holds."""
+    row = {"product": "map", "level": "hectare", "metric": "mae", "value": 2.0, "n": 9}
+    number = next(
+        n for n, step in enumerate(opening.MIGRATIONS) if "evaluation ADD" in " ".join(step)
+    )
+    old = Warehouse(warehouse.path.with_name("old.duckdb"))
+    with monkeypatch.context() as older:
+        older.setattr(opening, "MIGRATIONS", opening.MIGRATIONS[:number])
+        old.migrate()
+        assert "area_ha" not in [column[0] for column in old.query("DESCRIBE evaluation")]
+    with duckdb.connect(str(old.path)) as connection:
+        connection.execute(
+            "INSERT INTO evaluation VALUES ('rwa', 2020, 'map', 'hectare', 'mae', 2.0, 9, NULL)"
+        )
+    assert old.query("SELECT level, value, area_ha FROM evaluation") == [("hectare", 2.0, None)]
+    publish(warehouse, "evaluation", "rwa", 2020, [row])
+    asked = ("evaluation", "rwa", 2020, ["evaluation"])
+    assert old.digests(*asked) == warehouse.digests(*asked)
+    publish(old, "evaluation", "rwa", 2020, [{**row, "area_ha": 0.51}])
+    assert old.query("SELECT area_ha FROM evaluation") == [(0.51,)]
+
+
 def test_a_failed_migration_leaves_the_old_schema(warehouse: Warehouse, monkeypatch) -> None:
     newer = (*opening.MIGRATIONS, ("ALTER TABLE counts ADD COLUMN note VARCHAR", "SELECT nonsense"))
     monkeypatch.setattr(opening, "MIGRATIONS", newer)

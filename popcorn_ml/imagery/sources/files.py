@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from popcorn_ml.edges import WrittenName, WrittenPath, within
 from popcorn_ml.errors import ConfigError, GridMismatch, ImageryError, RasterError
 from popcorn_ml.grid import Window
-from popcorn_ml.imagery.placement import placed
+from popcorn_ml.imagery.placement import covered_px, placed
 from popcorn_ml.imagery.source import (
     FLOAT_ENCODING,
     STANDARD_ENCODING,
@@ -136,13 +136,13 @@ class FilesSource:
                 expected=str(self._merged(request)),
                 remedy="put the file there, or choose another source for this season",
             )
-        covered = 0
+        windows = []
         for path in paths:
             within(path, [self._root_of(request.year)])
-            window = placed(path, request.grid)
-            covered += window.height * window.width if window else 0
+            windows.append(placed(path, request.grid))
+        covered = covered_px(window for window in windows if window is not None)
         share = covered / (request.grid.width * request.grid.height)
-        if paths and share < self._settings.min_coverage:
+        if share < self._settings.min_coverage:
             raise GridMismatch(
                 "the file covers too little of the country's grid",
                 where=paths[0] if len(paths) == 1 else paths[0].parent,
@@ -269,7 +269,7 @@ def _copy(
     encoding: Encoding,
     out: np.ndarray,
 ) -> bool:
-    """Copy what a file holds of a window into `out` where that is still empty; whether it did."""
+    """Copy what a file holds of a window into `out` where that is still empty; whether it was."""
     import numpy as np
 
     from popcorn_ml.raster import grid_of, read, read_float
@@ -291,8 +291,9 @@ def _copy(
     if encoding.dtype == "float32":
         values = read_float(path, there, order)
         values[_filler(values, request.sensor)] = np.nan
-        np.copyto(target, values, where=np.isnan(target) & ~np.isnan(values))
-        return bool(np.isfinite(values).any())
+        new = np.isnan(target) & ~np.isnan(values)
+        np.copyto(target, values, where=new)
+        return bool(new.any())
     values = read(path, there, order)
     if request.sensor == "s2":
         values = _as_reflectance(values, path)
@@ -300,8 +301,9 @@ def _copy(
         absent = np.isnan(read_float(path, there, order))
         absent |= _filler(values * S1_SCALE, "s1")
         values = np.where(absent, np.array(S1_NODATA, values.dtype), values)
-    np.copyto(target, values, where=target == encoding.nodata)
-    return bool((values != encoding.nodata).any())
+    new = (target == encoding.nodata) & (values != encoding.nodata)
+    np.copyto(target, values, where=new)
+    return bool(new.any())
 
 
 def _filler(values: np.ndarray, sensor: Sensor) -> np.ndarray:

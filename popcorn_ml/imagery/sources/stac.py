@@ -10,7 +10,6 @@ class is one of the kept. Sentinel-1: RTC scenes of one orbit direction, linear 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from popcorn_ml.edges import ServiceAddress, WrittenPath, within
+from popcorn_ml.edges import ServiceAddress, WrittenPath
 from popcorn_ml.errors import ConfigError, ImageryError, ProviderDown
 from popcorn_ml.grid import Window
 from popcorn_ml.imagery.source import (
@@ -169,9 +168,10 @@ class StacSource:
         """Items of a sensor's collection, and entries of which nothing tells what they are."""
         collection = self.collection(request.sensor)
         if profile.url is None:
+            from popcorn_ml.imagery.local_items import local_items
             from popcorn_ml.imagery.stac_items import concerns, of_collection
 
-            for item in self._local_items(request.year):
+            for item in local_items(self._collection_file(request.year)):
                 whose = of_collection(item, request.sensor, collection)
                 if isinstance(whose, LeftOut):
                     if concerns(item, request.period, None, box):
@@ -200,31 +200,6 @@ class StacSource:
                 remedy="give the path of the GeoJSON file that lists the scenes",
             )
         return Path(str(self._settings.items).replace("{year}", str(year)))
-
-    def _local_items(self, year: int) -> list[Any]:
-        """Items of a collection on disk; scenes lie below its folder, or are links.
-
-        Raises:
-            ConfigError: a path leads elsewhere.
-        """
-        path = self._collection_file(year)
-        try:
-            items = json.loads(path.read_text("utf-8"))["features"]
-            if not isinstance(items, list):
-                raise TypeError(f'"features" is {type(items).__name__}, not a list')
-        except FileNotFoundError as error:
-            raise ImageryError(
-                "the item collection is missing", where=path, remedy="make or fetch the scenes"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ImageryError(
-                "this is not a STAC item collection",
-                where=path,
-                expected='GeoJSON with "features"',
-                found=str(error),
-            ) from error
-        folder = path.resolve().parent
-        return [_rooted(item, folder) for item in items]
 
     # Pixels
 
@@ -282,7 +257,9 @@ class StacSource:
         self, reader: Any, request: SeasonRequest, scenes: list[Scene]
     ) -> Iterator[tuple[np.ndarray | None, list[Lost], Traffic]]:
         """Each scene's codes in the order given, a few read ahead, so that memory stays bounded."""
-        read = _read_s2 if request.sensor == "s2" else _read_s1
+        from popcorn_ml.imagery.scene_reading import read_s1, read_s2
+
+        read = read_s2 if request.sensor == "s2" else read_s1
         classes = self._imagery.clear_classes
         waiting: deque[Future] = deque()
         rest = iter(scenes)
@@ -381,91 +358,3 @@ def _refuse_if_down(
             found=f"{lost[0].reason}; first: {lost[0].scene} {lost[0].asset}",
             remedy="run again later: finished tiles are kept",
         )
-
-
-def _rooted(item: Any, folder: Path) -> Any:
-    """An item on disk with the paths of its assets taken from its folder.
-
-    Raises:
-        ConfigError: a path leads elsewhere.
-    """
-    from popcorn_ml.imagery.stac_fields import hrefs, mapping
-    from popcorn_ml.imagery.stac_items import is_link
-
-    assets = dict(mapping(mapping(item).get("assets")))
-    known = hrefs(item)
-    for key, asset in assets.items():
-        href = known.get(str(key).lower())
-        if href is not None and not is_link(href):
-            inside = str(within(folder / href, [folder]).resolve())
-            assets[key] = {**mapping(asset), "href": inside}
-    return {**item, "assets": assets} if assets else item
-
-
-def _read_s2(
-    reader: Any, scene: Scene, bands: tuple[str, ...], classes: tuple[int, ...]
-) -> tuple[np.ndarray | None, list[Lost], Traffic]:
-    """Clear reflectance codes (bands, rows, columns) of a scene; None where nothing is clear."""
-    import numpy as np
-
-    from popcorn_ml.imagery.composite import reflectance_codes
-    from popcorn_ml.imagery.remote import AssetLost
-    from popcorn_ml.imagery.stac_items import SCL
-
-    traffic = Traffic()
-    try:
-        labels = _asset(reader, scene, SCL, 0, traffic)
-    except AssetLost as error:
-        return None, [Lost(scene.id, SCL, str(error), error.down)], traffic
-    if labels is None:
-        return None, [], traffic
-    clear = np.isin(labels, classes)
-    if not clear.any():  # nothing to see: the large assets need not be fetched
-        return None, [], traffic
-    codes, lost = np.zeros((len(bands), *clear.shape), np.uint16), []
-    for place, band in enumerate(bands):
-        try:
-            numbers = _asset(reader, scene, band, 0, traffic)
-        except AssetLost as error:
-            lost.append(Lost(scene.id, band, str(error), error.down))
-            continue
-        if numbers is not None:
-            np.multiply(reflectance_codes(numbers, scene.offset), clear, out=codes[place])
-    return codes, lost, traffic
-
-
-def _read_s1(
-    reader: Any, scene: Scene, bands: tuple[str, ...], classes: tuple[int, ...]
-) -> tuple[np.ndarray | None, list[Lost], Traffic]:
-    """Backscatter codes (bands, rows, columns) of a scene; None where it does not reach."""
-    import numpy as np
-
-    from popcorn_ml.imagery.composite import power_to_codes
-    from popcorn_ml.imagery.remote import AssetLost
-
-    traffic, lost = Traffic(), []
-    layers: list[np.ndarray | None] = []
-    for band in bands:
-        if not scene.holds(band):  # it was sent or received otherwise: nothing is missing
-            layers.append(None)
-            continue
-        try:
-            power = _asset(reader, scene, band, -32768, traffic)
-        except AssetLost as error:
-            lost.append(Lost(scene.id, band, str(error), error.down))
-            power = None
-        layers.append(None if power is None else power_to_codes(power))
-    present = next((layer for layer in layers if layer is not None), None)
-    if present is None:
-        return None, lost, traffic
-    return np.stack([np.zeros_like(present) if x is None else x for x in layers]), lost, traffic
-
-
-def _asset(
-    reader: Any, scene: Scene, band: str, fill: float, traffic: Traffic
-) -> np.ndarray | None:
-    from popcorn_ml.imagery.remote import AssetLost
-
-    if band not in scene.assets:
-        raise AssetLost("the item has no such asset")
-    return reader.read(scene.assets[band], fill, traffic)
