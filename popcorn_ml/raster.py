@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from popcorn_ml.grid import Grid, Window
 if TYPE_CHECKING:
     import numpy as np
     import rasterio
+    from rasterio.windows import Window as RasterioWindow
 
 BLOCK_PX = 256
 GRID_TOLERANCE_PX = 1e-3
@@ -138,12 +139,21 @@ def stored(
         bands, window: as `read`; the window is of the raster's grid (`grid_of`).
     """
     index = list(bands) if isinstance(bands, Sequence) else bands
+    return _northward(dataset, window, lambda there: dataset.read(index, window=there))
+
+
+def _northward(
+    dataset: rasterio.DatasetReader,
+    window: Window | None,
+    read: Callable[[RasterioWindow | None], np.ndarray],
+) -> np.ndarray:
+    """What `read` gives of a window of the raster's grid, rows from north to south."""
     if dataset.transform.e <= 0:
-        return dataset.read(index, window=_rasterio_window(window))
+        return read(_rasterio_window(window))
     if window is not None:
         row = dataset.height - window.row - window.height
         window = Window(row, window.col, window.height, window.width)
-    return dataset.read(index, window=_rasterio_window(window))[..., ::-1, :]
+    return read(_rasterio_window(window))[..., ::-1, :]
 
 
 def check(
@@ -246,13 +256,14 @@ def read_float(
     window: Window | None = None,
     bands: Sequence[int] | int | None = None,
     grid: Grid | None = None,
+    dtype: str = "float32",
 ) -> np.ndarray:
-    """Decoded values in float32: the band's scale and offset applied, nodata as NaN.
+    """Decoded values: the band's scale and offset applied, NaN where there is none.
 
-    Arguments as `read`. Integer composites (hundredths of dB) and float ones (dB) read alike.
+    None is where the band has its nodata value, or where the file's mask says so, within it or
+    beside it (`.msk`), or its alpha band. Arguments as `read`. Integer composites (hundredths of
+    dB) and float ones (dB) read alike.
     """
-    import numpy as np
-
     with opened(path) as dataset:
         if grid is not None and not same_grid(_grid_of(dataset, path), grid):
             raise GridMismatch(
@@ -268,16 +279,48 @@ def read_float(
             if isinstance(bands, Sequence)
             else [bands]
         )
-        raw = stored(dataset, index, window)
-        out = raw.astype(np.float32)
-        for i, band in enumerate(index):
-            scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
-            nodata = dataset.nodatavals[band - 1]
-            if scale != 1.0 or offset != 0.0:
-                out[i] = raw[i].astype(np.float64) * scale + offset
-            if nodata is not None and not np.isnan(nodata):
-                out[i][raw[i] == nodata] = np.nan
+        out = decoded(dataset, index, window, dtype)
         return out[0] if isinstance(bands, int) else out
+
+
+def decoded(
+    dataset: rasterio.DatasetReader,
+    index: Sequence[int],
+    window: Window | None = None,
+    dtype: str = "float32",
+) -> np.ndarray:
+    """As `read_float`, of an open dataset: the one way from stored to meant values."""
+    import numpy as np
+    from rasterio.enums import MaskFlags
+
+    alpha = sorted(set(dataset.indexes) - set(value_bands(dataset)))
+    raw = stored(dataset, index, window)
+    out = raw.astype(dtype)
+    for i, band in enumerate(index):
+        scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
+        nodata = dataset.nodatavals[band - 1]
+        if scale != 1.0 or offset != 0.0:
+            out[i] = raw[i].astype(np.float64) * scale + offset
+        if nodata is not None and not np.isnan(nodata):
+            out[i][raw[i] == nodata] = np.nan
+        if alpha and band not in alpha:  # GDAL makes a mask of it only where it has 8 or 16 bits
+            out[i][stored(dataset, alpha[0], window) == 0] = np.nan
+        elif MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]:
+            out[i][_mask(dataset, band, window) == 0] = np.nan
+    return out
+
+
+def _mask(dataset: rasterio.DatasetReader, band: int, window: Window | None) -> np.ndarray:
+    """A band's mask, 0 where it has no value; rows as `stored` gives them."""
+    return _northward(dataset, window, lambda there: dataset.read_masks(band, window=there))
+
+
+def value_bands(dataset: rasterio.DatasetReader) -> list[int]:
+    """Numbers of the bands that hold values: all but an alpha band, which is a mask."""
+    from rasterio.enums import ColorInterp
+
+    kinds = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return [band for band, kind in kinds if kind != ColorInterp.alpha]
 
 
 def tags(path: str | Path) -> dict[str, str]:
@@ -286,7 +329,7 @@ def tags(path: str | Path) -> dict[str, str]:
         return {k: v for k, v in dataset.tags().items() if k != "AREA_OR_POINT"}
 
 
-def _rasterio_window(window: Window | None):
+def _rasterio_window(window: Window | None) -> RasterioWindow | None:
     if window is None:
         return None
     from rasterio.windows import Window as RasterioWindow

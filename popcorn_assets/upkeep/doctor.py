@@ -338,7 +338,8 @@ def _country(code: str, connect: bool) -> list[Finding]:
         files = census_files(country)
         findings.append(Finding(True, f"census: {len(files)} files"))
     except PopcornError as error:
-        findings.append(Finding(False, f"census: {error.what} ({error.where})", error.remedy or ""))
+        told = error.expected or error.where
+        findings.append(Finding(False, f"census: {error.what}: {told}", error.remedy or ""))
     return findings
 
 

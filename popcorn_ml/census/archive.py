@@ -1,6 +1,7 @@
 """Opening zip archives that strangers made: bounded in size, and nothing outside the folder.
 
-Excel workbooks are zip archives too and pass the same inspection before anything opens them.
+What a Mac or Windows puts beside the files for its own use is no member. Excel workbooks
+are zip archives too and pass the same inspection before anything opens them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from popcorn_ml.edges import MAX_NAME_BYTES, MAX_PATH_BYTES
 from popcorn_ml.errors import CensusError
+
+OWN_FOLDERS = ("__MACOSX", ".AppleDouble", ".Spotlight-V100", ".Trashes", "@eaDir")
+OWN_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store")
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,16 @@ def _refuse(path: Path, member: zipfile.ZipInfo) -> None:
         )
 
 
+def systems_own(name: str) -> bool:
+    """Whether a path in an archive is what an operating system keeps beside the files."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    last = parts[-1] if parts else ""
+    beside = last.startswith("._") or last.casefold() in OWN_FILES
+    return beside or any(part in OWN_FOLDERS for part in parts[:-1])
+
+
 def unpack(path: Path, target: Path, limits: Limits | None = None) -> list[Path]:
-    """Unpack an inspected archive below `target`; the files, sorted.
+    """Unpack an inspected archive below `target`; the files, sorted, the system's own left out.
 
     Sizes are counted while writing, so that a header that lies about them does not help.
 
@@ -126,7 +138,7 @@ def unpack(path: Path, target: Path, limits: Limits | None = None) -> list[Path]
         CensusError: as `inspect`, or a member is damaged or longer than it says.
     """
     limits = limits or Limits()
-    members = inspect(path, limits)
+    members = [m for m in inspect(path, limits) if not systems_own(m.filename)]
     root = target.resolve()
     left = limits.total_bytes
     written: list[Path] = []

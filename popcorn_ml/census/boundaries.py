@@ -39,6 +39,10 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
 name, to any path or address written in it."""
 
 
+NOT_AREAL = ("Point", "LineString", "Point Z", "LineString Z", "Point M", "LineString M")
+"""Ends of the names of geometry types that are no polygons."""
+
+
 @dataclass(frozen=True)
 class Boundaries:
     """Units as polygons.
@@ -176,9 +180,7 @@ def _open(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
             return gpd.read_parquet(path)
         if suffix == ".shp":
             return _open_shapefile(path, settings)
-        options = {"layer": settings.layer} if settings.layer else {}
-        _one_layer(path, settings)
-        return gpd.read_file(path, engine="pyogrio", **options)
+        return gpd.read_file(path, engine="pyogrio", layer=_one_layer(path, settings))
     except CensusError:
         raise
     except (pa.ArrowException, ValueError, OSError, RuntimeError, UnicodeError) as error:
@@ -197,10 +199,15 @@ def attribute_names(path: Path, settings: BoundarySettings) -> list[str]:
     return [str(c) for c in raw.columns if c != raw.geometry.name]
 
 
-def _one_layer(path: Path, settings: BoundarySettings) -> None:
+def _one_layer(path: Path, settings: BoundarySettings) -> str | None:
+    """The layer to read: the one that is named, or the only one that can hold polygons.
+
+    GDAL would take the first, be it a table without geometry.
+    """
     import pyogrio
 
-    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
+    kinds = {str(name): kind for name, kind in pyogrio.list_layers(path) if kind is not None}
+    layers = list(kinds)
     if settings.layer is not None and settings.layer not in layers:
         raise CensusError(
             "the boundary file has no such layer",
@@ -209,14 +216,18 @@ def _one_layer(path: Path, settings: BoundarySettings) -> None:
             found=", ".join(layers),
             remedy="correct `layer` in the country's file",
         )
-    if settings.layer is None and len(layers) > 1:
+    if settings.layer is not None:
+        return settings.layer
+    areal = [n for n in layers if not str(kinds[n]).endswith(NOT_AREAL)]
+    if len(areal) > 1 or (not areal and len(layers) > 1):
         raise CensusError(
             "the boundary file has several layers",
             where=path,
             expected="one, or its name in the settings",
-            found=", ".join(layers),
+            found=", ".join(areal or layers),
             remedy="name one as `layer` in the country's file",
         )
+    return next(iter(areal or layers), None)
 
 
 def _open_shapefile(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:

@@ -193,10 +193,12 @@ def prepare_counts(
     sources: list[Source] = []
     frames, paths, totals, sums, tables = [], {}, {}, {}, {}
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
+    coverage |= {"set_aside": [], "joined_relaxed": []}
     with Files(base_dir) as files:
         for name, level in settings.levels.items():
-            joined, found, own = joined_counts(name, level, files, units[name], year, names)
-            projected, more = counts_for_year(joined, units[name], year, settings, name)
+            read = joined_counts(name, level, files, units[name], year, names)
+            joined, found, own = read.rows, read.findings, read.sources
+            projected, more = counts_for_year(joined, units[name], year, settings, name, found)
             found += more
             entries, more, covered = entries_of(projected, units[name], level)
             found += more
@@ -210,8 +212,11 @@ def prepare_counts(
             sums[name] = (totals[name], float(projected["area_ha"].sum()))
             tables[name] = dict(zip(projected["id"], projected["people"], strict=True))
             coverage["levels"][name] = {
-                **count_coverage(joined, units[name], projected, year), **covered
+                **count_coverage(joined, units[name], projected, year), **covered,
+                "lines_set_aside": len(read.asides), "names_joined_relaxed": len(read.relaxed),
             }  # fmt: skip
+            coverage["set_aside"] += [{"level": name, **line} for line in read.asides]
+            coverage["joined_relaxed"] += [{"level": name, **row} for row in read.relaxed]
             frames.append(_with_sources(projected.assign(level=name, year=year), own))
     train = settings.train_level
     file = settings.levels[train].counts[0].file

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_ml.census import boundaries
+from popcorn_ml.census.ages import bands
 from popcorn_ml.census.settings import (
     BoundaryColumns,
     BoundarySettings,
     CountColumns,
-    CountSettings,
     ReaderName,
 )
-from popcorn_ml.census.tables import Table
 from popcorn_ml.errors import CensusError
 
 US_WIDTHS = (2, 5, 10, 11, 12, 15)
@@ -116,30 +115,37 @@ def us_codes(ids: Sequence[str]) -> list[str]:
     return [i.zfill(width) if i.isdigit() else i for i in bare]
 
 
+PEOPLE: dict[ReaderName, tuple[str, ...]] = {
+    "cod": ("T_TL", "T_TOTAL", "Population"),
+    "geoboundaries": ("population", "people", "pop"),
+    "us_census": ("P1_001N", "P001001", "POP100"),
+}
+"""What the column of people may be called."""
+
+
 def count_columns(
-    reader: ReaderName, given: CountColumns, table: Table, settings: CountSettings
+    reader: ReaderName, given: CountColumns, names: Sequence[str], path: Path
 ) -> CountColumns:
-    names = table.columns
-    update: dict[str, Any] = {}
+    """Which columns of a table of counts mean what: as the settings say, else as the office does.
+
+    Raises:
+        CensusError: there is none of people, or neither one of identifiers nor one of names.
+    """
+    update: dict[str, Any] = {"people": _one(names, *PEOPLE.get(reader, ()))}
     if reader == "cod":
         cod = _cod_columns(names)
-        update = {"id": cod.id, "name": cod.name, "parent": cod.parent}
-        update["people"] = _one(names, "T_TL", "T_TOTAL", "Population")
+        update |= {"id": cod.id, "name": cod.name, "parent": cod.parent}
         update["year"] = _one(names, "year", "reference_year", "Reference year")
-        update["ages"] = tuple(
-            n for n in names if re.fullmatch(r"t_\d\d_\d\d|t_\d\d ?plus", n.casefold())
-        )
+        update["ages"] = bands(names).columns
     elif reader == "worldpop":
-        update = {"id": _first(names, "GID", "adm_id"), "name": _one(names, "NAME")}
+        update |= {"id": _first(names, "GID", "adm_id"), "name": _one(names, "NAME")}
         update["people"] = "P_{year}"
     elif reader == "geoboundaries":
-        update = {"id": _first(names, "shapeID"), "name": _one(names, "shapeName")}
-        update["people"] = _one(names, "population", "people", "pop")
+        update |= {"id": _first(names, "shapeID"), "name": _one(names, "shapeName")}
     elif reader == "us_census":
-        update = {"id": _us_id(names), "name": _one(names, "NAME")}
-        update["people"] = _one(names, "P1_001N", "P001001", "POP100")
+        update |= {"id": _us_id(names), "name": _one(names, "NAME")}
     elif reader == "published":
-        update = {"id": _first(names, "idx")}
+        update |= {"id": _first(names, "idx")}
         years = {
             2000 + int(m.group(1)): n
             for n in names
@@ -154,7 +160,7 @@ def count_columns(
     if not columns.people:
         raise CensusError(
             "the settings do not say which column counts people",
-            where=table.path,
+            where=path,
             expected="counts.columns.people",
             found=", ".join(names),
             remedy="add it to the country's file",
@@ -162,7 +168,7 @@ def count_columns(
     if not columns.id and not columns.name:
         raise CensusError(
             "the settings name neither an id nor a name column of the counts",
-            where=table.path,
+            where=path,
             expected="counts.columns.id or .name",
             found=", ".join(names),
             remedy="add it to the country's file",

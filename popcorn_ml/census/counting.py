@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import join, projection, readers, validate
+from popcorn_ml.census import asides, join, projection, readers, validate
 from popcorn_ml.census.files import Files, Source
 from popcorn_ml.census.findings import UNIT_CHECKS, Finding, rows_text
 from popcorn_ml.census.placing import rows_of
@@ -18,6 +18,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class LevelCounts:
+    """All rows of a level's tables.
+
+    Attributes:
+        rows: with their unit's id.
+        findings: what was found on the way.
+        sources: the files read.
+        asides: lines of the tables that count nobody's unit: file, row, why, text.
+        relaxed: names that joined, but not letter by letter, as `join.Joined.relaxed`.
+    """
+
+    rows: pd.DataFrame
+    findings: list[Finding]
+    sources: list[Source]
+    asides: list[dict[str, Any]]
+    relaxed: list[dict[str, Any]]
+
+
 def joined_counts(
     name: str,
     level: LevelSettings,
@@ -25,12 +44,14 @@ def joined_counts(
     units: gpd.GeoDataFrame,
     year: int,
     names: Mapping[str, set[str]],
-) -> tuple[pd.DataFrame, list[Finding], list[Source]]:
+) -> LevelCounts:
     """All rows of a level's tables with their unit's id, and what was found on the way."""
     import pandas as pd
 
     findings: list[Finding] = []
     sources: list[Source] = []
+    lines: list[dict[str, Any]] = []
+    relaxed: list[dict[str, Any]] = []
     parts = []
     for table in readers.read_counts(level, files):
         file = table.settings.file
@@ -48,16 +69,26 @@ def joined_counts(
             findings += _overlap_findings(left_over, own.file, table.settings.min_overlap, level)
             counts = joined.counts.assign(unit=joined.counts["unit"].map(matched).fillna(""))
         findings += joined.findings
+        lines += table.asides
+        relaxed += joined.relaxed
         parts.append(counts)
     counts = pd.concat(parts, ignore_index=True)
-    counts, found = join.unmatched(units, counts, level.role == "train")
+    numbered = asides.without_number(counts)
+    summed = asides.totals(units, numbered.counts)
+    counts = summed.counts
+    lines += numbered.asides
+    findings += asides.aside_findings(lines)
+    lines += summed.asides
+    findings += summed.findings
+    findings += asides.number_findings(counts)
+    found = join.unmatched(units, counts, level.role == "train")
     findings += [_hinted(f, names, name) for f in found]
     findings += join.swapped(units, counts)
     counts, found = validate.rows(counts.reset_index(drop=True))
     findings += found
     findings += validate.unit_growth(counts)
     findings += validate.growth_between(counts)
-    return counts, findings, sources
+    return LevelCounts(counts, findings, sources, lines, relaxed)
 
 
 def _hinted(finding: Finding, names: Mapping[str, set[str]], level: str) -> Finding:
@@ -98,8 +129,13 @@ def counts_for_year(
     year: int,
     settings: CensusSettings,
     level: str,
+    findings: Iterable[Finding] = (),
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """One row a unit with a count, taken to the year; columns as `CountsReport.counts`."""
+    """One row a unit with a count, taken to the year; columns as `CountsReport.counts`.
+
+    Raises:
+        CensusError: there is none; it says what was found wrong until then.
+    """
     import pandas as pd
 
     usable = counts[(counts["unit"] != "") & counts["people"].notna()]
@@ -109,7 +145,8 @@ def counts_for_year(
             where=settings.levels[level].counts[0].file,
             expected="at least one",
             found=f"{len(counts)} rows",
-            remedy="see whether the columns of people and of identifiers are the right ones",
+            remedy="; ".join(f.message for f in findings if f.severity == "error")[:2000]
+            or "see whether the columns of people and of identifiers are the right ones",
         )
     series: dict[str, dict[int, tuple[float, str]]] = {}
     rates: dict[str, float] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from popcorn_ml.census import geometry, readers, validate
+from popcorn_ml.census import asides, geometry, readers, validate
 from popcorn_ml.census.counting import counts_for_year, joined_counts
 from popcorn_ml.census.files import Files
 from popcorn_ml.census.findings import CHECKS, CheckResult, Finding, of_level, results
@@ -72,10 +72,10 @@ def examine(
             if absent and level.boundaries is not None:
                 missing.append(f"level {name}: {level.boundaries.file} is not there yet")
                 continue
-            read, found = judged_units(level, files, box, None)
-            frame = read.frame.assign(
-                number=range(1, len(read.frame) + 1), file=read.file, merged_into="", pixels=1,
-                area_ha=geometry.area_ha(read.frame),
+            given, found = judged_units(level, files, box, None)
+            frame = given.frame.assign(
+                number=range(1, len(given.frame) + 1), file=given.file, merged_into="", pixels=1,
+                area_ha=geometry.area_ha(given.frame),
             )  # fmt: skip
             units[name] = frame.to_crs(geometry.LON_LAT)
             if levels is None or name in levels:
@@ -94,12 +94,16 @@ def examine(
                     level.model_copy(update={"counts": tuple(present)}), files
                 ):
                     findings += of_level(table.findings, name)
+                    findings += of_level(asides.number_findings(table.frame), name)
                     years |= {int(y) for y in table.frame["year"]}
                 continue
             here = level.model_copy(update={"counts": tuple(present)})
-            joined, found, _ = joined_counts(name, here, files, units[name], 0, names)
+            read = joined_counts(name, here, files, units[name], 0, names)
+            joined, found = read.rows, read.findings
             for year in sorted(set(joined["year"])):
-                projected, more = counts_for_year(joined, units[name], int(year), settings, name)
+                projected, more = counts_for_year(
+                    joined, units[name], int(year), settings, name, found
+                )
                 found += [f for f in more if f.check != "years"]
                 if level.role == "train":
                     total = float(projected["people"].sum())

@@ -71,7 +71,7 @@ class Files:
                 return within(folder / name, self.folders)
         raise CensusError(
             "a census file is missing",
-            where=self.folders[-1] / name,
+            where=self.folders[0] / name,
             expected="the file in one of: " + ", ".join(map(str, self.folders)),
             remedy="put it there, or correct its path in the country's file",
         )
@@ -102,7 +102,7 @@ class Files:
         if not by_year:
             raise CensusError(
                 "no census file fits the name",
-                where=self.folders[-1] / settings.file,
+                where=self.folders[0] / settings.file,
                 expected="a file with a year in place of {year}",
                 remedy="put it there, or correct its path in the country's file",
             )
@@ -128,7 +128,9 @@ class Files:
         members = self._unpacked[path]
         root = self.scratch
         if settings.member is not None:
-            chosen = [m for m in members if m.as_posix().endswith("/" + settings.member)]
+            whole = root / members[0].relative_to(root).parts[0] if members else root
+            chosen = [m for m in members if m == whole / settings.member]
+            chosen = chosen or [m for m in members if m.as_posix().endswith("/" + settings.member)]
         else:
             chosen = [m for m in members if m.suffix.lower() in suffixes]
         if len(chosen) != 1:
@@ -145,11 +147,9 @@ class Files:
         return chosen[0]
 
     def sources(self, settings: FileSettings) -> tuple[Source, ...]:
-        """The file as handed in (and a shapefile's companions), with hashes."""
+        """The file as handed in (and the companions it is read with), with hashes."""
         path = self.path(settings.file)
-        paths = [path]
-        if path.suffix.lower() == ".shp":
-            paths += [p for p in sorted(path.parent.glob(path.stem + ".*")) if p != path]
+        paths = [path, *companions(path)]
         return tuple(
             Source(
                 file=str(Path(settings.file).with_name(p.name)),
@@ -163,20 +163,59 @@ class Files:
         )
 
 
+TELLING = (b"<SRS", b"<NoDataValue", b"<Scale", b"<Offset", b"<GeoTransform")
+"""What an .aux.xml file says of a raster that changes how it is read; statistics do not."""
+
+
+def companions(path: Path) -> list[Path]:
+    """Files beside another one that it is read with: a shapefile's, a raster's mask and so on."""
+    suffix = path.suffix.lower()
+    if suffix == ".shp":
+        return [p for p in sorted(path.parent.glob(path.stem + ".*")) if p != path]
+    if suffix not in (".tif", ".tiff"):
+        return []
+    beside = [path.with_name(path.name + ".msk"), *(path.with_suffix(s) for s in (".tfw", ".wld"))]
+    aux = path.with_name(path.name + ".aux.xml")
+    if aux.is_file() and any(word in aux.read_bytes() for word in TELLING):
+        beside.append(aux)
+    return [p for p in beside if p.is_file()]
+
+
 def files_of(settings: CensusSettings, folders: Path | Sequence[Path]) -> list[Path]:
     """Every file that a country's census settings name, without repetition, for a manifest.
 
     Raises:
-        CensusError: one of them is in none of the folders.
+        CensusError: some of them are in none of the folders; it names all of these.
     """
-    named: list[FileSettings] = []
+    found: list[Path] = []
+    missing: list[str] = []
     with Files(folders) as files:
-        for level in settings.levels.values():
-            tables = [t for counts in level.counts for t in files.expand(counts)]
-            own = [t.boundaries for t in tables if t.boundaries is not None]
-            named += [*([level.boundaries] if level.boundaries else []), *tables, *own]
-        found = [files.path(item.file) for item in named]
-        for path in list(found):
-            if path.suffix.lower() == ".shp":
-                found += sorted(path.parent.glob(path.stem + ".*"))
+        for item in _named(settings, files):
+            try:
+                path = files.path(item.file)
+                found += [path, *companions(path)]
+            except CensusError:
+                missing.append(item.file)
+        if missing:
+            first, *others = files.folders
+            missing = list(dict.fromkeys(missing))
+            raise CensusError(
+                "a census file is missing" if len(missing) == 1 else "census files are missing",
+                where=first / missing[0] if len(missing) == 1 else first,
+                expected=", ".join(str(first / name) for name in missing)
+                + (f" (or in {', '.join(map(str, others))})" if others else ""),
+                found=f"{len(set(found))} of the files that the country's file names",
+                remedy="put them there, or correct their paths in the country's file",
+            )
     return list(dict.fromkeys(found))
+
+
+def _named(settings: CensusSettings, files: Files) -> list[FileSettings]:
+    """Files of all levels; a name with `{year}` that no file fits stays as it is."""
+    named: list[FileSettings] = []
+    for level in settings.levels.values():
+        named += [level.boundaries] if level.boundaries else []
+        for counts in level.counts:
+            tables = files.expand(counts) if files.has(counts) else [counts]
+            named += [*tables, *(t.boundaries for t in tables if t.boundaries is not None)]
+    return named

@@ -115,9 +115,10 @@ def results(checks: Mapping[str, str], findings: Iterable[Finding]) -> tuple[Che
     return tuple(out)
 
 
-def rows_text(rows: Iterable[Mapping[str, Any]], shown: int = 5) -> str:
-    """A few offending rows in one line, for a message."""
+def rows_text(rows: Iterable[Mapping[str, Any]], shown: int = 5, of: int | None = None) -> str:
+    """A few offending rows in one line, for a message; `of` is how many there are in all."""
     rows = list(rows)
+    total = len(rows) if of is None else of
     parts = []
     for row in rows[:shown]:
         at = f"row {row['row']}" if row.get("row") not in (None, "") else ""
@@ -125,7 +126,7 @@ def rows_text(rows: Iterable[Mapping[str, Any]], shown: int = 5) -> str:
             f"{k} {v!r}" for k, v in row.items() if k not in ("file", "row", "level") and v != ""
         )
         parts.append(f"{at} ({rest})" if at and rest else at or rest)
-    more = f" and {len(rows) - shown} more" if len(rows) > shown else ""
+    more = f" and {total - shown} more" if total > shown else ""
     return "; ".join(parts) + more
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.census.files import Source
 from popcorn_ml.census.findings import Finding
@@ -55,13 +55,16 @@ class CountInput:
 
     Attributes:
         frame: id, name, parent (text), year (int), people (float), kind, annual_growth (float,
-            NaN where unknown), file, row.
+            NaN where unknown), file, row; and as written: column, cell, problem (of the number),
+            growth_cell, growth_problem.
         settings: the table's.
         findings: what was wrong or mended.
         sources: the files read.
+        asides: lines that are no rows of the table: file, row, why, text.
     """
 
     frame: pd.DataFrame
     settings: CountSettings
     findings: tuple[Finding, ...]
     sources: tuple[Source, ...]
+    asides: tuple[dict[str, Any], ...] = ()

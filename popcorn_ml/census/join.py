@@ -6,26 +6,39 @@ in silence. Pure functions of tables; what the rows mean was settled by `readers
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from popcorn_ml.census.findings import Finding, rows_text
+from popcorn_ml.census.findings import MAX_ROWS, Finding, rows_text
 from popcorn_ml.census.geometry import equal_area
-from popcorn_ml.census.text import name_key
+from popcorn_ml.census.likeness import Names
+from popcorn_ml.census.text import clean_name, name_key, spelling_key
 from popcorn_ml.errors import CensusError
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import numpy as np
     import pandas as pd
 
 How = Literal["id", "name"]
-TOTAL_NAMES = frozenset(
-    {"total", "totals", "grand total", "sum", "national", "national total", "country total"}
-    | {"whole country", "all", "ensemble", "total general", "total pays", "totaux", "gesamt"}
+Key = Callable[[object], str]
+Strictness = tuple[str, Key, Key]
+"""What is let go, and the keys by which parents and names are then the same."""
+
+
+def _without_blanks(name: object) -> str:
+    return name_key(name).replace(" ", "")
+
+
+STRICTNESS: tuple[Strictness, ...] = (
+    ("", clean_name, clean_name),
+    ("", name_key, clean_name),
+    ("case or punctuation", name_key, spelling_key),
+    ("accents", name_key, name_key),
+    ("blanks", _without_blanks, _without_blanks),
 )
+"""Ways in which names are the same, the strictest first."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +48,12 @@ class Joined:
     Attributes:
         counts: the rows given, and `unit`: the id of each row's unit, "" where it has none.
         findings: repairs and ambiguities; who has no partner is reported by `unmatched`.
+        relaxed: names that are not their unit's letter by letter: file, row, name, unit_name, how.
     """
 
     counts: pd.DataFrame
     findings: tuple[Finding, ...]
+    relaxed: tuple[dict[str, Any], ...] = ()
 
 
 def choose(units: pd.DataFrame, counts: pd.DataFrame, asked: How | None) -> How:
@@ -70,9 +85,10 @@ def by_id(units: pd.DataFrame, counts: pd.DataFrame, file: str) -> Joined:
                 repaired.append((i, free[k], what))
     out = counts.assign(unit=counts["id"].map(to).fillna(""))
     findings = []
+    first = {i: place for place, i in reversed(list(enumerate(out["id"])))}
     for what in sorted({w for _, _, w in repaired}):
         rows = tuple(
-            {**_row(out[out["id"] == i].iloc[0]), "unit": u, "problem": what}
+            {**_row(out.iloc[first[i]]), "unit": u, "problem": what}
             for i, u, w in sorted(repaired)
             if w == what
         )
@@ -97,43 +113,114 @@ def _singles(pairs) -> dict[str, str]:
 
 
 def by_name(units: pd.DataFrame, counts: pd.DataFrame, file: str) -> Joined:
-    """Join by (parent name, name), case, accents and punctuation aside.
+    """Join by (parent name, name): as written, else case, punctuation, accents and blanks aside.
 
-    The parent is left out where one side has none; a name that then fits several units is joined
-    to none of them, and reported.
+    Each step of `STRICTNESS` is taken only by rows that found nothing before it, among units that
+    no row of the year bears the name of more strictly. The parent is left out where one side has
+    none. A name that then fits several units, or several names that fit one, are joined to none
+    of them, and reported.
     """
-    with_parent = (units["parent"] != "").any() and (counts["parent"] != "").any()
-
-    def keys(frame: pd.DataFrame) -> list[tuple[str, str]]:
-        return [
-            (name_key(p) if with_parent else "", name_key(n))
-            for p, n in zip(frame["parent"], frame["name"], strict=True)
-        ]
-
-    by_key: dict[tuple[str, str], list[str]] = {}
-    for key, unit in zip(keys(units), units["id"], strict=True):
-        by_key.setdefault(key, []).append(unit)
-    of_rows = keys(counts)
-    unit = [by_key[k][0] if len(by_key.get(k, ())) == 1 and k[1] else "" for k in of_rows]
+    parents = bool((units["parent"] != "").any() and (counts["parent"] != "").any())
+    years = list(counts["year"]) if "year" in counts else [0] * len(counts)
+    unit = [""] * len(counts)
+    rule = [""] * len(counts)
+    open_rows = [k for k, name in enumerate(counts["name"]) if name_key(name)]
+    unclear: dict[int, list[str]] = {}
+    for what, parent_key, name_key_ in STRICTNESS:
+        if not open_rows:
+            break
+        taken = {(unit[k], years[k]) for k in range(len(unit)) if unit[k]}
+        keys = _Keys(parents, parent_key, name_key_)
+        of_units: dict[tuple[str, str], list[str]] = {}
+        for key, one in zip(keys.of(units), units["id"], strict=True):
+            of_units.setdefault(key, []).append(one)
+        of_rows = keys.of(counts.iloc[open_rows])
+        written = _spellings(counts, open_rows, of_rows, years)
+        left = []
+        for key, k in zip(of_rows, open_rows, strict=True):
+            free = [u for u in of_units.get(key, ()) if (u, years[k]) not in taken]
+            if len(free) == 1 and written[key, years[k]] == 1:
+                unit[k], rule[k] = free[0], what
+                unclear.pop(k, None)
+                continue
+            left.append(k)
+            if free:
+                unclear.setdefault(k, free)
+        open_rows = left
     out = counts.assign(unit=unit)
-    unclear = [len(by_key.get(k, ())) > 1 for k in of_rows]
-    findings = []
-    if any(unclear):
-        rows = tuple(
-            {**_row(r), "problem": "name of " + ", ".join(by_key[k])}
-            for (_, r), k, u in zip(out.iterrows(), of_rows, unclear, strict=True)
-            if u
-        )
+    relaxed = _relaxed(units, out, rule)
+    findings = _ambiguous(out, unclear, file)
+    lost_marks = [r for r in relaxed if r["how"] in ("accents", "blanks")]
+    if lost_marks:
         findings.append(
             Finding(
                 "join_exact",
-                "error",
-                f"{file}: rows that have a name that several units bear: {rows_text(rows)}. "
-                "Join by identifier, or name a parent column on both sides",
-                rows,
+                "warn",
+                f"{file}: names that are their unit's only without accents or blanks: "
+                f"{rows_text(lost_marks)}. See whether they are the same places",
+                tuple(lost_marks),
             )
         )
-    return Joined(out, tuple(findings))
+    return Joined(out, tuple(findings), tuple(relaxed))
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """How (parent, name) of rows are compared."""
+
+    parents: bool
+    parent: Key
+    name: Key
+
+    def of(self, frame: pd.DataFrame) -> list[tuple[str, str]]:
+        """The pair of each row."""
+        return [
+            (self.parent(p) if self.parents else "", self.name(n))
+            for p, n in zip(frame["parent"], frame["name"], strict=True)
+        ]
+
+
+def _spellings(
+    counts: pd.DataFrame, places: Sequence[int], keys: Sequence[tuple[str, str]], years: list[int]
+) -> Counter[tuple[tuple[str, str], int]]:
+    """How many different names of one year have the same key."""
+    names, parents = list(counts["name"]), list(counts["parent"])
+    seen = {
+        (key, years[k], spelling_key(parents[k]), spelling_key(names[k]))
+        for key, k in zip(keys, places, strict=True)
+    }
+    return Counter((key, year) for key, year, _, _ in seen)
+
+
+def _relaxed(
+    units: pd.DataFrame, joined: pd.DataFrame, rule: Sequence[str]
+) -> list[dict[str, Any]]:
+    names = dict(zip(units["id"], units["name"], strict=True))
+    columns = zip(*(joined[c] for c in ("file", "row", "name", "unit")), strict=True)
+    return [
+        {"file": file, "row": int(row), "name": name, "unit_name": names[unit], "how": how}
+        for (file, row, name, unit), how in zip(columns, rule, strict=True)
+        if how
+    ]
+
+
+def _ambiguous(joined: pd.DataFrame, unclear: dict[int, list[str]], file: str) -> list[Finding]:
+    if not unclear:
+        return []
+    rows = tuple(
+        {**_row(joined.iloc[k]), "problem": "name of " + ", ".join(unclear[k])}
+        for k in sorted(unclear)
+    )
+    return [
+        Finding(
+            "join_exact",
+            "error",
+            f"{file}: rows that have a name that several units bear, or that several rows of a "
+            f"year share: {rows_text(rows)}. Join by identifier, or name a parent column on both "
+            "sides",
+            rows,
+        )
+    ]
 
 
 def by_overlap(
@@ -214,45 +301,26 @@ def join(
     return joined
 
 
-def unmatched(
-    units: pd.DataFrame, counts: pd.DataFrame, trains: bool
-) -> tuple[pd.DataFrame, list[Finding]]:
+def unmatched(units: pd.DataFrame, counts: pd.DataFrame, trains: bool) -> list[Finding]:
     """Rows of people without a unit and units without people, as findings.
-
-    A row that is the table's total, by its name and its sum, is set aside and said so.
 
     Args:
         units: id, name, parent, row, file.
         counts: as `Joined.counts`.
         trains: whether training uses the level, so that people without polygon are an error.
 
-    Returns:
-        The counts without total rows, and the findings.
+    Totals and lines that are no rows have been set aside by then (`asides`).
     """
     findings: list[Finding] = []
     lost = counts[counts["unit"] == ""]
-    total = _totals(lost, counts)
-    if total.any():
-        rows = tuple(_row(r) for _, r in lost[total].iterrows())
-        findings.append(
-            Finding(
-                "people_have_polygon",
-                "warn",
-                f"{rows[0]['file']}: rows that are totals of the others and were set "
-                f"aside: {rows_text(rows)}",
-                rows,
-            )
-        )
-        counts = counts.drop(index=lost.index[total])
-        lost = lost[~total]
     if not lost.empty:
-        names = {name_key(n): n for n in units["name"] if n}
+        names = Names(units["name"])
         rows_list: list[dict[str, Any]] = []
-        for _, row in lost.iterrows():
+        for place, (_, row) in enumerate(lost.iterrows()):
             item = _row(row)
-            near = difflib.get_close_matches(name_key(row["name"]), list(names), 1, 0.75)
+            near = names.nearest(row["name"]) if place < MAX_ROWS else None
             if near:
-                item["nearest"] = names[near[0]]
+                item["nearest"] = near
             rows_list.append(item)
         people = float(lost["people"].fillna(0).sum())
         findings.append(
@@ -283,18 +351,7 @@ def unmatched(
                 rows,
             )
         )
-    return counts, findings
-
-
-def _totals(lost: pd.DataFrame, counts: pd.DataFrame) -> np.ndarray:
-    import numpy as np
-
-    sums = counts[counts["unit"] != ""].groupby("year")["people"].sum()
-    out = np.zeros(len(lost), bool)
-    for k, (_, row) in enumerate(lost.iterrows()):
-        named = name_key(row["name"]) in TOTAL_NAMES or name_key(row["id"]) in TOTAL_NAMES
-        out[k] = named and abs(float(sums.get(row["year"], 0.0)) - row["people"]) <= 0.5
-    return out
+    return findings
 
 
 def swapped(units: pd.DataFrame, counts: pd.DataFrame) -> list[Finding]:
@@ -306,16 +363,23 @@ def swapped(units: pd.DataFrame, counts: pd.DataFrame) -> list[Finding]:
     named = counts[(counts["unit"] != "") & (counts["name"] != "")]
     named = named.drop_duplicates(["unit", "name"])
     of_unit = dict(zip(units["id"], units["name"], strict=True))
-    owners: dict[str, list[str]] = {}
+    owners: dict[tuple[Key, str], list[str]] = {}
     for unit, name in of_unit.items():
-        owners.setdefault(name_key(name), []).append(unit)
+        for key in (spelling_key, name_key):
+            owners.setdefault((key, key(name)), []).append(unit)
     rows: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
     for _, row in named.iterrows():
         theirs = of_unit.get(row["unit"], "")
-        key = name_key(row["name"])
-        if not theirs or key == name_key(theirs) or not key:
+        if not theirs or not name_key(row["name"]):
             continue
-        others = [u for u in owners.get(key, []) if u != row["unit"]]
+        if spelling_key(row["name"]) == spelling_key(theirs):
+            continue
+        # A name that is another's to the accent is another's, even if it is nearly its own.
+        exact = owners.get((spelling_key, spelling_key(row["name"])), [])
+        if not exact and name_key(row["name"]) == name_key(theirs):
+            continue
+        alike = exact or owners.get((name_key, name_key(row["name"])), [])
+        others = [u for u in alike if u != row["unit"]]
         item = {**_row(row), "unit_name": theirs}
         if others:
             item["problem"] = "name of unit " + ", ".join(others)

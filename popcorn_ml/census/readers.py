@@ -7,17 +7,19 @@ how identifiers are written, and share everything else. Joining and judging come
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from popcorn_ml.census import boundaries, geometry, unit_rasters
-from popcorn_ml.census.columns import boundary_columns, count_columns, us_codes
-from popcorn_ml.census.count_rows import long_rows
+from popcorn_ml.census.columns import PEOPLE, boundary_columns, count_columns, us_codes
+from popcorn_ml.census.count_rows import long_rows, name_of, year_pattern
 from popcorn_ml.census.files import Files
 from popcorn_ml.census.files import files_of as files_of
 from popcorn_ml.census.findings import Finding
 from popcorn_ml.census.inputs import CountInput, UnitInput
+from popcorn_ml.census.layout import Fits, Header
 from popcorn_ml.census.settings import BoundarySettings, CountSettings, LevelSettings, ReaderName
-from popcorn_ml.census.tables import TABLE_SUFFIXES, Table, find_column, read_table
-from popcorn_ml.census.text import clean_id
+from popcorn_ml.census.tables import TABLE_SUFFIXES, Table, find_column, named, read_table
+from popcorn_ml.census.text import clean_id, name_key
 from popcorn_ml.errors import CensusError
 
 # Units ------------------------------------------------------------------------------------------
@@ -90,18 +92,71 @@ def count_units(
 
 def _read_counts(level: LevelSettings, settings: CountSettings, files: Files) -> CountInput:
     path = files.open(settings, TABLE_SUFFIXES)
+    file = name_of(path, settings.file)
     table = read_table(
         path,
         sheet=settings.sheet,
         encoding=settings.encoding,
         delimiter=settings.delimiter,
         header_row=settings.header_row,
+        fits=_fits(level, settings, path),
     )
-    findings = [Finding("counts_readable", "warn", note) for note in table.notes]
+    findings = [Finding("counts_readable", "warn", f"{file}: {note}") for note in table.notes]
     table = _kept(table, settings)
-    columns = count_columns(level.reader, settings.columns, table, settings)
-    frame, found = long_rows(table, columns, level, settings)
-    return CountInput(frame, settings, tuple(findings + found), files.sources(settings))
+    names = _names(table.header)
+    columns = count_columns(level.reader, settings.columns, names, table.path)
+    _refuse_choice(level, settings, table)
+    frame, found = long_rows(table, columns, level, settings, file)
+    asides = tuple({"file": file, **vars(line)} for line in table.asides)
+    sources = files.sources(settings)
+    return CountInput(frame, settings, tuple(findings + found), sources, asides)
+
+
+def _names(header: Header) -> list[str]:
+    """Names of a table's columns, those that several bear as they are written."""
+    return [*header.names, *header.twice.values()]
+
+
+def _fits(level: LevelSettings, settings: CountSettings, path: Path) -> Fits:
+    """Recognises the header of a table: it has every column that the level needs of it."""
+
+    def there(header: Header, name: str) -> bool:
+        if "{year}" in name:
+            return any(year_pattern(name).fullmatch(n) for n in header.names)
+        return named(header, name) is not None or name_key(name) in header.twice
+
+    def fits(header: Header) -> bool:
+        try:
+            columns = count_columns(level.reader, settings.columns, _names(header), path)
+        except CensusError:
+            return False
+        people = columns.people
+        wanted = [*columns.id, *columns.ages, *settings.where]
+        wanted += people.values() if isinstance(people, dict) else [people or ""]
+        wanted += [n for n in (columns.name, columns.parent, columns.year) if n]
+        wanted += [columns.annual_growth] if columns.annual_growth else []
+        return all(there(header, name) for name in wanted)
+
+    return fits
+
+
+def _refuse_choice(level: LevelSettings, settings: CountSettings, table: Table) -> None:
+    """Where the settings do not name the column of people, there must be but one that it can be.
+
+    Raises:
+        CensusError: several columns might hold the people, and differ.
+    """
+    if settings.columns.people is None:
+        known = {n.casefold() for n in PEOPLE.get(level.reader, ())}
+        could = [n for n in table.columns if n.casefold() in known]
+        if any(list(table.frame[n]) != list(table.frame[could[0]]) for n in could[1:]):
+            raise CensusError(
+                "several columns could be the one of people, and they differ",
+                where=table.path,
+                expected="counts.columns.people",
+                found=", ".join(map(repr, could)),
+                remedy="name one in the country's file",
+            )
 
 
 def _kept(table: Table, settings: CountSettings) -> Table:

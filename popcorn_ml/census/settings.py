@@ -126,13 +126,14 @@ class CountSettings(FileSettings):
     `{year}` in `file` stands for four digits: every file that fits it is a table of that year.
 
     Attributes:
-        sheet: of an Excel file; None takes the first.
+        sheet: of an Excel file; None takes the only one that is shown, or that has the columns.
         columns: column names; a reader for an agency's format has its own defaults.
         year: the year of the counts, where no column says.
         kind: what the counts are.
-        delimiter, decimal, thousands: of a text table; None detects the delimiter. Numbers are
-            read as 1234.5 unless said otherwise.
-        header_row: 1-based line of the header.
+        delimiter, decimal, thousands: of a text table; None detects the delimiter, and from each
+            column of counts as a whole which mark is which.
+        nil: what stands for nobody, such as `-`; without it that is a missing count.
+        header_row: 1-based line of the header; None looks for it.
         id_width: pad identifiers with zeros on the left to this many characters.
         boundaries: the boundary set that these counts belong to, where it is not the level's own;
             the two are then matched one to one by largest overlap.
@@ -145,9 +146,10 @@ class CountSettings(FileSettings):
     year: int | None = None
     kind: Kind | None = None
     delimiter: str | None = None
-    decimal: str = "."
-    thousands: str | None = None
-    header_row: int = 1
+    decimal: str | None = Field(None, min_length=1, max_length=1)
+    thousands: str | None = Field(None, min_length=1, max_length=1)
+    nil: Annotated[tuple[str, ...], BeforeValidator(_as_texts)] = ()
+    header_row: int | None = Field(None, ge=1)
     id_width: int | None = None
     boundaries: BoundarySettings | None = None
     min_overlap: float = Field(0.5, gt=0, le=1)

@@ -10,13 +10,12 @@ import csv
 import difflib
 import hashlib
 import io
-import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from popcorn_ml.census import archive
+from popcorn_ml.census.layout import Aside, Fits, Header, Layout, Row, header_of, lay_out
 from popcorn_ml.census.text import decode, name_key, sniff_delimiter
 from popcorn_ml.errors import CensusError
 
@@ -28,8 +27,6 @@ EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 TABLE_SUFFIXES = TEXT_SUFFIXES + EXCEL_SUFFIXES + PARQUET_SUFFIXES
 MAX_BYTES = 1024**3
-WORKBOOK = archive.Limits(total_bytes=1024**3)
-"""A workbook unpacks into text that is read as a whole."""
 ROW = "__row__"
 """Name of the column that holds each line's number in its file (the header of a CSV is 1)."""
 
@@ -41,17 +38,25 @@ class Table:
     Attributes:
         path: the file.
         frame: one text column per header, and `ROW`.
+        header: names of the columns, and what else they are called.
         notes: what was guessed or mended while reading, in sentences.
+        asides: lines of the file that are no rows of the table.
+        typed: columns that hold numbers with a fraction as numbers, not as text.
+        merged: of cells merged over several rows: column -> row -> what they say.
     """
 
     path: Path
     frame: pd.DataFrame
+    header: Header
     notes: tuple[str, ...] = field(default=())
+    asides: tuple[Aside, ...] = field(default=())
+    typed: frozenset[str] = frozenset()
+    merged: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """The file's own columns."""
-        return [c for c in self.frame.columns if c != ROW]
+        return list(self.header.names)
 
 
 def sha256(path: Path) -> str:
@@ -66,15 +71,17 @@ def read_table(
     sheet: str | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
-    header_row: int = 1,
+    header_row: int | None = None,
+    fits: Fits | None = None,
 ) -> Table:
     """Read a table as text.
 
     Args:
         path: CSV, TSV or TXT; Excel (xlsx); Parquet.
-        sheet: of an Excel file; None takes the first.
+        sheet: of an Excel file; None takes the one that is shown, or that has the columns.
         encoding, delimiter: of text; None detects them.
-        header_row: 1-based line of the header.
+        header_row: 1-based line of the header; None looks for it.
+        fits: recognises the header that is looked for.
 
     Raises:
         CensusError: missing, empty, not what its name says, undecodable, ragged, without rows.
@@ -82,9 +89,9 @@ def read_table(
     _plain_file(path)
     suffix = path.suffix.lower()
     if suffix in TEXT_SUFFIXES:
-        table = _read_text(path, encoding, delimiter, header_row)
+        table = _read_text(path, encoding, delimiter, fits, header_row)
     elif suffix in EXCEL_SUFFIXES:
-        table = _read_excel(path, sheet, header_row)
+        table = _read_excel(path, sheet, fits, header_row)
     elif suffix in PARQUET_SUFFIXES:
         table = _read_parquet(path)
     else:
@@ -168,7 +175,13 @@ def _disguise(head: bytes, suffix: str) -> str | None:
     return None
 
 
-def _read_text(path: Path, encoding: str | None, delimiter: str | None, header_row: int) -> Table:
+def _read_text(
+    path: Path,
+    encoding: str | None,
+    delimiter: str | None,
+    fits: Fits | None,
+    header_row: int | None,
+) -> Table:
     raw = path.read_bytes()
     notes: list[str] = []
     try:
@@ -179,7 +192,7 @@ def _read_text(path: Path, encoding: str | None, delimiter: str | None, header_r
             text = decoded.text
             if decoded.guessed:
                 notes.append(
-                    f"{path}: not UTF-8; read as {decoded.encoding}. Look at the names, and state "
+                    f"not UTF-8; read as {decoded.encoding}. Look at the names, and state "
                     "`encoding` in the country's file"
                 )
     except (UnicodeError, LookupError) as error:
@@ -190,19 +203,20 @@ def _read_text(path: Path, encoding: str | None, delimiter: str | None, header_r
             found=str(error),
             remedy="save it as UTF-8, or state its `encoding` in the country's file",
         ) from error
-    used = delimiter or sniff_delimiter("\n".join(text.splitlines()[header_row - 1 :]))
+    start = header_row or 1
+    used = delimiter or sniff_delimiter("\n".join(text.splitlines()[start - 1 :]))
     if used is None:
         raise CensusError(
             "no delimiter cuts the header into columns",
-            where=f"{path}, line {header_row}",
+            where=f"{path}, line {start}",
             expected="columns separated by comma, semicolon, tab or bar",
-            found=repr("".join(text.splitlines()[header_row - 1 : header_row])[:80]),
+            found=repr("".join(text.splitlines()[start - 1 : start])[:80]),
             remedy="export it as CSV, or state `delimiter` or `header_row` in the country's file",
         )
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=used, strict=True)
-    rows: list[tuple[int, list[str]]] = []
+    lines: list[Row] = []
     try:
-        rows.extend((reader.line_num, row) for row in reader)
+        lines.extend((reader.line_num, row) for row in reader)
     except csv.Error as error:
         raise CensusError(
             "a quotation mark is not closed, or stands inside a value",
@@ -210,123 +224,33 @@ def _read_text(path: Path, encoding: str | None, delimiter: str | None, header_r
             found=str(error),
             remedy="close or double the mark",
         ) from error
-    rows = [(n, row) for n, row in rows if n >= header_row and any(cell.strip() for cell in row)]
-    if not rows:
-        raise CensusError(
-            "the table is empty",
-            where=path,
-            expected="a header and at least one row",
-            remedy="export it again with its data",
-        )
-    return _table(path, rows[0][1], rows[1:], notes)
+    return _table(path, lay_out(path, lines, fits, header_row, padded=False), notes)
 
 
-def _table(
-    path: Path, header: list[str], rows: Iterable[tuple[int, list[str]]], notes: list[str]
-) -> Table:
+def _table(path: Path, layout: Layout, notes: Sequence[str] = ()) -> Table:
     import pandas as pd
 
-    names = [name.strip().lstrip("\ufeff") for name in header]
-    while names and not names[-1]:
-        names.pop()
-    width = len(names)
-    columns: list[list[str]] = [[] for _ in names]
-    numbers: list[int] = []
-    for number, row in rows:
-        if len(row) > width and any(cell.strip() for cell in row[width:]):
-            raise CensusError(
-                "a row has more values than the header has columns",
-                where=f"{path}, row {number}",
-                expected=f"{width} values",
-                found=f"{len(row)}: {row[: width + 1]}",
-                remedy="quote the value that holds the delimiter",
-            )
-        if len(row) < width:
-            raise CensusError(
-                "a row has fewer values than the header has columns",
-                where=f"{path}, row {number}",
-                expected=f"{width} values",
-                found=f"{len(row)}: {row}",
-                remedy="complete the row, or remove it",
-            )
-        for column, cell in zip(columns, row, strict=False):
-            column.append(cell)
-        numbers.append(number)
-    unique = [n or f"(column {i + 1})" for i, n in enumerate(names)]
-    twice = sorted({n for n in unique if unique.count(n) > 1})
-    if twice:
-        raise CensusError(
-            "two columns have one name",
-            where=path,
-            expected="a name of its own for each column",
-            found=", ".join(twice),
-            remedy="rename one of them",
-        )
-    frame = pd.DataFrame(dict(zip(unique, columns, strict=True)), dtype=object)
-    frame[ROW] = numbers
-    return Table(path, frame, tuple(notes))
+    names = layout.header.names
+    frame = pd.DataFrame(
+        {name: [row[i] for _, row in layout.rows] for i, name in enumerate(names)}, dtype=object
+    )
+    frame[ROW] = [number for number, _ in layout.rows]
+    return Table(path, frame, layout.header, (*notes, *layout.notes), layout.asides)
 
 
-def _read_excel(path: Path, sheet: str | None, header_row: int) -> Table:
-    import openpyxl
+def _read_excel(path: Path, sheet: str | None, fits: Fits | None, header_row: int | None) -> Table:
+    from popcorn_ml.census.workbook import read_sheet
 
-    archive.inspect(path, WORKBOOK, "workbook")
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, TypeError) as error:
-        raise CensusError(
-            "the workbook cannot be opened",
-            where=path,
-            expected="an xlsx file",
-            found=str(error),
-            remedy="save it again as xlsx",
-        ) from error
-    try:
-        if sheet is not None and sheet not in book.sheetnames:
-            raise CensusError(
-                "the workbook has no such sheet",
-                where=path,
-                expected=sheet,
-                found=", ".join(book.sheetnames),
-                remedy="correct `sheet` in the country's file",
-            )
-        chosen = book[sheet] if sheet is not None else book.worksheets[0]
-        rows: list[tuple[int, list[str]]] = []
-        for number, cells in enumerate(chosen.iter_rows(), start=1):
-            if number < header_row:
-                continue
-            row = [_cell_text(cell) for cell in cells]
-            if any(cell.strip() for cell in row):
-                rows.append((number, row))
-    finally:
-        book.close()
-    if not rows:
-        raise CensusError(
-            "the sheet is empty",
-            where=f"{path}, sheet {sheet or 1}",
-            expected="a header and at least one row",
-            remedy="name the right `sheet` in the country's file",
-        )
-    width = len(rows[0][1])
-    padded = [(n, row + [""] * (width - len(row))) for n, row in rows]
-    return _table(path, padded[0][1], padded[1:], [])
-
-
-def _cell_text(cell) -> str:
-    value = cell.value
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        value = int(value)
-    if isinstance(value, int):
-        # A code shown as 00123 by its number format is that code, not the number 123.
-        shown = getattr(cell, "number_format", None) or ""
-        return str(value).zfill(len(shown)) if shown and set(shown) == {"0"} else str(value)
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return str(value)
+    read = read_sheet(path, sheet, fits, header_row)
+    layout = lay_out(path, read.lines, fits, header_row, padded=True)
+    table = _table(path, layout, read.notes)
+    names = layout.header.names
+    merged: dict[str, dict[int, str]] = {}
+    for (column, row), text in read.merged.items():
+        if column < len(names):
+            merged.setdefault(names[column], {})[row] = text
+    typed = frozenset(names[k] for k in read.typed if k < len(names))
+    return replace(table, typed=typed, merged=merged)
 
 
 def _read_parquet(path: Path) -> Table:
@@ -352,7 +276,9 @@ def _read_parquet(path: Path) -> Table:
     plain = [n for n in plain if not pa.types.is_binary(data.schema.field(n).type)]
     columns = [[_value_text(v) for v in data.column(n).to_pylist()] for n in plain]
     rows = [(i + 1, list(row)) for i, row in enumerate(zip(*columns, strict=True))]
-    return _table(path, plain, rows, [])
+    table = _table(path, Layout(header_of(plain), rows, (), ()))
+    floats = [n for n in plain if pa.types.is_floating(data.schema.field(n).type)]
+    return replace(table, typed=frozenset(floats))
 
 
 def _value_text(value: object) -> str:
@@ -378,7 +304,28 @@ def find_column(table: Table, wanted: str, purpose: str, setting: str) -> str:
     Raises:
         CensusError: there is none, or several are alike.
     """
+    found = named(table.header, wanted)
+    if found is not None:
+        return found
+    if name_key(wanted) in table.header.twice:
+        raise CensusError(
+            "two columns have one name",
+            where=table.path,
+            expected=f"one column {wanted!r}",
+            found=", ".join(map(repr, table.columns)),
+            remedy=f"rename one of them, or name the right one in `{setting}` with its number as "
+            "it is listed here",
+        )
     return pick_column(table.columns, wanted, purpose, setting, table.path)
+
+
+def named(header: Header, wanted: str) -> str | None:
+    """The column that a name means, or None where there is none, or more than one."""
+    if wanted in header.names:
+        return wanted
+    key = name_key(wanted)
+    alike = [n for n in header.names if name_key(n) == key and key]
+    return alike[0] if len(alike) == 1 else header.aliases.get(key)
 
 
 def pick_column(

@@ -12,11 +12,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 
 DELIMITERS = (",", ";", "\t", "|")
 MISSING = frozenset(
-    {"", "-", "--", "–", "—", ".", "..", "...", "…", ":", "na", "n/a", "n.a.", "n.d.", "nan"}
-    | {"null", "none", "nd", "missing", "#n/a", "x"}
+    {"", "-", "--", "‐", "‑", "‒", "–", "—", "―", "\u2212", ".", "..", "...", "…", ":", "na"}
+    | {"n/a", "n.a.", "n.d.", "nan", "null", "none", "nd", "missing", "#n/a", "x"}
 )
 SUPPRESSED = re.compile(r"^(<\s*\d+|\*+|c|\(d\)|s)$", re.IGNORECASE)
 PLAIN_NUMBER = re.compile(r"^[+-]?(\d+\.?\d*|\.\d+)$")
@@ -29,6 +30,7 @@ APOSTROPHES = frozenset(
     "\u02be\u02bf\u02c8\u02ca\u02cb\u02ee\u055a\u05f3\u07f4\u07f5\ua78b\ua78c\u1fbd\u1fbf\u1ffd"
 )
 """Also those that Unicode counts as letters, such as the okina: no two places differ by them."""
+NO_APOSTROPHES = str.maketrans("", "", "'`")
 INVISIBLE = frozenset("\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")
 ACCENTS = (
     (0x0300, 0x036F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE20, 0xFE2F),
@@ -138,7 +140,14 @@ def spelling_key(value: object) -> str:
 
     Accents stay; `name_key` drops them too.
     """
-    text = clean_name(value)
+    return _spelling(clean_name(value))
+
+
+@lru_cache(maxsize=1 << 17)
+def _spelling(text: str) -> str:
+    if text.isascii():
+        plain = text.casefold().translate(NO_APOSTROPHES)
+        return " ".join(re.sub(r"[^a-z0-9]+", " ", plain).split())
     for _ in range(2):  # capitals may unfold into marks and apostrophes, which unfold again
         text = "".join(c for c in text if c not in APOSTROPHES and c not in INVISIBLE)
         text = unicodedata.normalize("NFKD", text).casefold()
@@ -153,7 +162,14 @@ def name_key(value: object) -> str:
     Case, accents, hyphens, apostrophes, full stops and repeated blanks do not count. Vowel signs
     and tone marks of scripts that write words with them do (`ACCENTS`).
     """
-    text = spelling_key(value).translate(UNDECOMPOSED)
+    return _without_accents(spelling_key(value))
+
+
+@lru_cache(maxsize=1 << 17)
+def _without_accents(text: str) -> str:
+    if text.isascii():
+        return text
+    text = text.translate(UNDECOMPOSED)
     return " ".join("".join(c for c in text if not _is_accent(c)).split())
 
 

@@ -5,6 +5,7 @@ Both become polygons too, so that tables and maps of every level look alike.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from popcorn_ml.grid import Grid, Window
 if TYPE_CHECKING:
     import geopandas as gpd
     import numpy as np
+    import rasterio
 
 STRIP_PX = 512
 EXACT_FLOAT32 = 1 << 24
@@ -31,9 +33,12 @@ METRES_A_DEGREE = 111_320.0
 def numbered(path: Path, settings: BoundarySettings, files: Files) -> UnitInput:
     """Units from a raster of their numbers, such as the published data set's `boundaries_*.tif`.
 
+    A raster whose stored values are not the numbers (a scale, an offset, a mask) is written anew
+    into the scratch folder, so that whoever burns the units need not know.
+
     Raises:
-        CensusError: no number in it, negative or fractional ones, or floats too large to be told
-            apart.
+        CensusError: no number in it, negative or fractional ones, floats too large to be told
+            apart, or several bands.
     """
     import geopandas as gpd
     import numpy as np
@@ -43,13 +48,18 @@ def numbered(path: Path, settings: BoundarySettings, files: Files) -> UnitInput:
 
     genuine(path)
     grid = raster.grid_of(path)
+    band = _only_band(path, "raster of units", "unit numbers", "the band of numbers")
     parts: dict[int, list] = {}
-    with raster.opened(path) as dataset:
-        nodata = dataset.nodata
+    with raster.opened(path) as dataset, ExitStack() as stack:
+        anew = None
+        if not _as_stored(dataset, band):
+            anew = stack.enter_context(_scratch_raster(files, grid))
         for row in range(0, grid.height, STRIP_PX):
-            height = min(STRIP_PX, grid.height - row)
-            values = raster.stored(dataset, 1, Window(row, 0, height, grid.width))
-            numbers = _whole(values, nodata, path)
+            window = Window(row, 0, min(STRIP_PX, grid.height - row), grid.width)
+            values = raster.decoded(dataset, [band], window, "float64")[0]
+            numbers = _whole(values, dataset.dtypes[band - 1], path)
+            if anew is not None:
+                anew.write(numbers, 1, window=((row, row + window.height), (0, grid.width)))
             transform = Affine(grid.step, 0, grid.west, 0, -grid.step, grid.north - row * grid.step)
             for shape, number in shapes(numbers, mask=numbers != 0, transform=transform):
                 parts.setdefault(int(number), []).append(shapely.geometry.shape(shape))
@@ -69,7 +79,48 @@ def numbered(path: Path, settings: BoundarySettings, files: Files) -> UnitInput:
     )
     frame["row"] = raw
     frame["vintage"] = settings.vintage if settings.vintage is not None else -1
-    return UnitInput(frame, path.name, path, raw, (), files.sources(settings))
+    burnt = path if anew is None else Path(anew.name)
+    return UnitInput(frame, path.name, burnt, raw, (), files.sources(settings))
+
+
+def _only_band(path: Path, noun: str, what: str, band: str) -> int:
+    """The one band of values: the first of several would be taken for all of them.
+
+    Raises:
+        CensusError: there are several.
+    """
+    with raster.opened(path) as dataset:
+        bands = raster.value_bands(dataset)
+    if len(bands) != 1:
+        raise CensusError(
+            f"the {noun} has several bands",
+            where=path,
+            expected=f"one band of {what}",
+            found=len(bands),
+            remedy=f"write {band} to a file of its own",
+        )
+    return bands[0]
+
+
+def _as_stored(dataset: rasterio.DatasetReader, band: int) -> bool:
+    """Whether a band's stored values are its values, but for a nodata value."""
+    from rasterio.enums import MaskFlags
+
+    masked = MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]
+    plain = dataset.scales[band - 1] == 1.0 and dataset.offsets[band - 1] == 0.0
+    return plain and not masked and dataset.count == 1
+
+
+def _scratch_raster(files: Files, grid: Grid) -> rasterio.io.DatasetWriter:
+    """A new raster of numbers in the scratch folder, 0 where there is none."""
+    import rasterio
+    from rasterio.transform import Affine
+
+    return rasterio.open(
+        files.scratch / f"numbers{len(list(files.scratch.glob('numbers*')))}.tif",
+        "w", driver="GTiff", crs=grid.crs, transform=Affine(*grid.transform),
+        width=grid.width, height=grid.height, count=1, dtype="int32", nodata=0,
+    )  # fmt: skip
 
 
 def _union(parts: list):
@@ -78,34 +129,34 @@ def _union(parts: list):
     return parts[0] if len(parts) == 1 else shapely.union_all(parts)
 
 
-def _whole(values: np.ndarray, nodata: float | None, path: Path) -> np.ndarray:
-    """Unit numbers as int32, 0 where there is none."""
+def _whole(values: np.ndarray, stored: str, path: Path) -> np.ndarray:
+    """Unit numbers as int32, 0 where there is none.
+
+    Args:
+        values: decoded, NaN where there is none.
+        stored: type that they are stored in.
+        path: the file, for messages.
+    """
     import numpy as np
 
-    if values.dtype.kind == "f":
-        filled = np.nan_to_num(values, nan=0.0)
-        if nodata is not None:
-            filled = np.where(values == nodata, 0.0, filled)
-        if (filled != np.rint(filled)).any():
-            raise CensusError(
-                "the raster of units holds fractions",
-                where=path,
-                expected="whole numbers",
-                found=float(filled[filled != np.rint(filled)][0]),
-                remedy="this may be a map of people: give the raster of unit numbers",
-            )
-        if values.dtype == np.float32 and np.abs(filled).max(initial=0) >= EXACT_FLOAT32:
-            raise CensusError(
-                "the raster of units holds numbers that float32 cannot tell apart",
-                where=path,
-                expected="numbers below 2^24, or an integer raster",
-                found=float(np.abs(filled).max()),
-                remedy="write it again as uint32",
-            )
-        values = filled
-    elif nodata is not None:
-        values = np.where(values == nodata, 0, values)
-    wide = values.astype(np.int64)
+    filled = np.nan_to_num(values, nan=0.0)
+    if (filled != np.rint(filled)).any():
+        raise CensusError(
+            "the raster of units holds fractions",
+            where=path,
+            expected="whole numbers",
+            found=float(filled[filled != np.rint(filled)][0]),
+            remedy="this may be a map of people: give the raster of unit numbers",
+        )
+    if stored == "float32" and np.abs(filled).max(initial=0) >= EXACT_FLOAT32:
+        raise CensusError(
+            "the raster of units holds numbers that float32 cannot tell apart",
+            where=path,
+            expected="numbers below 2^24, or an integer raster",
+            found=float(np.abs(filled).max()),
+            remedy="write it again as uint32",
+        )
+    wide = filled.astype(np.int64)
     if wide.min(initial=0) < 0 or wide.max(initial=0) > np.iinfo(np.int32).max:
         raise CensusError(
             "the raster of units holds numbers out of range",
@@ -132,18 +183,8 @@ def _read_cells(settings: CountSettings, files: Files) -> tuple[Path, np.ndarray
             found=grid.width * grid.height,
             remedy="cut it to the country",
         )
-    with raster.opened(path) as dataset:
-        if dataset.count != 1:
-            raise CensusError(
-                "the gridded census has several bands",
-                where=path,
-                expected="one band of people per cell",
-                found=dataset.count,
-                remedy="write the band of totals to a file of its own",
-            )
-        people = raster.stored(dataset, 1).astype(np.float64)
-        if dataset.nodata is not None and dataset.nodata == dataset.nodata:
-            people[people == dataset.nodata] = np.nan
+    band = _only_band(path, "gridded census", "people per cell", "the band of totals")
+    people = raster.read_float(path, bands=band, dtype="float64")
     side_m = grid.step * (METRES_A_DEGREE if grid.is_geographic else 1.0)
     factor = 1
     if settings.cell_m is not None:
@@ -175,9 +216,7 @@ def cells(settings: CountSettings, files: Files) -> UnitInput:
     """
     import geopandas as gpd
     import numpy as np
-    import rasterio
     import shapely
-    from rasterio.transform import Affine
 
     path, people, grid = _read_cells(settings, files)
     rows, cols = np.nonzero(~np.isnan(people))
@@ -200,13 +239,9 @@ def cells(settings: CountSettings, files: Files) -> UnitInput:
     frame["vintage"] = settings.year if settings.year is not None else -1
     numbers = np.zeros(grid.shape, np.int32)
     numbers[rows, cols] = raw
-    out = files.scratch / f"cells{len(list(files.scratch.glob('cells*')))}.tif"
-    with rasterio.open(
-        out, "w", driver="GTiff", crs=grid.crs, transform=Affine(*grid.transform),
-        width=grid.width, height=grid.height, count=1, dtype="int32", nodata=0,
-    ) as dataset:  # fmt: skip
+    with _scratch_raster(files, grid) as dataset:
         dataset.write(numbers, 1)
-    return UnitInput(frame, path.name, out, raw, (), files.sources(settings))
+    return UnitInput(frame, path.name, Path(dataset.name), raw, (), files.sources(settings))
 
 
 def _cell_ids(rows: np.ndarray, cols: np.ndarray) -> list[str]:
@@ -245,6 +280,7 @@ def cell_counts(level: LevelSettings, files: Files) -> CountInput:
             "annual_growth": np.nan,
             "file": path.name,
             "row": np.arange(1, rows.size + 1),
+            **dict.fromkeys(("column", "cell", "problem", "growth_cell", "growth_problem"), ""),
         }
     )
     findings: tuple[Finding, ...] = ()

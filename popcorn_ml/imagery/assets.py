@@ -34,7 +34,7 @@ class AssetReader:
     fetcher: Fetcher | None = None
 
     def read(self, href: str, fill: float, traffic: Traffic) -> np.ndarray | None:
-        """The first band's numbers under each pixel of the tile, as the file stores them.
+        """The one band's numbers under each pixel of the tile, as the file stores them.
 
         The file's nodata tag is not looked at: providers get it wrong, and what is missing shows
         in the numbers.
@@ -48,7 +48,8 @@ class AssetReader:
             (rows, columns); None where the file does not reach the tile.
 
         Raises:
-            AssetLost: missing, truncated, not a map-projected raster, or refused for good.
+            AssetLost: missing, truncated, not a map-projected raster, of several bands, or
+                refused for good.
             ImageryError: links cannot be signed at all.
         """
         import rasterio
@@ -71,6 +72,8 @@ class AssetReader:
             ):
                 if dataset.crs is None:
                     raise AssetLost("the raster has no CRS")
+                if dataset.count > 1:
+                    raise AssetLost(f"the raster has {dataset.count} bands, where one was expected")
                 t = dataset.transform
                 if t.b or t.d:
                     raise AssetLost("the raster is not north-up")

@@ -13,10 +13,14 @@ from rasterio.transform import Affine, from_origin
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, GridMismatch, ImageryError, RasterError
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.imagery.assets import AssetReader
 from popcorn_ml.imagery.build import build_season, fill_gaps
 from popcorn_ml.imagery.checks import check_value_ranges, season_checks
+from popcorn_ml.imagery.nearest import TileCoordinates
 from popcorn_ml.imagery.placement import covered_px
+from popcorn_ml.imagery.remote import AssetLost
 from popcorn_ml.imagery.settings import ImagerySettings
+from popcorn_ml.imagery.source import Traffic
 from popcorn_ml.sentinel import SEASONS
 
 GRID = Grid("EPSG:32736", 500000, 9800000, 10, 60, 50)
@@ -187,6 +191,27 @@ def test_missing_reflectance_without_a_tag(tmp_path: Path) -> None:
     ours = raster.read(tmp_path / "out" / "composite.tif")
     assert np.isnan(ours[:, 0, 0]).all()
     assert (ours[:, 0, 1] == -20).all()
+
+
+def test_an_asset_of_several_bands_is_not_read_as_its_first(tmp_path: Path) -> None:
+    reader = AssetReader(TileCoordinates(GRID))
+    one = write(tmp_path / "one.tif", np.full((1, 50, 60), 7, np.uint16))
+    assert (reader.read(str(one), 0, Traffic()) == 7).all()
+    two = write(tmp_path / "two.tif", np.full((2, 50, 60), 7, np.uint16))
+    with pytest.raises(AssetLost, match="2 bands"):
+        reader.read(str(two), 0, Traffic())
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_the_files_mask_hides_is_no_observation(inside: bool, tmp_path: Path) -> None:
+    path = write(place_file(tmp_path, "S2A", "spring"), np.full((4, 50, 60), 1234, np.uint16))
+    seen = np.full((50, 60), 255, np.uint8)
+    seen[:7, 3] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as out:
+        out.write_mask(seen)
+    build(tmp_path, "s2", tmp_path / "out")
+    ours = raster.read(tmp_path / "out" / "composite.tif")
+    np.testing.assert_array_equal(ours, np.broadcast_to(np.where(seen, 1234, 0), ours.shape))
 
 
 @pytest.mark.parametrize("orbit", ["descending", "ascending"])

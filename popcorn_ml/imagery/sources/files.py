@@ -295,10 +295,10 @@ def _copy(
         np.copyto(target, values, where=new)
         return bool(new.any())
     values = read(path, there, order)
+    absent = np.isnan(read_float(path, there, order))
     if request.sensor == "s2":
-        values = _as_reflectance(values, path)
+        values = _as_reflectance(np.where(absent, np.array(0, values.dtype), values), path)
     else:
-        absent = np.isnan(read_float(path, there, order))
         absent |= _filler(values * S1_SCALE, "s1")
         values = np.where(absent, np.array(S1_NODATA, values.dtype), values)
     new = (target == encoding.nodata) & (values != encoding.nodata)
@@ -324,15 +324,9 @@ def _filler(values: np.ndarray, sensor: Sensor) -> np.ndarray:
 
 
 def _as_reflectance(values: np.ndarray, path: Path) -> Any:
-    """Integer reflectance as uint16 with 0 as nodata."""
+    """Integer reflectance as uint16 with 0 where there is none."""
     import numpy as np
 
-    from popcorn_ml.raster import opened
-
-    with opened(path) as dataset:
-        nodata = dataset.nodata
-    if nodata:
-        values = np.where(values == nodata, 0, values)
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise RasterError(
             "the numbers are not reflectance x 10000",
