@@ -71,7 +71,8 @@ class TrainingSettings(Section):
     def _can_be(self) -> Self:
         """What a training would refuse is refused here, before hours of imagery."""
         settings = self.model_dump(exclude={"members", "first_seed"})
-        season, path = {SEASONS[0]: ""}, ""
+        season: dict[str, str] = {SEASONS[0]: ""}
+        path = ""
         for seed in (self.seeds()[0], self.seeds()[-1]):
             try:
                 TrainingSpec(
