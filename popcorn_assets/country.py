@@ -20,9 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from popcorn_assets.country_grid import GridSettings, Section
+from popcorn_assets.countries.grid import GridSettings, Section
+from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
-from popcorn_assets.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.edges import WrittenFile
 from popcorn_ml.errors import ConfigError
