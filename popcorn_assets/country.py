@@ -11,21 +11,29 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from popcorn_assets.countries.grid import GridSettings, Section
+from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
-from popcorn_assets.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_ml.census.settings import CensusSettings
-from popcorn_ml.edges import WrittenFile, WrittenPath
+from popcorn_ml.edges import WrittenFile
 from popcorn_ml.errors import ConfigError
-from popcorn_ml.grid import Grid, check_grid, default_step
+from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.training.spec import TrainingSpec
+
+if TYPE_CHECKING:
+    from popcorn_ml.imagery.boundary import Boundary
 
 COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
 PACKAGED = Path(__file__).parent / "countries"
@@ -34,83 +42,7 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{1,30}")
 _LOOKS_LIKE_YAML = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class GridSettings(_Section):
-    """The country's grid, given in exactly one of five ways.
-
-    Attributes:
-        preset: one of the published countries (rwa, che, pricp2, uga), on their own grid.
-        box: west, south, east, north in degrees.
-        boundary: vector file of the country; tiles outside it are not fetched either.
-        bounds: west, south, east, north in `crs`.
-        like: a raster whose grid is taken as it is, such as a published composite; hectares are
-            then counted from its corner.
-        crs: authority code; without it, the UTM zone of the box's or the boundary's centre.
-        step: pixel side in CRS units; None: 10 m, in degrees what Earth Engine takes for it.
-    """
-
-    preset: str | None = None
-    box: tuple[float, float, float, float] | None = None
-    boundary: WrittenPath | None = None
-    bounds: tuple[float, float, float, float] | None = None
-    like: WrittenPath | None = None
-    crs: str | None = None
-    step: float | None = Field(None, gt=0)
-
-    @field_validator("preset")
-    @classmethod
-    def _known_preset(cls, value: str | None) -> str | None:
-        from popcorn_ml.imagery.presets import PUBLISHED_BOXES
-
-        if value is not None and value not in PUBLISHED_BOXES:
-            raise ValueError(f"allowed: {', '.join(PUBLISHED_BOXES)}")
-        return value
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        ways = ("preset", "box", "boundary", "bounds", "like")
-        given = [way for way in ways if getattr(self, way) is not None]
-        if len(given) != 1 and given != ["box", "boundary"]:
-            raise ValueError(
-                f"give one of {', '.join(ways)} (or a box with a boundary); found: "
-                f"{', '.join(given) or 'none'}"
-            )
-        if self.bounds and not self.crs:
-            raise ValueError("bounds need a crs")
-        return self
-
-    def grid(self) -> Grid:
-        """The grid; paths are taken from the store's root.
-
-        Raises:
-            ConfigError, RasterError: a file or a value that gives no grid, or one whose pixels
-                are not of the size or the area that they would be taken for.
-        """
-        grid = self._as_given()
-        check_grid(grid)
-        return grid
-
-    def _as_given(self) -> Grid:
-        from popcorn_ml.imagery.presets import grid_of_boundary, grid_of_box, preset_grid
-
-        if self.preset:
-            return preset_grid(self.preset)
-        if self.box:
-            return grid_of_box(self.box, self.crs, self.step)
-        if self.boundary:
-            return grid_of_boundary(given_path(self.boundary), self.crs, self.step)
-        if self.like:
-            from popcorn_ml.raster import grid_of
-
-            return grid_of(given_path(self.like))
-        crs = self.crs or ""
-        return Grid.covering(crs, self.bounds or (0, 0, 0, 0), self.step or default_step(crs))
-
-
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """How a country's checkpoints are trained; defaults as published (arXiv 2311.14006).
 
     Attributes:
@@ -139,7 +71,8 @@ class TrainingSettings(_Section):
     def _can_be(self) -> Self:
         """What a training would refuse is refused here, before hours of imagery."""
         settings = self.model_dump(exclude={"members", "first_seed"})
-        season, path = {SEASONS[0]: ""}, ""
+        season: dict[str, str] = {SEASONS[0]: ""}
+        path = ""
         for seed in (self.seeds()[0], self.seeds()[-1]):
             try:
                 TrainingSpec(
@@ -156,7 +89,7 @@ class TrainingSettings(_Section):
         return [self.first_seed + i for i in range(self.members)]
 
 
-class ModelChoice(_Section):
+class ModelChoice(Section):
     """Which country-year's checkpoints may map this country, and how a new model takes over.
 
     Attributes:
@@ -174,13 +107,13 @@ class ModelChoice(_Section):
     margin: float = Field(0.05, ge=0, le=1)
 
 
-class MappingSettings(_Section):
+class MappingSettings(Section):
     """How the map is computed."""
 
     tile_px: int = Field(512, ge=64, multiple_of=20)
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """What a map is compared with.
 
     Attributes:
@@ -191,7 +124,7 @@ class EvaluationSettings(_Section):
     truth: WrittenFile | None = None
 
 
-class AutomationSettings(_Section):
+class AutomationSettings(Section):
     """What of this country starts by itself; anything can be switched in the UI all the same.
 
     Attributes:
@@ -206,7 +139,7 @@ class AutomationSettings(_Section):
     stale: Literal["report", "refresh"] = "report"
 
 
-class Country(_Section):
+class Country(Section):
     """All settings of one country."""
 
     name: str
@@ -249,6 +182,10 @@ class Country(_Section):
                 found=error.found,
                 remedy=error.remedy,
             ) from error
+
+    def outline(self) -> Boundary | None:
+        """As `boundary`, and what of the file is meant."""
+        return self.grid.outline()
 
     def grid_files(self) -> list[Path]:
         """The file that the grid is taken from, where it is taken from one."""

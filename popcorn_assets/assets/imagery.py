@@ -94,7 +94,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                     settings,
                     folder,
                     making.lone_work(),
-                    boundary=boundary,
+                    boundary=country.outline(),
                     workers=compute.thread_count(),
                     progress=making.progress("tiles"),
                     secrets=imagery.secrets(),

@@ -41,7 +41,7 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
         settings.pixel_grid(),
         source.settings_of(settings),
         year,
-        settings.boundary(),
+        settings.outline(),
         source.secrets(),
         ask,
     )

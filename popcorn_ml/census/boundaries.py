@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from popcorn_ml.census.findings import Finding
-from popcorn_ml.census.geometry import LON_LAT, mend, unite
+from popcorn_ml.census.geometry import mend, unite
+from popcorn_ml.census.globe import LON_LAT, whole
 from popcorn_ml.census.settings import BoundarySettings
 from popcorn_ml.census.tables import pick_column
 from popcorn_ml.census.text import clean_id, clean_name
@@ -71,16 +72,7 @@ def read_boundaries(path: Path, settings: BoundarySettings, year: int | None = N
         CensusError: missing, unreadable, empty, without CRS or with one that contradicts the
             settings, without the named columns, without polygons.
     """
-    raw = _open(path, settings)
-    if len(raw) == 0:
-        raise CensusError(
-            "the boundary file has no features",
-            where=path,
-            expected="at least one polygon",
-            found="none",
-            remedy="export it again with its features",
-        )
-    raw = _kept(_with_crs(raw, path, settings), path, settings)
+    raw = read_features(path, settings)
     findings: list[Finding] = []
     if raw.attrs.get("encoding_guessed"):
         findings.append(
@@ -111,13 +103,29 @@ def read_boundaries(path: Path, settings: BoundarySettings, year: int | None = N
     return Boundaries(path, frame, tuple(findings))
 
 
-def features(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
-    """Every feature of a boundary file as it stands there, in the CRS that it or the settings say.
+def read_features(path: Path, settings: BoundarySettings) -> gpd.GeoDataFrame:
+    """The features that the settings choose, as they are in the file, but whole across the
+    antimeridian.
 
     Raises:
-        CensusError: missing, unreadable, of several layers, or without CRS.
+        CensusError: missing, unreadable, of several layers, empty, without CRS or with one that
+            contradicts the settings.
     """
-    return _with_crs(_open(path, settings), path, settings)
+    import numpy as np
+
+    raw = _open(path, settings)
+    if len(raw) == 0:
+        raise CensusError(
+            "the boundary file has no features",
+            where=path,
+            expected="at least one polygon",
+            found="none",
+            remedy="export it again with its features",
+        )
+    raw = _kept(_with_crs(raw, path, settings), path, settings)
+    if raw.crs.is_geographic:
+        raw[raw.geometry.name] = whole(np.asarray(raw.geometry.values, dtype=object))
+    return raw
 
 
 def genuine(path: Path) -> None:

@@ -7,7 +7,7 @@ blocks is decided in the modules that this one ties together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from popcorn_ml.census.findings import (
     of_level,
     results,
 )
-from popcorn_ml.census.placing import Progress, box_degrees, unit_coverage, units_of_level
+from popcorn_ml.census.placing import Progress, unit_coverage, units_of_level
 from popcorn_ml.census.settings import CensusSettings, LevelSettings
 from popcorn_ml.census.text import name_key
 from popcorn_ml.errors import CensusError
@@ -32,6 +32,7 @@ from popcorn_ml.grid import Grid
 from popcorn_ml.raster import bounded_cache
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import pandas as pd
 
 
@@ -117,14 +118,13 @@ def prepare_units(
 
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    box = settings.box or box_degrees(grid)
     findings: list[Finding] = []
     frames, rasters, tables, sources = [], {}, {}, []
     coverage: dict[str, Any] = {"country": country, "year": year, "levels": {}}
     with Files(base_dir) as files, bounded_cache():
         for k, (name, level) in enumerate(settings.levels.items()):
             found, frame, own = units_of_level(
-                name, level, files, grid, box, out_dir, (country, year),
+                name, level, files, grid, settings, out_dir, (country, year),
                 _part(progress, k, len(settings.levels)),
             )  # fmt: skip
             rasters[name] = out_dir / f"units_{name}.tif"
@@ -210,7 +210,7 @@ def prepare_counts(
             sources += own
             totals[name] = float(projected["people"].sum())
             sums[name] = (totals[name], float(projected["area_ha"].sum()))
-            tables[name] = dict(zip(projected["id"], projected["people"], strict=True))
+            tables[name] = units[name][["id", "geometry"]].merge(projected[["id", "people"]])
             coverage["levels"][name] = {
                 **count_coverage(joined, units[name], projected, year), **covered,
                 "lines_set_aside": len(read.asides), "names_joined_relaxed": len(read.relaxed),
@@ -218,12 +218,7 @@ def prepare_counts(
             coverage["set_aside"] += [{"level": name, **line} for line in read.asides]
             coverage["joined_relaxed"] += [{"level": name, **row} for row in read.relaxed]
             frames.append(_with_sources(projected.assign(level=name, year=year), own))
-    train = settings.train_level
-    file = settings.levels[train].counts[0].file
-    found = validate.national_total(train, totals[train], year, settings, file)
-    findings += of_level(found, train)
-    findings += validate.levels_agree(sums, train)
-    findings += validate.levels_separate(tables, settings)
+    findings += _between_levels(sums, tables, year, settings)
     sources = _distinct(sources)
     write_json(out_dir / "coverage.json", coverage)
     write_json(out_dir / "sources.json", [asdict(s) for s in sources])
@@ -237,6 +232,20 @@ def prepare_counts(
         coverage,
         tuple(sources),
     )
+
+
+def _between_levels(
+    sums: Mapping[str, tuple[float, float]],
+    tables: Mapping[str, gpd.GeoDataFrame],
+    year: int,
+    settings: CensusSettings,
+) -> list[Finding]:
+    """The training level against the national figure, and the other levels against it."""
+    train = settings.train_level
+    file = settings.levels[train].counts[0].file
+    found = validate.national_total(train, sums[train][0], year, settings, file)
+    findings = of_level(found, train) + validate.levels_agree(sums, train)
+    return findings + validate.levels_separate(tables, settings)
 
 
 def _nobody_on_the_grid(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import asides, join, projection, readers, validate
+from popcorn_ml.census import asides, changes, join, projection, readers, series, transfer, validate
 from popcorn_ml.census.files import Files, Source
 from popcorn_ml.census.findings import UNIT_CHECKS, Finding, rows_text
-from popcorn_ml.census.placing import rows_of
+from popcorn_ml.census.inputs import CountInput, UnitInput
+from popcorn_ml.census.pixels import rows_of
 from popcorn_ml.census.settings import CensusSettings, LevelSettings
 from popcorn_ml.errors import CensusError
 
@@ -52,35 +53,37 @@ def joined_counts(
     sources: list[Source] = []
     lines: list[dict[str, Any]] = []
     relaxed: list[dict[str, Any]] = []
-    parts = []
+    stated, changes_sources = changes.read_changes(level, files)
+    sources += changes_sources
+    changed = {unit for change in stated for unit in (change.old, change.new)}
+    parts: list[pd.DataFrame] = []
+    elsewhere: list[tuple[int, CountInput, UnitInput]] = []
     for table in readers.read_counts(level, files):
-        file = table.settings.file
         findings += table.findings
         sources += table.sources
         own = readers.count_units(table, level, files, year)
-        if own is None:
-            joined = join.join(units, table.frame, file, level.join)
-            counts = joined.counts
-        else:
+        joined = join.join(
+            units if own is None else own.frame, table.frame, table.settings.file, level.join
+        )
+        findings += joined.findings
+        if own is not None:
             sources += own.sources
             findings += [f for f in own.findings if f.check in UNIT_CHECKS]
-            joined = join.join(own.frame, table.frame, file, level.join)
-            matched, left_over = join.by_overlap(units, own.frame, table.settings.min_overlap)
-            findings += _overlap_findings(left_over, own.file, table.settings.min_overlap, level)
-            counts = joined.counts.assign(unit=joined.counts["unit"].map(matched).fillna(""))
-        findings += joined.findings
-        lines += table.asides
+            elsewhere.append((len(parts), table, own))
+        told = asides.sorted_out(units if own is None else own.frame, joined.counts, changed)
+        findings += [*asides.line_findings(table.asides, told), *told.findings]
+        lines += [*table.asides, *told.asides]
         relaxed += joined.relaxed
-        parts.append(counts)
+        parts.append(told.counts)
+    counted = [p for k, p in enumerate(parts) if k not in {k for k, _, _ in elsewhere}]
+    for k, table, own in elsewhere:
+        parts[k], found = _on_our_ground(parts[k], table, own, units, counted, level)
+        findings += found
     counts = pd.concat(parts, ignore_index=True)
-    numbered = asides.without_number(counts)
-    summed = asides.totals(units, numbered.counts)
-    counts = summed.counts
-    lines += numbered.asides
-    findings += asides.aside_findings(lines)
-    lines += summed.asides
-    findings += summed.findings
-    findings += asides.number_findings(counts)
+    counts, found = changes.apply_changes(
+        counts, stated, list(units["id"]), transfer.reference_of([_by_own_id(counts)])
+    )
+    findings += found
     found = join.unmatched(units, counts, level.role == "train")
     findings += [_hinted(f, names, name) for f in found]
     findings += join.swapped(units, counts)
@@ -88,7 +91,32 @@ def joined_counts(
     findings += found
     findings += validate.unit_growth(counts)
     findings += validate.growth_between(counts)
+    counts.attrs["changed"] = [(c.year, unit) for c in stated for unit in (c.old, c.new)]
     return LevelCounts(counts, findings, sources, lines, relaxed)
+
+
+def _by_own_id(counts: pd.DataFrame) -> pd.DataFrame:
+    """Rows with their own identifier where they have no unit, as changes may name it."""
+    own = counts["id"].where(counts["id"] != "", counts["name"])
+    return counts.assign(unit=counts["unit"].where(counts["unit"] != "", own))
+
+
+def _on_our_ground(
+    counts: pd.DataFrame,
+    table: CountInput,
+    own: UnitInput,
+    units: gpd.GeoDataFrame,
+    counted: Sequence[pd.DataFrame],
+    level: LevelSettings,
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """Counts of another boundary set brought to the level's units."""
+    least = table.settings.min_overlap
+    match = transfer.by_ground(units, own.frame, least)
+    findings = _overlap_findings(match.left_over, own.file, least, level)
+    areas = dict(zip(units["id"], units["area_ha"], strict=True))
+    reference = transfer.reference_of(counted)
+    counts, found = transfer.spread_by_ground(counts, match, reference, areas, table.settings.file)
+    return counts, findings + found
 
 
 def _hinted(finding: Finding, names: Mapping[str, set[str]], level: str) -> Finding:
@@ -138,6 +166,8 @@ def counts_for_year(
     """
     import pandas as pd
 
+    rule = settings.levels[level]
+    counts = series.used_counts(counts, rule.breaks, year)
     usable = counts[(counts["unit"] != "") & counts["people"].notna()]
     if usable.empty:
         raise CensusError(
@@ -148,12 +178,12 @@ def counts_for_year(
             remedy="; ".join(f.message for f in findings if f.severity == "error")[:2000]
             or "see whether the columns of people and of identifiers are the right ones",
         )
-    series: dict[str, dict[int, tuple[float, str]]] = {}
+    known: dict[str, dict[int, tuple[float, str]]] = {}
     rates: dict[str, float] = {}
     place: dict[tuple[str, int], tuple[str, int]] = {}
     columns = ("unit", "year", "people", "kind", "annual_growth", "file", "row")
     for unit, y, people, kind, rate, file, row in zip(*(usable[c] for c in columns), strict=True):
-        series.setdefault(unit, {})[int(y)] = (float(people), kind)
+        known.setdefault(unit, {})[int(y)] = (float(people), kind)
         place[unit, int(y)] = (file, int(row))
         if rate == rate:
             rates[unit] = float(rate)
@@ -162,8 +192,8 @@ def counts_for_year(
     numbers = dict(zip(ids, units["number"].tolist(), strict=True))
     areas = dict(zip(ids, units["area_ha"].tolist(), strict=True))
     rows = []
-    for unit in sorted(series):
-        out = projection.project(series[unit], year, rates.get(unit), settings.annual_growth)
+    for unit in sorted(known):
+        out = projection.project(known[unit], year, rates.get(unit), settings.annual_growth)
         file, row = place[unit, out.base_year]
         rows.append(
             {
@@ -182,7 +212,26 @@ def counts_for_year(
     projected = pd.DataFrame(rows)
     findings = validate.density(projected, settings)
     findings += validate.years(level, list(projected["base_year"]), year, rows[0]["file"])
-    return projected, findings
+    return projected, findings + _series_findings(counts, projected, units, year, settings, level)
+
+
+def _series_findings(
+    counts: pd.DataFrame,
+    projected: pd.DataFrame,
+    units: gpd.GeoDataFrame,
+    year: int,
+    settings: CensusSettings,
+    level: str,
+) -> list[Finding]:
+    """Whether the counts that a year rests on are of one ground and one measure."""
+    rule = settings.levels[level]
+    file = rule.counts[0].file
+    years = series.years_of(counts, year)
+    known = set(counts.attrs.get("changed", ()))
+    findings = series.same_ground(counts, projected, years, file)
+    findings += series.redrawn(counts, units, years, known, file)
+    findings += series.steps(counts, years, rule.breaks, settings.annual_growth, file)
+    return findings + series.total_of_year(counts, projected, years, file)
 
 
 def entries_of(

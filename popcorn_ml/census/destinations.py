@@ -25,6 +25,8 @@ def _named(settings: CensusSettings) -> Iterator[tuple[str, FileSettings]]:
             yield name, counts
             if counts.boundaries is not None:
                 yield name, counts.boundaries
+        for changes in level.changes:
+            yield name, changes
 
 
 def _targets(file_name: str, settings: CensusSettings) -> list[tuple[str, str]]:

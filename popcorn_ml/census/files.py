@@ -218,4 +218,5 @@ def _named(settings: CensusSettings, files: Files) -> list[FileSettings]:
         for counts in level.counts:
             tables = files.expand(counts) if files.has(counts) else [counts]
             named += [*tables, *(t.boundaries for t in tables if t.boundaries is not None)]
+        named += level.changes
     return named

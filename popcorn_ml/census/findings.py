@@ -22,6 +22,7 @@ UNIT_CHECKS: Mapping[str, str] = {
     "geometry_overlap": "No two units claim the same ground.",
     "geometry_place": "Boundaries lie in the country's box, in the CRS that they state.",
     "unit_pixels": "Each unit has at least one pixel, by its own or by an explicit rule.",
+    "unit_areas": "The pixels of each unit have the area of its polygon.",
     "units_readable": "Boundary files were read as they are, without guessing.",
 }
 """Checks of the units asset, by name, with what passes."""
@@ -42,6 +43,8 @@ COUNT_CHECKS: Mapping[str, str] = {
     "national_total": "The units add up to the stated national figure.",
     "people_in_pixels": "Every person is in a unit that has a pixel.",
     "growth": "Growth between two censuses, or stated, is believable.",
+    "same_ground": "An identifier means the same ground in every year that is used.",
+    "total_of_year": "The year's total is its table's own, or lies between those around it.",
     "years": "The counts are of a year near the partition's.",
     "levels_agree": "Levels that cover the same ground hold the same people.",
     "levels_separate": "No evaluation level is the training level under another name.",

@@ -8,15 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from popcorn_ml.census import globe
 from popcorn_ml.census.findings import Finding, rows_text
+from popcorn_ml.census.globe import LON_LAT as LON_LAT
+from popcorn_ml.census.globe import equal_area as equal_area
+from popcorn_ml.census.overlay import common_areas
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import numpy as np
 
-EQUAL_AREA_CRS = "EPSG:6933"
-"""Cylindrical equal area on the WGS 84 ellipsoid (NSIDC EASE-Grid 2.0): areas in m2, worldwide."""
-LON_LAT = "EPSG:4326"
 MENDED_AREA_SHARE = 0.01
 """A polygon is mended in silence of its area only if that changes by less than this share."""
 OVERLAP_WARN, OVERLAP_ERROR = 0.001, 0.05
@@ -229,19 +230,6 @@ def unite(frame: gpd.GeoDataFrame, path: Path) -> tuple[gpd.GeoDataFrame, list[F
     return frame, findings
 
 
-def equal_area(frame: gpd.GeoDataFrame) -> np.ndarray:
-    """Valid polygons in `EQUAL_AREA_CRS`; one that has no place there becomes empty."""
-    import numpy as np
-    import shapely
-
-    flat = np.asarray(frame.geometry.to_crs(EQUAL_AREA_CRS).values, dtype=object)
-    flat[~np.isfinite(shapely.bounds(flat)).all(1)] = shapely.Polygon()
-    broken = ~shapely.is_valid(flat)
-    if broken.any():
-        flat[broken] = shapely.make_valid(flat[broken])
-    return flat
-
-
 def area_ha(frame: gpd.GeoDataFrame) -> np.ndarray:
     """Area of each polygon in hectares, float64, in `EQUAL_AREA_CRS`."""
     import shapely
@@ -257,17 +245,10 @@ def overlaps(frame: gpd.GeoDataFrame, path: Path) -> list[Finding]:
     if len(frame) < 2:
         return []
     flat = equal_area(frame)
-    tree = shapely.STRtree(flat)
-    left, right = tree.query(flat, predicate="intersects")
-    pair = left < right
-    left, right = left[pair], right[pair]
-    # Neighbours that only touch are the rule; their intersection is costly and has no area.
-    inside = ~shapely.touches(flat[left], flat[right])
-    left, right = left[inside], right[inside]
+    left, right, common = common_areas(flat)
     if left.size == 0:
         return []
     area = shapely.area(flat)
-    common = shapely.area(shapely.intersection(flat[left], flat[right]))
     share = common / np.maximum(np.minimum(area[left], area[right]), 1e-9)
     findings = []
     for severity, mask in (
@@ -314,9 +295,10 @@ def place(
     Args:
         frame: polygons in any CRS.
         path: for messages.
-        box: west, south, east, north in degrees.
+        box: west, south, east, north in degrees; across the antimeridian west is greater.
     """
     import numpy as np
+    import shapely
 
     findings: list[Finding] = []
     bounds = frame.geometry.bounds.to_numpy()
@@ -350,27 +332,15 @@ def place(
                 )
             )
             return findings
-    degrees = frame.geometry.to_crs(LON_LAT).bounds.to_numpy()
+    degrees = shapely.bounds(globe.degrees(frame))
     west, south, east, north = box
-    with np.errstate(invalid="ignore"):
-        near = (
-            (degrees[:, 0] <= east)
-            & (degrees[:, 2] >= west)
-            & (degrees[:, 1] <= north)
-            & (degrees[:, 3] >= south)
-            & np.isfinite(degrees).all(1)
-        )
+    near = globe.meet(degrees, box)
     if near.all():
         return findings
     rows = rows_of(~near, "outside the country's box")
     hint = "Correct the file, the country's box, or its grid"
     if not near.any():
-        turned = (
-            (degrees[:, 1] <= east)
-            & (degrees[:, 3] >= west)
-            & (degrees[:, 0] <= north)
-            & (degrees[:, 2] >= south)
-        )
+        turned = globe.meet(degrees[:, [1, 0, 3, 2]], box)
         hint = (
             "Latitude and longitude are swapped: export the file again"
             if turned.any()

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from popcorn_ml.census.findings import MAX_ROWS, Finding, rows_text
-from popcorn_ml.census.geometry import equal_area
+from popcorn_ml.census.globe import equal_area
 from popcorn_ml.census.likeness import Names
+from popcorn_ml.census.overlay import common_areas
 from popcorn_ml.census.text import clean_name, name_key, spelling_key
 from popcorn_ml.errors import CensusError
 
@@ -242,9 +243,7 @@ def by_overlap(
     import shapely
 
     left, right = equal_area(units), equal_area(others)
-    tree = shapely.STRtree(left)
-    b, a = tree.query(right, predicate="intersects")
-    common = shapely.area(shapely.intersection(left[a], right[b]))
+    a, b, common = common_areas(left, right)
     union = shapely.area(left)[a] + shapely.area(right)[b] - common
     share = np.where(union > 0, common / np.maximum(union, 1e-30), 0.0)
     # Ties go to the first in both lists, so that the match does not depend on the tree's order.
@@ -316,7 +315,7 @@ def unmatched(units: pd.DataFrame, counts: pd.DataFrame, trains: bool) -> list[F
     if not lost.empty:
         names = Names(units["name"])
         rows_list: list[dict[str, Any]] = []
-        for place, (_, row) in enumerate(lost.iterrows()):
+        for place, row in enumerate(lost.to_dict("records")):
             item = _row(row)
             near = names.nearest(row["name"]) if place < MAX_ROWS else None
             if near:
@@ -338,7 +337,7 @@ def unmatched(units: pd.DataFrame, counts: pd.DataFrame, trains: bool) -> list[F
     if not bare.empty:
         rows = tuple(
             {"file": r["file"], "row": int(r["row"]), "id": r["id"], "name": r["name"]}
-            for _, r in bare.iterrows()
+            for r in bare[["file", "row", "id", "name"]].to_dict("records")
         )
         many = len(rows) > 0.05 * len(units)
         findings.append(
@@ -410,7 +409,7 @@ def swapped(units: pd.DataFrame, counts: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def _row(row: pd.Series) -> dict[str, Any]:
+def _row(row: Any) -> dict[str, Any]:
     out = {"file": row["file"], "row": int(row["row"]), "id": row["id"], "name": row["name"]}
     if row.get("parent"):
         out["parent"] = row["parent"]

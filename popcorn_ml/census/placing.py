@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import geometry, readers
+from popcorn_ml.census import geometry, globe, readers
 from popcorn_ml.census.files import Files, Source
-from popcorn_ml.census.findings import Finding, rows_text
+from popcorn_ml.census.findings import Finding
+from popcorn_ml.census.pixels import pixel_findings, recounted
 from popcorn_ml.census.readers import UnitInput
-from popcorn_ml.census.settings import LevelSettings
+from popcorn_ml.census.settings import CensusSettings, LevelSettings
 from popcorn_ml.census.units import (
     Burner,
     Placement,
@@ -24,14 +25,10 @@ from popcorn_ml.grid import Grid
 
 if TYPE_CHECKING:
     import geopandas as gpd
-    import numpy as np
-    import pandas as pd
 
 
 Progress = Callable[[int, int], None]
 """Told how many parts of the work are done, and how many there are."""
-
-PARTLY_OFF_GRID = 0.99
 
 
 def box_degrees(grid: Grid) -> tuple[float, float, float, float]:
@@ -46,22 +43,21 @@ def units_of_level(
     level: LevelSettings,
     files: Files,
     grid: Grid,
-    box: tuple[float, float, float, float],
+    settings: CensusSettings,
     out_dir: Path,
     partition: tuple[str, int],
     progress: Progress | None,
 ) -> tuple[list[Finding], gpd.GeoDataFrame, list[Source]]:
+    """A level's units written onto the grid: what was found, their table, the files read."""
     import numpy as np
 
-    read, findings = judged_units(level, files, box, partition[1])
+    read, findings = judged_units(level, files, settings.box or box_degrees(grid), partition[1])
     frame = read.frame
-    if read.raster is None:
-        polygons: np.ndarray | None = to_grid(frame, grid)
+    polygons = to_grid(frame, grid)
+    if read.raster is None or read.raw is None or _turned(frame, grid):
         burner: Burner = PolygonBurner(frame, grid)
     else:
-        assert read.raw is not None
         order = np.argsort(read.raw)
-        polygons = to_grid(frame, grid)
         burner = RasterBurner(read.raster, read.raw[order], order + 1, grid)
     tags = {
         "country": partition[0],
@@ -82,8 +78,16 @@ def units_of_level(
         progress,
     )
     table = _unit_table(frame, placed, read.file)
-    findings += _pixel_findings(table, polygons, grid)
+    findings += pixel_findings(table, polygons, grid, settings.least_on_grid, findings)
+    findings += recounted(out_dir / f"units_{name}.tif", table)
     return findings, table, list(read.sources)
+
+
+def _turned(frame: gpd.GeoDataFrame, grid: Grid) -> bool:
+    """Whether a raster of units cannot be read at the grid's own coordinates: one of the two counts
+    on beyond 180 degrees. Its cells are then burnt as polygons."""
+    west, _, east, _ = grid.bounds
+    return globe.crosses(frame) or (grid.is_geographic and (west < -180 or east > 180))
 
 
 def judged_units(
@@ -118,77 +122,7 @@ def _unit_table(frame: gpd.GeoDataFrame, placed: Placement, file: str) -> gpd.Ge
     out["pixel_area_ha"] = placed.area_ha
     out["file"] = file
     out["row"] = list(frame["row"])
-    out["geometry"] = frame.geometry.to_crs(geometry.LON_LAT)
-    return out.set_geometry("geometry")
-
-
-def _pixel_findings(
-    table: gpd.GeoDataFrame, polygons: np.ndarray | None, grid: Grid
-) -> list[Finding]:
-    import numpy as np
-    import shapely
-
-    findings = []
-    texts = {
-        "best_pixel": "caught no pixel centre and were given the pixel they cover most",
-        "merged": "caught no pixel centre and are counted with a neighbour",
-        "outside": "lie off the country's grid and have no pixel. Widen the grid, or leave them "
-        "out of both files",
-    }
-    for status, text in texts.items():
-        chosen = table[table["status"] == status]
-        if chosen.empty:
-            continue
-        rows = rows_of(chosen, "merged_into") if status == "merged" else rows_of(chosen)
-        findings.append(
-            Finding(
-                "unit_pixels",
-                "error" if status == "outside" else "warn",
-                f"{rows[0]['file']}: units that {text}: {rows_text(rows)}",
-                rows,
-            )
-        )
-    if polygons is not None and len(polygons):
-        west, south, east, north = grid.bounds
-        bounds = shapely.bounds(polygons)
-        across = (
-            (bounds[:, 0] < west)
-            | (bounds[:, 1] < south)
-            | (bounds[:, 2] > east)
-            | (bounds[:, 3] > north)
-        ) & (table["status"] != "outside").to_numpy()
-        if across.any():
-            area = shapely.area(polygons[across])
-            inside = shapely.area(shapely.clip_by_rect(polygons[across], *grid.bounds))
-            share = inside / np.maximum(area, 1e-30)
-            cut = np.flatnonzero(across)[share < PARTLY_OFF_GRID]
-            if cut.size:
-                shares = share[share < PARTLY_OFF_GRID]
-                rows = tuple(
-                    {**row, "share_inside": round(float(s), 4)}
-                    for row, s in zip(rows_of(table.iloc[cut]), shares, strict=True)
-                )
-                findings.append(
-                    Finding(
-                        "unit_pixels",
-                        "warn",
-                        f"{rows[0]['file']}: units that lie partly off the country's "
-                        f"grid: {rows_text(rows)}. All their people are counted in the part on "
-                        "it; widen the grid if people live in the rest",
-                        rows,
-                    )
-                )
-    return findings
-
-
-def rows_of(table: pd.DataFrame, *more: str) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        {
-            "file": r["file"], "row": int(r["row"]), "id": r["id"], "name": r["name"],
-            **{m: r[m] for m in more},
-        }
-        for _, r in table.iterrows()
-    )  # fmt: skip
+    return out.set_geometry(globe.cut(globe.degrees(frame)), crs=globe.LON_LAT)
 
 
 def unit_coverage(table: gpd.GeoDataFrame, findings: list[Finding]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Counts for a year from the counts of other years, with what was assumed written beside them.
 
 Rules, the first that applies: the year's own count; geometric growth between two counts, or beyond
-them at the rate of the two nearest; a stated growth rate, the unit's own before the country's;
+them at the rate of the last years, at least five where they are counted; a stated growth rate, the
+unit's own before the country's;
 the nearest count unchanged. Pure arithmetic on one unit's series.
 """
 
@@ -12,6 +13,11 @@ from dataclasses import dataclass
 
 MAX_RATE = 0.15
 """Growth a year (either way) above which two counts are not taken to be of one place."""
+
+
+BASE_SPAN = 5
+"""Years over which growth beyond the first or last count is taken at least, where there are counts:
+the step between two estimates of following years is as much their revision as growth."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,25 @@ def project(
 
 
 def _around(years: list[int], year: int) -> tuple[int, int]:
-    """The two years that enclose `year`, else the two nearest to it."""
+    """The two years that enclose `year`, else those that growth beyond is taken from."""
     before = [y for y in years if y < year]
     after = [y for y in years if y > year]
     if before and after:
         return before[-1], after[0]
-    return (years[-2], years[-1]) if before else (years[0], years[1])
+    return base_of(years, year)
+
+
+def base_of(years: list[int], year: int) -> tuple[int, int]:
+    """The years whose growth goes on to a year beyond them all.
+
+    The nearest, and the one nearest to it that lies `BASE_SPAN` years or more away; where none
+    does, the farthest.
+    """
+    if year > years[-1]:
+        far = [y for y in years if y <= years[-1] - BASE_SPAN]
+        return (far[-1] if far else years[0]), years[-1]
+    far = [y for y in years if y >= years[0] + BASE_SPAN]
+    return years[0], (far[0] if far else years[-1])
 
 
 def growth(first: float, last: float, span: int) -> float | None:

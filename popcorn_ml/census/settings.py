@@ -26,7 +26,8 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _as_texts(value: object) -> object:
+def as_texts(value: object) -> object:
+    """One value or several, as texts."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return [str(v) for v in values]
 
@@ -88,7 +89,7 @@ class FileSettings(Strict):
     licence: str | None = None
     url: str | None = None
     retrieved: str | None = None
-    where: dict[str, Annotated[tuple[str, ...], BeforeValidator(_as_texts)]] = Field(
+    where: dict[str, Annotated[tuple[str, ...], BeforeValidator(as_texts)]] = Field(
         default_factory=dict
     )
 
@@ -148,12 +149,53 @@ class CountSettings(FileSettings):
     delimiter: str | None = None
     decimal: str | None = Field(None, min_length=1, max_length=1)
     thousands: str | None = Field(None, min_length=1, max_length=1)
-    nil: Annotated[tuple[str, ...], BeforeValidator(_as_texts)] = ()
+    nil: Annotated[tuple[str, ...], BeforeValidator(as_texts)] = ()
     header_row: int | None = Field(None, ge=1)
     id_width: int | None = None
     boundaries: BoundarySettings | None = None
     min_overlap: float = Field(0.5, gt=0, le=1)
     cell_m: int | None = Field(None, ge=10)
+
+
+class ChangeColumns(Strict):
+    """Names of the columns of a table of changes.
+
+    Attributes:
+        old, new: identifiers before and after.
+        share: of the old unit's people that came to the new one; None: by the people counted.
+        year: the first year whose counts are of the new units.
+    """
+
+    old: str = "old"
+    new: str = "new"
+    share: str | None = "share"
+    year: str | None = None
+
+
+class ChangeSettings(FileSettings):
+    """A table of units that were split, merged or redrawn: old id, new id, share.
+
+    Attributes:
+        sheet, delimiter: as of counts.
+        columns: column names.
+        year: the first year whose counts are of the new units, where no column says.
+    """
+
+    sheet: str | None = None
+    delimiter: str | None = None
+    columns: ChangeColumns = ChangeColumns()
+    year: int | None = None
+
+    @model_validator(mode="after")
+    def _dated(self) -> ChangeSettings:
+        if self.year is None and self.columns.year is None:
+            raise ValueError("year: say from which year on the new units are counted")
+        return self
+
+
+Side = Literal["real", "later", "earlier", "both"]
+"""What a country says of a step in a series: it is real growth; only the later or only the earlier
+counts are to be used; or each side for its own years."""
 
 
 class LevelSettings(Strict):
@@ -168,6 +210,8 @@ class LevelSettings(Strict):
         small_units: what becomes of a unit without a pixel centre: it gets the pixel it covers
             most, or is merged with the unit that has that pixel.
         kind: of the counts, where the table's settings do not say.
+        changes: tables of units that were split, merged or redrawn between two counts.
+        breaks: first year behind a step that no growth explains -> which counts to use.
     """
 
     role: Role
@@ -180,6 +224,11 @@ class LevelSettings(Strict):
     join: Literal["id", "name"] | None = None
     small_units: SmallUnits = "best_pixel"
     kind: Kind | None = None
+    changes: Annotated[
+        tuple[ChangeSettings, ...],
+        BeforeValidator(lambda v: [v] if isinstance(v, (dict, ChangeSettings)) else v),
+    ] = ()
+    breaks: dict[int, Side] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _complete(self) -> LevelSettings:
@@ -202,8 +251,10 @@ class CensusSettings(Strict):
         national_totals: stated national figures, by year.
         national_tolerance: largest relative difference from them that passes.
         max_people_per_ha: density above which a unit is held to be wrong.
-        box: west, south, east, north in degrees that all units should touch; None takes the
-            grid's own.
+        box: west, south, east, north in degrees that all units should touch, west greater than
+            east across the antimeridian; None takes the grid's own.
+        least_on_grid: share of a unit's ground that has to lie on the grid, which gets all its
+            people.
     """
 
     levels: dict[str, LevelSettings]
@@ -212,6 +263,7 @@ class CensusSettings(Strict):
     national_tolerance: float = Field(0.02, gt=0, lt=1)
     max_people_per_ha: float = Field(2000.0, gt=0)
     box: tuple[float, float, float, float] | None = None
+    least_on_grid: float = Field(0.5, ge=0, le=1)
 
     @model_validator(mode="after")
     def _one_training_level(self) -> CensusSettings:

@@ -7,12 +7,13 @@ catch a pixel centre are placed afterwards, by a stated rule. Joining people is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from popcorn_ml.census.globe import on_plane
 from popcorn_ml.census.settings import SmallUnits
 from popcorn_ml.errors import CensusError
 from popcorn_ml.grid import Grid, Window
@@ -29,9 +30,9 @@ CLIP_FROM_VERTICES = 500
 EXACT_PX = 1e-6
 """Error allowed in finding a pixel's cell in another grid; GDAL takes no 0, and 0.125 unless told
 otherwise, which moves borders."""
-SEGMENT_SHARE = 1000
-"""Edges are split to at most this share of a set's extent before a change of CRS."""
 
+Place = tuple[int, int]
+"""Row and column of a pixel."""
 Status = str
 """centre: it has pixel centres. best_pixel: it was given the pixel it covers most. merged: it is
 counted with the unit in `merged_into`. outside: it lies off the grid."""
@@ -111,40 +112,9 @@ def _areas(shape):
 
 
 def to_grid(frame: gpd.GeoDataFrame, grid: Grid) -> np.ndarray:
-    """Polygons in the grid's CRS, x before y.
-
-    Long edges are split before a change of CRS, so that neighbours whose vertices differ along a
-    common straight border still share it afterwards.
-    """
-    import numpy as np
-    import shapely
-    from pyproj import CRS, Transformer
-
-    geometry = np.asarray(frame.geometry.values, dtype=object)
-    source, target = frame.crs, CRS.from_user_input(grid.crs)
-    if source.equals(target, ignore_axis_order=True):
-        return geometry
-    if source.is_geographic and target.is_geographic:
-        transformer = Transformer.from_crs(source, target, always_xy=True)
-        if transformer.definition.startswith("proj=noop") or "noop" in transformer.description:
-            return geometry
-    else:
-        transformer = Transformer.from_crs(source, target, always_xy=True)
-        west, south, east, north = frame.total_bounds
-        longest = max(east - west, north - south) / SEGMENT_SHARE
-        if longest > 0:
-            geometry = shapely.segmentize(geometry, longest)
-
-    def project(xy: np.ndarray) -> np.ndarray:
-        x, y = transformer.transform(xy[:, 0], xy[:, 1])
-        return np.column_stack([x, y])
-
-    moved = shapely.transform(geometry, project)
-    moved[~np.isfinite(shapely.bounds(moved)).all(1)] = shapely.Polygon()  # off the CRS's range
-    broken = ~shapely.is_valid(moved)
-    if broken.any():
-        moved[broken] = shapely.make_valid(moved[broken])
-    return moved
+    """Polygons in the grid's CRS, on its side of the antimeridian; see `globe.on_plane`."""
+    west, _, east, _ = grid.bounds
+    return on_plane(frame, grid.crs, (west + east) / 2)
 
 
 class RasterBurner:
@@ -289,35 +259,51 @@ def write_units(
                 progress(done, len(windows))
         if not pixels[1:].any():
             raise _nowhere(path, grid)
-        given: dict[tuple[int, int], int] = {}
-        for number in np.flatnonzero(pixels[1:] == 0) + 1:
-            places = _covered(polygons[number - 1], grid) if polygons is not None else []
-            if not places:
-                status[number - 1] = "outside"
+        small = [int(n) for n in np.flatnonzero(pixels[1:] == 0) + 1]
+        places = {n: _covered(polygons[n - 1], grid) if polygons is not None else [] for n in small}
+        owner_at = _owners(burner, windows, [place for own in places.values() for place in own])
+        given: set[Place] = set()
+        for number in small:
+            owners = [owner_at[place] for place in places[number]]
+            taken = None
+            if rule == "best_pixel":
+                taken = next(
+                    (
+                        place
+                        for place, owner in zip(places[number], owners, strict=True)
+                        if owner == 0 or (pixels[owner] > 1 and place not in given)
+                    ),
+                    None,
+                )
+            if taken is None:
+                merged[number] = next((owner for owner in owners if owner), 0)
+                status[number - 1] = "merged" if merged[number] else "outside"
                 continue
-            owners = [
-                given.get((r, c)) or int(burner.burn(Window(r, c, 1, 1))[0, 0]) for r, c in places
-            ]
-            free = (
-                k
-                for k, owner in enumerate(owners)
-                if owner == 0 or (pixels[owner] > 1 and places[k] not in given)
-            )
-            taken = next(free, None) if rule == "best_pixel" else None
-            if taken is not None:
-                (row, col), owner = places[taken], owners[taken]
-                out.write(np.full((1, 1), number, np.uint32), Window(row, col, 1, 1))
-                given[row, col] = int(number)
-                pixels[owner] -= 1
-                area_m2[owner] -= row_area_m2[row]
-                pixels[number] += 1
-                area_m2[number] += row_area_m2[row]
-                status[number - 1] = "best_pixel"
-                continue
-            host = next((owner for owner in owners if owner), 0)
-            status[number - 1] = "merged" if host else "outside"
-            merged[number] = host
+            owner, (row, col) = owner_at[taken], taken
+            out.write(np.full((1, 1), number, np.uint32), Window(row, col, 1, 1))
+            owner_at[taken] = number
+            given.add(taken)
+            for unit, sign in ((owner, -1), (number, 1)):
+                pixels[unit] += sign
+                area_m2[unit] += sign * row_area_m2[row]
+            status[number - 1] = "best_pixel"
     return Placement(pixels[1:], status, merged[1:], area_m2[1:] / 1e4)
+
+
+def _owners(burner: Burner, windows: Sequence[Window], places: Iterable[Place]) -> dict[Place, int]:
+    """Unit numbers of some pixels, from the very windows that the raster is burnt in.
+
+    Of a pixel whose centre lies on a border, another window may give the other neighbour.
+    """
+    by_strip: dict[int, set[Place]] = {}
+    for place in places:
+        by_strip.setdefault(place[0] // STRIP_PX, set()).add(place)
+    owners: dict[Place, int] = {}
+    for strip, wanted in sorted(by_strip.items()):
+        numbers = burner.burn(windows[strip])
+        top = windows[strip].row
+        owners.update({(row, col): int(numbers[row - top, col]) for row, col in wanted})
+    return owners
 
 
 def _nowhere(path: Path, grid: Grid) -> CensusError:
@@ -347,7 +333,7 @@ def _tally(numbers, row_area_m2, pixels, area_m2) -> None:
         area_m2[:top] += counts * area
 
 
-def _covered(polygon, grid: Grid) -> list[tuple[int, int]]:
+def _covered(polygon, grid: Grid) -> list[Place]:
     """Pixels that a small polygon covers in part, those it covers most first."""
     import numpy as np
     import shapely

@@ -15,6 +15,7 @@ from popcorn_ml.census.findings import CheckResult, Finding, results, rows_text
 from popcorn_ml.census.settings import CensusSettings
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     import pandas as pd
 
 FAR_YEARS = 12
@@ -31,6 +32,10 @@ SMALL_COUNT = 500
 SMALL_UNIT_HA = 10.0
 """Units below this area are left out of the density check: one tower block fills them."""
 LEVELS_TOLERANCE = 0.02
+SAME_GROUND = 0.9
+"""Share of the union of two units from which they are the same place."""
+SHARED_ERROR = 0.5
+"""Share of an evaluation level's units from which it is the training level under other names."""
 COUNT_COLUMNS = ("id", "name", "parent", "unit", "year", "people", "kind", "file", "row")
 
 
@@ -328,26 +333,63 @@ def levels_agree(sums: Mapping[str, tuple[float, float]], train: str) -> list[Fi
 
 
 def levels_separate(
-    tables: Mapping[str, Mapping[str, float]], settings: CensusSettings
+    tables: Mapping[str, gpd.GeoDataFrame], settings: CensusSettings
 ) -> list[Finding]:
-    """Evaluation levels whose units and counts are those of the training level.
+    """Evaluation levels whose units are those of the training level, whatever they are called.
+
+    A unit is shared where the training level has one of the same ground (`SAME_GROUND` of their
+    union) with the same people (to `LEVELS_TOLERANCE`, or a person).
 
     Args:
-        tables: level -> unit id -> people.
+        tables: level -> id, people, geometry of its units with counts.
         settings: the country's.
     """
     train = settings.train_level
-    return [
-        Finding(
-            "levels_separate",
-            "error",
-            f"level {level} has the units and counts of the training level {train}: evaluation on "
-            "it would measure the training data. Give finer units",
-            ({"level": level, "same_as": train, "units": len(tables[level])},),
+    findings = []
+    for level in settings.evaluation_levels:
+        own = tables[level]
+        shared = shared_units(own, tables[train])
+        if not shared:
+            continue
+        many = len(shared) >= SHARED_ERROR * len(own)
+        rows = tuple(
+            {"level": level, "id": unit, "same_as": other} for unit, other in sorted(shared.items())
         )
-        for level in settings.evaluation_levels
-        if tables.get(level) and tables.get(level) == tables.get(train)
-    ]
+        findings.append(
+            Finding(
+                "levels_separate",
+                "error" if many else "warn",
+                f"level {level} shares {len(shared)} of its {len(own)} units, ground and people, "
+                f"with the training level {train}: {rows_text(rows)}. Evaluation on these would "
+                "measure the training data. "
+                + ("Give finer units" if many else "See whether the scores rest on them"),
+                rows,
+            )
+        )
+    return findings
+
+
+def shared_units(one: gpd.GeoDataFrame, other: gpd.GeoDataFrame) -> dict[str, str]:
+    """Units of one table that another has as well, by ground and people: id -> the other's id."""
+    import numpy as np
+    import shapely
+
+    from popcorn_ml.census.globe import equal_area
+
+    left, right = equal_area(one), equal_area(other)
+    area, other_area = shapely.area(left), shapely.area(right)
+    people, other_people = one["people"].to_numpy(), other["people"].to_numpy()
+    inside = shapely.point_on_surface(left)
+    i, j = shapely.STRtree(right).query(inside)
+    # Cheap tests first: of a fine level, next to no pair goes on to the intersection.
+    alike = np.minimum(area[i], other_area[j]) >= SAME_GROUND * np.maximum(area[i], other_area[j])
+    apart = np.abs(people[i] - other_people[j])
+    alike &= apart <= np.maximum(LEVELS_TOLERANCE * np.maximum(people[i], other_people[j]), 1.0)
+    i, j = i[alike], j[alike]
+    common = shapely.area(shapely.intersection(left[i], right[j]))
+    same = common >= SAME_GROUND * (area[i] + other_area[j] - common)
+    ids, other_ids = list(one["id"]), list(other["id"])
+    return {ids[a]: other_ids[b] for a, b in zip(i[same], j[same], strict=True)}
 
 
 def evaluation_kept_out(settings: CensusSettings, trained_on: Sequence[str]) -> CheckResult:

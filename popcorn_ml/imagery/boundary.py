@@ -1,13 +1,13 @@
 """A country's outline from a vector file: which tiles it needs, and how far its grid reaches.
 
-Read as census boundaries are: GeoPackage, GeoJSON, Shapefile, GeoParquet and TopoJSON, also inside
-a zip archive. Only polygons make an outline.
+The file is read as the boundaries of census units are: in the same formats, layers and archives.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,69 +15,112 @@ from popcorn_ml.errors import CensusError, ConfigError
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import numpy as np
     from shapely.geometry.base import BaseGeometry
 
 
-def outline(path: Path, crs: str) -> BaseGeometry:
+@dataclass(frozen=True)
+class Boundary:
+    """A boundary file and what of it is meant.
+
+    Attributes:
+        path: the file, or a zip archive with it.
+        member: the file inside an archive with several.
+        layer: the layer, where the file has several.
+        where: keep only features with these values.
+        crs: of a file that does not say.
+    """
+
+    path: Path
+    member: str | None = None
+    layer: str | None = None
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    crs: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def outline(boundary: Path | Boundary, crs: str, lon: float | None = None) -> BaseGeometry:
     """The union of a file's polygons, in `crs`.
 
+    Args:
+        boundary: the file.
+        crs: the target.
+        lon: for a target in degrees, the meridian near which the outline is wanted, such as the
+            middle of a grid that counts on beyond 180.
+
     Raises:
-        ConfigError: missing, unreadable, of several layers, without CRS, or without polygons.
+        ConfigError: missing, unreadable, empty, without CRS, of several layers of which none is
+            named, or not of polygons.
     """
     import shapely
 
-    if not Path(path).exists():
-        raise ConfigError(
-            "the boundary file is missing", where=path, remedy="correct its path in the country"
-        )
+    from popcorn_ml.census.globe import on_plane
+
+    given = boundary if isinstance(boundary, Boundary) else Boundary(Path(boundary))
     try:
-        table = _table(Path(path))
+        frame = _features(given)
     except CensusError as error:
-        remedy = error.remedy
-        if "several layers" in error.what:
-            remedy = "save the one with the country's outline as a file of its own"
-        elif "CRS" in error.what:
-            remedy = "add it, for instance with ogr2ogr -a_srs"
+        what = error.what.replace("a census file", "the boundary file")
         raise ConfigError(
-            f"the boundary file cannot be read: {error.what}",
-            where=path,
+            what if "boundary file" in what else f"the boundary file cannot be read: {what}",
+            where=error.where,
             expected=error.expected,
             found=error.found,
-            remedy=remedy,
-        ) from None
-    given = table.geometry.dropna()
-    parts = given.make_valid().explode(index_parts=False)
-    polygons = parts[parts.geom_type.isin(["Polygon", "MultiPolygon"]) & ~parts.is_empty]
-    if polygons.empty:
-        kinds = Counter(given.geom_type).most_common()
+            remedy=(error.remedy or "").replace("`boundaries.", "`grid.") or None,
+        ) from error
+    shape = shapely.union_all(on_plane(frame, crs, lon))
+    if shape.is_empty:
         raise ConfigError(
             "the boundary file has no polygon",
-            where=path,
+            where=given.path,
+            expected=f"polygons within the range of {crs}",
+            remedy="correct the file, or the grid's `crs`",
+        )
+    return shape
+
+
+def _features(boundary: Boundary) -> gpd.GeoDataFrame:
+    """The polygons of a file, whole across the antimeridian, with their CRS."""
+    import geopandas as gpd
+    import numpy as np
+    import shapely
+
+    from popcorn_ml.census.boundaries import VECTOR_SUFFIXES, read_features
+    from popcorn_ml.census.files import Files
+    from popcorn_ml.census.settings import BoundarySettings
+
+    path = boundary.path.resolve()
+    settings = BoundarySettings(
+        file=path.name, member=boundary.member, layer=boundary.layer, crs=boundary.crs,
+        where=dict(boundary.where),
+    )  # fmt: skip
+    with Files(path.parent) as files:
+        frame = read_features(files.open(settings, VECTOR_SUFFIXES), settings)
+    geometry = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
+    geometry = geometry[~(shapely.is_missing(geometry) | shapely.is_empty(geometry))]
+    areas = _areas(geometry)
+    if areas.size == 0:
+        kinds = Counter(g.geom_type for g in geometry).most_common()
+        raise CensusError(
+            "the boundary file has no polygon",
+            where=boundary.path,
             expected="the country's outline as polygons: lines and points enclose nothing",
             found=", ".join(f"{count} {kind}" for kind, count in kinds) or "no geometry",
             remedy="turn the lines into polygons (QGIS: Vector geometry, Lines to polygons), or "
             "fetch the country's polygons",
         )
-    return shapely.make_valid(polygons.to_crs(crs).union_all())
+    return gpd.GeoDataFrame(geometry=areas, crs=frame.crs)
 
 
-def _table(path: Path) -> gpd.GeoDataFrame:
-    """The features of a boundary file, taken out of its archive if it is in one."""
-    from popcorn_ml.census import archive
-    from popcorn_ml.census.boundaries import VECTOR_SUFFIXES, features
-    from popcorn_ml.census.settings import BoundarySettings
+def _areas(geometry: np.ndarray) -> np.ndarray:
+    """The valid polygons among geometries, also inside collections."""
+    import numpy as np
+    import shapely
 
-    settings = BoundarySettings(file=path.name)
-    if path.suffix.lower() != ".zip":
-        return features(path, settings)
-    with tempfile.TemporaryDirectory(prefix="outline-") as folder:
-        members = archive.unpack(path, Path(folder))
-        chosen = [member for member in members if member.suffix.lower() in VECTOR_SUFFIXES]
-        if len(chosen) != 1:
-            raise CensusError(
-                "the archive does not hold one boundary file",
-                expected="one of " + ", ".join(VECTOR_SUFFIXES),
-                found=", ".join(member.name for member in chosen) or "none",
-                remedy="save the one with the country's outline as a file of its own",
-            )
-        return features(chosen[0], settings)
+    parts = shapely.get_parts(shapely.get_parts(shapely.get_parts(geometry)))
+    areas = parts[np.isin(shapely.get_type_id(parts), (3, 6))]
+    broken = ~shapely.is_valid(areas)
+    areas[broken] = shapely.make_valid(areas[broken])
+    return areas

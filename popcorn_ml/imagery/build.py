@@ -46,6 +46,7 @@ from popcorn_ml.sentinel import Season, Sensor
 if TYPE_CHECKING:
     import numpy as np
 
+    from popcorn_ml.imagery.boundary import Boundary
     from popcorn_ml.imagery.secrets import Secrets
     from popcorn_ml.imagery.settings import ImagerySettings
 
@@ -64,7 +65,7 @@ def build_season(
     out_dir: Path,
     scratch_dir: Path,
     *,
-    boundary: Path | None = None,
+    boundary: Path | Boundary | None = None,
     workers: int = 2,
     progress: Progress | None = None,
     secrets: Secrets | None = None,
@@ -112,7 +113,7 @@ def _build_season(
     settings: ImagerySettings,
     out_dir: Path,
     scratch_dir: Path,
-    boundary: Path | None,
+    boundary: Path | Boundary | None,
     workers: int,
     progress: Progress | None,
     secrets: Secrets,
@@ -162,7 +163,7 @@ def _build_season(
     return report
 
 
-def tiles_inside(grid: Grid, tiles: Sequence[Tile], boundary: Path | None) -> list[Tile]:
+def tiles_inside(grid: Grid, tiles: Sequence[Tile], boundary: Path | Boundary | None) -> list[Tile]:
     """The tiles that a country's boundary touches; all of them without a boundary.
 
     Raises:
@@ -174,7 +175,8 @@ def tiles_inside(grid: Grid, tiles: Sequence[Tile], boundary: Path | None) -> li
 
     from popcorn_ml.imagery.boundary import outline
 
-    shape = outline(boundary, grid.crs)
+    west, _, east, _ = grid.bounds
+    shape = outline(boundary, grid.crs, (west + east) / 2)
     prepare(shape)
     kept = [tile for tile in tiles if shape.intersects(box(*grid.window_bounds(tile.core)))]
     if not kept:

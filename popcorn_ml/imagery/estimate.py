@@ -21,6 +21,7 @@ from popcorn_ml.imagery.source import SeasonRequest
 from popcorn_ml.sentinel import SEASONS, SENSORS, Orbit, season_period
 
 if TYPE_CHECKING:
+    from popcorn_ml.imagery.boundary import Boundary
     from popcorn_ml.imagery.secrets import Secrets
     from popcorn_ml.imagery.settings import ImagerySettings
 
@@ -110,7 +111,7 @@ def estimate(
     grid: Grid,
     settings: ImagerySettings,
     year: int,
-    boundary: Path | None = None,
+    boundary: Path | Boundary | None = None,
     secrets: Secrets | None = None,
     ask: bool = False,
 ) -> Estimate:
@@ -138,7 +139,7 @@ def _estimate(
     grid: Grid,
     settings: ImagerySettings,
     year: int,
-    boundary: Path | None,
+    boundary: Path | Boundary | None,
     secrets: Secrets,
     ask: bool,
 ) -> Estimate:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import EARTH_ENGINE_10M_DEG, Grid, default_step
+
+if TYPE_CHECKING:
+    from popcorn_ml.imagery.boundary import Boundary
 
 PUBLISHED_BOXES: dict[str, tuple[float, float, float, float]] = {
     "rwa": (28.782241, -2.903950, 30.961654, -0.994897),
@@ -81,8 +85,10 @@ def grid_of_box(
     return Grid.covering(target, bounds, step or default_step(target))
 
 
-def grid_of_boundary(boundary: Path, crs: str | None = None, step: float | None = None) -> Grid:
-    """The grid that covers a boundary file.
+def grid_of_boundary(
+    boundary: Path | Boundary, crs: str | None = None, step: float | None = None
+) -> Grid:
+    """The grid that covers a boundary file, on beyond 180 degrees if need be.
 
     Args:
         boundary: vector file with polygons and a CRS.
@@ -103,5 +109,5 @@ def grid_of_boundary(boundary: Path, crs: str | None = None, step: float | None 
 
 def utm_zone(lon: float, lat: float) -> str:
     """The EPSG code of the UTM zone (WGS 84) of a place, without the exceptions in Norway."""
-    zone = min(int((lon + 180) // 6) + 1, 60)
+    zone = int((lon + 180) % 360 // 6) + 1
     return f"EPSG:{32600 + zone if lat >= 0 else 32700 + zone}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import geopandas as gpd
@@ -201,3 +202,40 @@ def test_progress_reaches_its_end(tmp_path: Path) -> None:
         lambda done, of: seen.append((done, of)),
     )  # fmt: skip
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@budget(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), step=st.sampled_from([9e-5, 1 / 12000, 0.0008333333333333334]),
+    rule=st.sampled_from(["best_pixel", "merge"]),
+)  # fmt: skip
+def test_borders_through_pixel_centres_the_raster_holds_what_the_units_say(
+    tmp_path_factory, seed: int, step: float, rule: str
+) -> None:
+    """On a grid in degrees, rounding decides which neighbour has a pixel whose centre is on both.
+
+    A window of its own may decide otherwise than a strip: what is given away is what is there.
+    """
+    rng = np.random.default_rng(seed)
+    grid = Grid("EPSG:4326", rng.uniform(-170, 170), rng.uniform(-60, 60), step, 12, 1100)
+    rows = np.sort(rng.choice(np.arange(500, 530), 5, replace=False)) + 0.5
+    cols = np.sort(rng.choice(12, 4, replace=False)) + 0.5
+    boxes = [
+        shapely.box(
+            grid.west + left * step, grid.north - bottom * step,
+            grid.west + right * step, grid.north - top * step,
+        )
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(cols)
+    ]  # fmt: skip
+    corners = rng.uniform((cols[0], rows[0]), (cols[-1], rows[-1]), (8, 2))
+    for x, y in corners.round() + 0.5:  # tiny ones, in the corner of four pixels
+        west, north = grid.west + (x - 0.2) * step, grid.north - (y - 0.2) * step
+        boxes.append(shapely.box(west, north - 0.2 * step, west + 0.2 * step, north))
+    frame = gpd.GeoDataFrame(geometry=boxes, crs="EPSG:4326")
+    burnt, placed = place(tmp_path_factory.mktemp("u"), frame, rule, grid)
+    counted = np.bincount(burnt.ravel(), minlength=len(frame) + 1)[1:]
+    assert counted.tolist() == placed.pixels.tolist()
+    for status, host, pixels in zip(placed.status, placed.merged_into, placed.pixels, strict=True):
+        assert (pixels > 0) == (status in ("centre", "best_pixel"))
+        assert status != "merged" or counted[host - 1] > 0
