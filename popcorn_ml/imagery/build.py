@@ -182,7 +182,7 @@ def tiles_inside(grid: Grid, tiles: Sequence[Tile], boundary: Path | Boundary | 
     if not kept:
         raise ConfigError(
             "the boundary lies outside the country's grid",
-            where=boundary,
+            where=boundary if isinstance(boundary, Path) else boundary.path,
             expected=f"something within {grid.bounds} ({grid.crs})",
             found=f"{tuple(round(v, 4) for v in shape.bounds)}",
             remedy="correct the grid's box or the boundary's CRS",

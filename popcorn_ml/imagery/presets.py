@@ -109,5 +109,5 @@ def grid_of_boundary(
 
 def utm_zone(lon: float, lat: float) -> str:
     """The EPSG code of the UTM zone (WGS 84) of a place, without the exceptions in Norway."""
-    zone = int((lon + 180) % 360 // 6) + 1
+    zone = 60 if lon == 180 else int((lon + 180) % 360 // 6) + 1
     return f"EPSG:{32600 + zone if lat >= 0 else 32700 + zone}"
