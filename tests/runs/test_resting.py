@@ -39,7 +39,8 @@ def test_a_run_that_waits_rests(waits_for, tmp_path, monkeypatch):
     original = ActiveExecution.get_steps_to_execute
 
     def counted(self, limit=None):
-        asked.append(time.time())
+        if not self.has_in_flight_steps:
+            asked.append(time.time())
         return original(self, limit)
 
     monkeypatch.setattr(ActiveExecution, "get_steps_to_execute", counted)
@@ -53,11 +54,6 @@ def test_a_run_that_waits_rests(waits_for, tmp_path, monkeypatch):
         tags = {"down": "yes"} if waits_for == "the next try" else {}
         done = dg.execute_job(dg.reconstructable(season), instance=instance, tags=tags)
         assert done.success
-        moments = {
-            entry.dagster_event.event_type_value: entry.timestamp
-            for entry in instance.all_logs(done.run_id)
-            if entry.is_dagster_event
-        }
-    start = asked[0] if waits_for == "a slot" else moments["STEP_UP_FOR_RETRY"] + 0.2
-    questions = [moment for moment in asked if start < moment < start + WAIT_S - 0.5]
-    assert 0 < len(questions) < 20
+    waited = asked[-1] - asked[0]
+    assert waited > WAIT_S - 0.5
+    assert len(asked) < 20 + 8 * waited
