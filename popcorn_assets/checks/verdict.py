@@ -52,7 +52,8 @@ def kept(
 
 def said(check: MapCheck) -> dg.AssetCheckResult:
     """A verdict on files as Dagster's."""
-    return verdict(check.passed, check.found, remedy=check.remedy, **check.metadata)
+    warns = check.severity == "warn"
+    return verdict(check.passed, check.found, remedy=check.remedy, warns=warns, **check.metadata)
 
 
 def not_judged(message: str, *, remedy: str, **numbers: Any) -> dg.AssetCheckResult:

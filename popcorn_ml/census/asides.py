@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ TOTAL_NAMES = frozenset(
     | {"whole country", "all", "ensemble", "total general", "total pays", "totaux", "gesamt"}
     | {"jumlah", "jumlah total", "somme", "suma", "totale", "country", "ukupno", "razem", "toplam"}
 )
+TOTAL = "a total"
 COINCIDENCE = 1e-3
 """Share by which a row may differ from a sum and be taken for it where its name does not say so."""
 MISSING_SHARE_ERROR = 0.05
@@ -70,12 +71,28 @@ class Sorted:
     findings: tuple[Finding, ...]
 
 
-def without_number(counts: pd.DataFrame) -> Sorted:
-    """Set lines aside that state no number and belong to no unit, or to one counted elsewhere.
+def sorted_out(units: pd.DataFrame, counts: pd.DataFrame, changed: Collection[str]) -> Sorted:
+    """A table's rows of people, joined to units, without the lines that are none.
 
     Args:
+        units: id, name, parent.
         counts: rows as `count_rows.ORDER`, and `unit`.
+        changed: identifiers of units that are no more or not yet, but have rows all the same.
     """
+    own = [
+        unit or next((w for w in (id_, name) if w in changed), "")
+        for unit, id_, name in zip(counts["unit"], counts["id"], counts["name"], strict=True)
+    ]
+    numbered = _without_number(counts.assign(unit=own))
+    summed = _without_totals(units, numbered.counts)
+    kept = summed.counts
+    findings = (*summed.findings, *number_findings(kept))
+    kept = kept.assign(unit=counts.loc[kept.index, "unit"])
+    return Sorted(kept, (*numbered.asides, *summed.asides), findings)
+
+
+def _without_number(counts: pd.DataFrame) -> Sorted:
+    """Lines set aside that state no number and belong to no unit, or to one counted elsewhere."""
     says = [states_something(p, c) for p, c in zip(counts["problem"], counts["cell"], strict=True)]
     counts = counts.assign(_says=says)
     lines = counts.groupby(["file", "row"], sort=False)["_says"].transform("any")
@@ -99,21 +116,19 @@ def without_number(counts: pd.DataFrame) -> Sorted:
     return Sorted(kept, asides, ())
 
 
-def aside_findings(asides: Sequence[dict[str, Any]]) -> list[Finding]:
-    """One finding for the lines of each file that were set aside."""
-    files: dict[str, list[dict[str, Any]]] = {}
-    for line in asides:
-        files.setdefault(line["file"], []).append(line)
-    return [
-        Finding(
-            "counts_readable",
-            "warn",
-            f"{file}: lines that are no rows of the table were set aside: {rows_text(lines)}",
-            tuple(lines[:500]),
-            len(lines),
-        )
-        for file, lines in files.items()
-    ]
+def line_findings(read: Sequence[dict[str, Any]], told: Sorted) -> list[Finding]:
+    """What to say of lines that were set aside, but for totals, of which it is said elsewhere.
+
+    Args:
+        read: those set aside while the table was read.
+        told: those set aside since.
+    """
+    lines = [*read, *(line for line in told.asides if line["why"] != TOTAL)]
+    if not lines:
+        return []
+    text = f"lines that are no rows of the table were set aside: {rows_text(lines)}"
+    file = lines[0]["file"]
+    return [Finding("counts_readable", "warn", f"{file}: {text}", tuple(lines[:500]), len(lines))]
 
 
 def number_findings(counts: pd.DataFrame) -> list[Finding]:
@@ -123,17 +138,18 @@ def number_findings(counts: pd.DataFrame) -> list[Finding]:
         counts: rows as `count_rows.ORDER`; with `unit`, missing counts are those of units.
     """
     findings = []
-    for (file, column), rows in counts.groupby(["file", "column"], sort=False):
-        if column == "":
-            continue
-        for problem, wrong in rows.groupby("problem", sort=False):
+    for file, column in dict.fromkeys(zip(counts["file"], counts["column"], strict=True)):
+        of_column = counts[(counts["file"] == file) & (counts["column"] == column)]
+        for problem in dict.fromkeys(of_column["problem"]):
             if problem in PROBLEMS:
-                findings.append(_finding(str(problem), wrong, "cell", file, column, len(rows)))
+                wrong = of_column[of_column["problem"] == problem]
+                findings.append(_finding(problem, wrong, "cell", file, column, len(of_column)))
     growth = counts[counts["growth_problem"] != ""].drop_duplicates(["file", "row"])
-    for (file, problem), wrong in growth.groupby(["file", "growth_problem"], sort=False):
+    for file, problem in dict.fromkeys(zip(growth["file"], growth["growth_problem"], strict=True)):
         if problem in PROBLEMS and problem not in ("missing", "suppressed"):
+            wrong = growth[(growth["file"] == file) & (growth["growth_problem"] == problem)]
             findings.append(
-                _finding(str(problem), wrong, "growth_cell", file, "annual_growth", len(wrong))
+                _finding(problem, wrong, "growth_cell", file, "annual_growth", len(wrong))
             )
     return findings
 
@@ -158,7 +174,7 @@ def _finding(
     return Finding(check, severity, message, rows, len(wrong))
 
 
-def totals(units: pd.DataFrame, counts: pd.DataFrame) -> Sorted:
+def _without_totals(units: pd.DataFrame, counts: pd.DataFrame) -> Sorted:
     """Set rows aside that are the sum of others: of the country's, or of a parent's units.
 
     A row is a total that has no unit, or shares one with another row (a country or a province may
@@ -189,7 +205,7 @@ def totals(units: pd.DataFrame, counts: pd.DataFrame) -> Sorted:
         "people_have_polygon", "warn", f"{rows[0]['file']}: rows that are {text}", rows
     )
     asides = tuple(
-        {"file": r["file"], "row": r["row"], "why": "a total",
+        {"file": r["file"], "row": r["row"], "why": TOTAL,
          "text": " | ".join(str(r[k]) for k in ("id", "name", "people") if r.get(k))}
         for r in {(r["file"], r["row"]): r for r in reversed(rows)}.values()
     )  # fmt: skip
@@ -209,7 +225,8 @@ def _of_year(year: pd.DataFrame, parent_of: Mapping[str, str]) -> list[int]:
     whole, everybody = float(sure["people"].sum()), float(year["people"].sum())
     shared = year[twice].groupby("unit")["people"].sum().to_dict()
     found = []
-    for index, row in candidates.iterrows():
+    columns = ["id", "name", "unit", "people"]
+    for index, row in zip(candidates.index, candidates[columns].to_dict("records"), strict=True):
         people, n = float(row["people"]), len(sure)
         keys = {name_key(row["name"]), name_key(row["id"])} - {""}
         named = bool(keys & TOTAL_NAMES)
@@ -223,7 +240,7 @@ def _of_year(year: pd.DataFrame, parent_of: Mapping[str, str]) -> list[int]:
         if any(_is_sum(people, total, of, step, named) for total, of in sums) or any(
             _is_sum(people, total, of, step, True) for total, of in own
         ):
-            found.append(index)
+            found.append(int(index))  # type: ignore[call-overload]
     return found
 
 

@@ -224,7 +224,7 @@ def _people_columns(
         }
     assert people is not None
     if "{year}" in people:
-        return dict(_columns_of_years(people, table))
+        return _columns_of_years(people, table)
     name = find_column(table, people, "people", "counts.columns.people")
     if columns.year is not None:
         return {None: name}
@@ -247,7 +247,7 @@ def year_pattern(people: str) -> re.Pattern[str]:
     return re.compile(re.escape(head) + r"(\d{4})" + re.escape(tail), re.IGNORECASE)
 
 
-def _columns_of_years(people: str, table: Table) -> dict[int, str]:
+def _columns_of_years(people: str, table: Table) -> dict[int | None, str]:
     pattern = year_pattern(people)
     found: dict[int, list[str]] = {}
     for name in table.columns:

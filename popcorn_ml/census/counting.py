@@ -6,16 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.census import (
-    asides,
-    changes,
-    join,
-    projection,
-    readers,
-    series,
-    transfer,
-    validate,
-)
+from popcorn_ml.census import asides, changes, join, projection, readers, series, transfer, validate
 from popcorn_ml.census.files import Files, Source
 from popcorn_ml.census.findings import UNIT_CHECKS, Finding, rows_text
 from popcorn_ml.census.inputs import CountInput, UnitInput
@@ -62,6 +53,9 @@ def joined_counts(
     sources: list[Source] = []
     lines: list[dict[str, Any]] = []
     relaxed: list[dict[str, Any]] = []
+    stated, changes_sources = changes.read_changes(level, files)
+    sources += changes_sources
+    changed = {unit for change in stated for unit in (change.old, change.new)}
     parts: list[pd.DataFrame] = []
     elsewhere: list[tuple[int, CountInput, UnitInput]] = []
     for table in readers.read_counts(level, files):
@@ -76,24 +70,16 @@ def joined_counts(
             sources += own.sources
             findings += [f for f in own.findings if f.check in UNIT_CHECKS]
             elsewhere.append((len(parts), table, own))
-        lines += table.asides
+        told = asides.sorted_out(units if own is None else own.frame, joined.counts, changed)
+        findings += [*asides.line_findings(table.asides, told), *told.findings]
+        lines += [*table.asides, *told.asides]
         relaxed += joined.relaxed
-        parts.append(joined.counts)
+        parts.append(told.counts)
     counted = [p for k, p in enumerate(parts) if k not in {k for k, _, _ in elsewhere}]
     for k, table, own in elsewhere:
         parts[k], found = _on_our_ground(parts[k], table, own, units, counted, level)
         findings += found
     counts = pd.concat(parts, ignore_index=True)
-    numbered = asides.without_number(counts)
-    summed = asides.totals(units, numbered.counts)
-    counts = summed.counts
-    lines += numbered.asides
-    findings += asides.aside_findings(lines)
-    lines += summed.asides
-    findings += summed.findings
-    findings += asides.number_findings(counts)
-    stated, found_sources = changes.read_changes(level, files)
-    sources += found_sources
     counts, found = changes.apply_changes(
         counts, stated, list(units["id"]), transfer.reference_of([_by_own_id(counts)])
     )

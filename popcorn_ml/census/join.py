@@ -315,7 +315,7 @@ def unmatched(units: pd.DataFrame, counts: pd.DataFrame, trains: bool) -> list[F
     if not lost.empty:
         names = Names(units["name"])
         rows_list: list[dict[str, Any]] = []
-        for place, (_, row) in enumerate(lost.iterrows()):
+        for place, row in enumerate(lost.to_dict("records")):
             item = _row(row)
             near = names.nearest(row["name"]) if place < MAX_ROWS else None
             if near:
@@ -337,7 +337,7 @@ def unmatched(units: pd.DataFrame, counts: pd.DataFrame, trains: bool) -> list[F
     if not bare.empty:
         rows = tuple(
             {"file": r["file"], "row": int(r["row"]), "id": r["id"], "name": r["name"]}
-            for _, r in bare.iterrows()
+            for r in bare[["file", "row", "id", "name"]].to_dict("records")
         )
         many = len(rows) > 0.05 * len(units)
         findings.append(
@@ -409,7 +409,7 @@ def swapped(units: pd.DataFrame, counts: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def _row(row: pd.Series) -> dict[str, Any]:
+def _row(row: Any) -> dict[str, Any]:
     out = {"file": row["file"], "row": int(row["row"]), "id": row["id"], "name": row["name"]}
     if row.get("parent"):
         out["parent"] = row["parent"]

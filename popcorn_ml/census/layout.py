@@ -186,9 +186,9 @@ def _trimmed(cells: Sequence[str]) -> list[str]:
 
 def _header(upper: list[str], lower: list[str] | None, rows: Sequence[Row]) -> Header:
     """Names from one line or two; columns of one name and equal contents count as one."""
-    if lower is None:
-        names, aliases = upper, {}
-    else:
+    aliases: dict[str, str] = {}
+    names = upper
+    if lower is not None:
         names, aliases = _two_lines(upper, lower)
     names = [n or f"(column {i + 1})" for i, n in enumerate(names)]
     places: dict[str, list[int]] = {}

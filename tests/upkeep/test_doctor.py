@@ -99,6 +99,28 @@ def test_faults_are_named_with_what_to_type(ask, place, monkeypatch):
     assert "a slot is kept" not in ask()[1]
 
 
+def test_all_missing_census_files_are_named_at_once_where_they_belong(ask, place):
+    (place.home / "countries" / "xyz.yaml").write_text(
+        """
+name: X
+grid: {crs: "EPSG:32736", bounds: [500000, 9798800, 501600, 9800000]}
+imagery: {source: files, files: {root: none, region: none}}
+census:
+  levels:
+    u:
+      role: train
+      boundaries: {file: adm.gpkg, columns: {id: code}}
+      counts:
+        - {file: pop.xlsx, year: 2020, columns: {id: code, people: people}}
+        - {file: "old_{year}.csv", columns: {id: code, people: people}}
+"""
+    )
+    _, said = ask("xyz")
+    (line,) = [line for line in said.splitlines() if "census files are missing" in line]
+    for name in ("adm.gpkg", "pop.xlsx", "old_{year}.csv"):
+        assert str(place.data / "census" / "xyz" / name) in line
+
+
 def test_a_database_out_of_reach_is_one_finding_among_the_others(ask, monkeypatch):
     monkeypatch.setenv(POSTGRES_VARIABLE, "postgresql://me:hidden@host")
     code, said = ask()
