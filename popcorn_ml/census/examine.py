@@ -84,8 +84,11 @@ def examine(
         for name in levels or settings.levels:
             level = settings.levels[name]
             present = [c for c in level.counts if files.has(c)]
+            known = [c for c in level.changes if files.has(c)]
             missing += [
-                f"level {name}: {c.file} is not there yet" for c in level.counts if c not in present
+                f"level {name}: {c.file} is not there yet"
+                for c in (*level.counts, *level.changes)
+                if c not in present and c not in known
             ]
             if not present:
                 continue
@@ -97,7 +100,7 @@ def examine(
                     findings += of_level(asides.number_findings(table.frame), name)
                     years |= {int(y) for y in table.frame["year"]}
                 continue
-            here = level.model_copy(update={"counts": tuple(present)})
+            here = level.model_copy(update={"counts": tuple(present), "changes": tuple(known)})
             read = joined_counts(name, here, files, units[name], 0, names)
             joined, found = read.rows, read.findings
             for year in sorted(set(joined["year"])):

@@ -179,7 +179,8 @@ def crosses(frame: gpd.GeoDataFrame) -> bool:
         west, east = bounds[0], bounds[2]
     else:
         change = Transformer.from_crs(frame.crs, LON_LAT, always_xy=True)
-        west, _, east, _ = change.transform_bounds(*bounds, densify_pts=51)
+        left, bottom, right, top = map(float, bounds)
+        west, _, east, _ = change.transform_bounds(left, bottom, right, top, densify_pts=51)
     inside = -180 <= west <= east <= 180
     return not inside or east - west > 180
 
@@ -273,7 +274,7 @@ def _central_meridian(crs: CRS) -> float | None:
         return None
     for parameter in operation.params:
         if parameter.name in ("Longitude of natural origin", "Longitude of false origin"):
-            degrees = math.degrees(parameter.value * parameter.unit_conversion_factor)
+            degrees = math.degrees(float(parameter.value) * parameter.unit_conversion_factor)
             return degrees + (crs.prime_meridian.longitude if crs.prime_meridian else 0.0)
     return None
 

@@ -33,6 +33,8 @@ ROUNDING = 0.005
 ODD_RATE, ODD_RATE_ERROR = 0.03, 0.05
 """Growth a year off the level's at which a unit is looked at for moved borders, and at which two
 neighbours that lose and gain what the other does are held to have exchanged ground."""
+ODD_CHANGE = 0.15
+"""The same as a logarithm over the whole span: estimates of following years are jumpy."""
 CANCELS = 0.25
 """A group's own growth off the level's, as a share of what its units are off, when it cancels."""
 NEAR_DEGREES = 1e-4
@@ -98,12 +100,13 @@ def same_ground(
         ]  # fmt: skip
         elsewhere = [y for y in years.all if y != years.asked]
         others = {y: set(keys[counts["year"] == y]) for y in elsewhere}
-        own = counts[(counts["year"] == years.asked) & (counts["unit"] == "")]
-        for place, row in own[own["people"] > 0].iterrows():
-            missing = [str(y) for y in elsewhere if keys[place] not in others[y]]
+        own = counts.assign(key=keys)
+        own = own[(own["year"] == years.asked) & (own["unit"] == "") & (own["people"] > 0)]
+        for _, row in own.iterrows():
+            missing = [str(y) for y in elsewhere if row["key"] not in others[y]]
             if missing:
                 rows.append(
-                    {"file": row["file"], "row": int(row["row"]), "id": keys[place],
+                    {"file": row["file"], "row": int(row["row"]), "id": row["key"],
                      "name": row["name"], "people": float(row["people"]),
                      "counted_in": years.asked, "not_in": ", ".join(missing)}
                 )  # fmt: skip
@@ -156,9 +159,9 @@ def redrawn(
     for first, last in pairwise(years.used):
         known = {unit for at, unit in changed if first < at <= last}
         pair = _of_years(counts, first, last)
-        total = math.log(pair[last].sum() / pair[first].sum()) if (pair > 0).all(0).all() else None
-        if total is None or len(pair) < 3:
+        if len(pair) < 3 or pair[first].sum() <= 0 or pair[last].sum() <= 0:
             continue
+        total = math.log(pair[last].sum() / pair[first].sum())
         span = last - first
         lived = pair[(pair > 0).all(1) & (pair.max(1) >= SMALL_COUNT)]
         rate = (lived[last] / lived[first]).map(math.log).sub(total) / span
@@ -169,7 +172,8 @@ def redrawn(
         for group in _hanging_together(len(odd), links):
             own = [odd[k] for k in group]
             up, down = rate[own].max(), rate[own].min()
-            if up < ODD_RATE_ERROR or down > -ODD_RATE_ERROR:
+            least = max(ODD_RATE_ERROR, ODD_CHANGE / span)
+            if up < least or down > -least:
                 continue
             sums = pair.loc[own].sum()
             together = (math.log(sums[last] / sums[first]) - total) / span
@@ -269,7 +273,13 @@ def steps(
             off = max(off, abs(step - expected))
         if off:
             rate = math.expm1(step / span)
-            item = {"file": file, "from_year": first, "to_year": last, "from": before, "to": after}
+            item: dict[str, Any] = {
+                "file": file,
+                "from_year": first,
+                "to_year": last,
+                "from": before,
+                "to": after,
+            }
             wrong.append((abs(step / span), {**item, "rate": round(rate, 4)}))
     if not wrong:
         return []

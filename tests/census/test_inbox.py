@@ -347,3 +347,21 @@ def test_two_looks_at_once_take_a_file_in_once(office: Office, monkeypatch):
     assert len(refused) == 1
     assert office.warehouse.query("SELECT count(*) FROM received") == [(1,)]
     assert list(office.inbox.iterdir()) == []
+
+
+def test_a_table_of_changed_units_comes_by_the_inbox(office: Office) -> None:
+    """Counts that need it are taken before it comes, and one that cannot be is told."""
+    columns = {"id": "code", "people": "population"}
+    office.section = settings(counts={"file": "counts_{year}.csv", "columns": columns})
+    level = office.section["levels"]["district"]
+    level["changes"] = {"file": "changes.csv", "year": 2018}
+    write_counts(office.base / "counts_2016.csv", office.rows[:11])
+    file = write_counts(office.inbox / "counts_2020.csv", office.rows)
+    assert office.take(file).accepted
+    changes = office.inbox / "changes.csv"
+    changes.write_text("old,new,share\n0011,0011,0.5\n0011,0012,0.4\n")
+    assert "shares add up to 0.9" in office.take(changes).message
+    changes.write_text("old,new,share\n0011,0011,0.5\n0011,0012,0.5\n")
+    out = office.take(changes)
+    assert out.accepted, out.message
+    assert out.levels == ("district",)
