@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from popcorn_ml.errors import GridMismatch, RasterError
 from popcorn_ml.files import naming_the_disk, sync
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.raster_values import decoded, rasterio_window, stored
 
 if TYPE_CHECKING:
     import numpy as np
     import rasterio
-    from rasterio.windows import Window as RasterioWindow
 
 BLOCK_PX = 256
 GRID_TOLERANCE_PX = 1e-3
@@ -126,34 +126,6 @@ def _grid_of(dataset: rasterio.DatasetReader, path: str | Path) -> Grid:
     crs = ":".join(authority) if authority else dataset.crs.to_wkt()
     north = max(t.f, t.f + t.e * dataset.height)
     return Grid(crs, t.c, north, t.a, dataset.width, dataset.height)
-
-
-def stored(
-    dataset: rasterio.DatasetReader,
-    bands: Sequence[int] | int | None = None,
-    window: Window | None = None,
-) -> np.ndarray:
-    """Stored values of a window, its rows from north to south whichever way the file has them.
-
-    Args:
-        bands, window: as `read`; the window is of the raster's grid (`grid_of`).
-    """
-    index = list(bands) if isinstance(bands, Sequence) else bands
-    return _northward(dataset, window, lambda there: dataset.read(index, window=there))
-
-
-def _northward(
-    dataset: rasterio.DatasetReader,
-    window: Window | None,
-    read: Callable[[RasterioWindow | None], np.ndarray],
-) -> np.ndarray:
-    """What `read` gives of a window of the raster's grid, rows from north to south."""
-    if dataset.transform.e <= 0:
-        return read(_rasterio_window(window))
-    if window is not None:
-        row = dataset.height - window.row - window.height
-        window = Window(row, window.col, window.height, window.width)
-    return read(_rasterio_window(window))[..., ::-1, :]
 
 
 def check(
@@ -283,58 +255,10 @@ def read_float(
         return out[0] if isinstance(bands, int) else out
 
 
-def decoded(
-    dataset: rasterio.DatasetReader,
-    index: Sequence[int],
-    window: Window | None = None,
-    dtype: str = "float32",
-) -> np.ndarray:
-    """As `read_float`, of an open dataset: the one way from stored to meant values."""
-    import numpy as np
-    from rasterio.enums import MaskFlags
-
-    alpha = sorted(set(dataset.indexes) - set(value_bands(dataset)))
-    raw = stored(dataset, index, window)
-    out = raw.astype(dtype)
-    for i, band in enumerate(index):
-        scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
-        nodata = dataset.nodatavals[band - 1]
-        if scale != 1.0 or offset != 0.0:
-            out[i] = raw[i].astype(np.float64) * scale + offset
-        if nodata is not None and not np.isnan(nodata):
-            out[i][raw[i] == nodata] = np.nan
-        if alpha and band not in alpha:  # GDAL makes a mask of it only where it has 8 or 16 bits
-            out[i][stored(dataset, alpha[0], window) == 0] = np.nan
-        elif MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]:
-            out[i][_mask(dataset, band, window) == 0] = np.nan
-    return out
-
-
-def _mask(dataset: rasterio.DatasetReader, band: int, window: Window | None) -> np.ndarray:
-    """A band's mask, 0 where it has no value; rows as `stored` gives them."""
-    return _northward(dataset, window, lambda there: dataset.read_masks(band, window=there))
-
-
-def value_bands(dataset: rasterio.DatasetReader) -> list[int]:
-    """Numbers of the bands that hold values: all but an alpha band, which is a mask."""
-    from rasterio.enums import ColorInterp
-
-    kinds = zip(dataset.indexes, dataset.colorinterp, strict=True)
-    return [band for band, kind in kinds if kind != ColorInterp.alpha]
-
-
 def tags(path: str | Path) -> dict[str, str]:
     """The raster's own tags (not GDAL's)."""
     with opened(path) as dataset:
         return {k: v for k, v in dataset.tags().items() if k != "AREA_OR_POINT"}
-
-
-def _rasterio_window(window: Window | None) -> RasterioWindow | None:
-    if window is None:
-        return None
-    from rasterio.windows import Window as RasterioWindow
-
-    return RasterioWindow(window.col, window.row, window.width, window.height)
 
 
 class CogWriter:
@@ -415,7 +339,7 @@ class CogWriter:
             raise ValueError(f"{self.path}: writing {values.shape} into a window of {expected}")
         stored = values.astype(self.dtype, copy=False)
         with naming_the_disk(self.path):
-            self._dataset.write(stored, window=_rasterio_window(window))
+            self._dataset.write(stored, window=rasterio_window(window))
 
     def __exit__(self, kind, error, trace) -> None:
         import rasterio.shutil

@@ -1,0 +1,93 @@
+"""What the stored values of a raster's bands mean: the one way from what a file holds to numbers.
+
+A band may have a scale, an offset and a nodata value, a file a mask or an alpha band. Opening files
+is `raster`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from popcorn_ml.grid import Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    import rasterio
+    from rasterio.windows import Window as RasterioWindow
+
+
+def decoded(
+    dataset: rasterio.DatasetReader,
+    index: Sequence[int],
+    window: Window | None = None,
+    dtype: str = "float32",
+) -> np.ndarray:
+    """As `raster.read_float`, of an open dataset; (bands, rows, columns)."""
+    import numpy as np
+    from rasterio.enums import MaskFlags
+
+    alpha = sorted(set(dataset.indexes) - set(value_bands(dataset)))
+    raw = stored(dataset, index, window)
+    out = raw.astype(dtype)
+    for i, band in enumerate(index):
+        scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
+        nodata = dataset.nodatavals[band - 1]
+        if scale != 1.0 or offset != 0.0:
+            out[i] = raw[i].astype(np.float64) * scale + offset
+        if nodata is not None and not np.isnan(nodata):
+            out[i][raw[i] == nodata] = np.nan
+        if alpha and band not in alpha:  # GDAL makes a mask of it only where it has 8 or 16 bits
+            out[i][stored(dataset, alpha[0], window) == 0] = np.nan
+        elif MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]:
+            out[i][_mask(dataset, band, window) == 0] = np.nan
+    return out
+
+
+def stored(
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int] | int | None = None,
+    window: Window | None = None,
+) -> np.ndarray:
+    """Stored values of a window, its rows from north to south whichever way the file has them.
+
+    Args:
+        bands, window: as `read`; the window is of the raster's grid (`grid_of`).
+    """
+    index = list(bands) if isinstance(bands, Sequence) else bands
+    return _northward(dataset, window, lambda there: dataset.read(index, window=there))
+
+
+def _northward(
+    dataset: rasterio.DatasetReader,
+    window: Window | None,
+    read: Callable[[RasterioWindow | None], np.ndarray],
+) -> np.ndarray:
+    """What `read` gives of a window of the raster's grid, rows from north to south."""
+    if dataset.transform.e <= 0:
+        return read(rasterio_window(window))
+    if window is not None:
+        row = dataset.height - window.row - window.height
+        window = Window(row, window.col, window.height, window.width)
+    return read(rasterio_window(window))[..., ::-1, :]
+
+
+def _mask(dataset: rasterio.DatasetReader, band: int, window: Window | None) -> np.ndarray:
+    """A band's mask, 0 where it has no value; rows as `stored` gives them."""
+    return _northward(dataset, window, lambda there: dataset.read_masks(band, window=there))
+
+
+def value_bands(dataset: rasterio.DatasetReader) -> list[int]:
+    """Numbers of the bands that hold values: all but an alpha band, which is a mask."""
+    from rasterio.enums import ColorInterp
+
+    kinds = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return [band for band, kind in kinds if kind != ColorInterp.alpha]
+
+
+def rasterio_window(window: Window | None) -> RasterioWindow | None:
+    if window is None:
+        return None
+    from rasterio.windows import Window as RasterioWindow
+
+    return RasterioWindow(window.col, window.row, window.width, window.height)
