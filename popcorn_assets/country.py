@@ -20,9 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from popcorn_assets.country_grid import GridSettings, Section
+from popcorn_assets.countries.grid import GridSettings, Section
+from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
-from popcorn_assets.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.edges import WrittenFile
 from popcorn_ml.errors import ConfigError
@@ -71,7 +71,8 @@ class TrainingSettings(Section):
     def _can_be(self) -> Self:
         """What a training would refuse is refused here, before hours of imagery."""
         settings = self.model_dump(exclude={"members", "first_seed"})
-        season, path = {SEASONS[0]: ""}, ""
+        season: dict[str, str] = {SEASONS[0]: ""}
+        path = ""
         for seed in (self.seeds()[0], self.seeds()[-1]):
             try:
                 TrainingSpec(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.wording import columns, heading, rounded, told
 
 if TYPE_CHECKING:
     from popcorn_ml.mapping.pictures import Kind
@@ -134,19 +135,17 @@ def markdown_image(png: bytes) -> str:
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as a markdown table."""
+    """Rows as a markdown table, a column for every key that any of them has."""
     if not rows:
         return "(none)"
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    lines += ["| " + " | ".join(_cell(row.get(k, "")) for k in head) + " |" for row in rows]
+    head = columns(rows)
+    lines = ["| " + " | ".join(map(heading, head)) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(_cell(row.get(k, ""), k) for k in head) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return str(value).replace("|", "\\|").replace("\n", " ")
+def _cell(value: Any, key: str) -> str:
+    return told(value, key).replace("|", "\\|").replace("\n", " ")
 
 
 def _value(value: Any) -> Any:
@@ -154,6 +153,8 @@ def _value(value: Any) -> Any:
         return dg.MetadataValue.bool(value)
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return dg.MetadataValue.md(markdown_table(value))
-    if isinstance(value, list | dict):
-        return dg.MetadataValue.json(value)
-    return value
+    if isinstance(value, list):
+        return dg.MetadataValue.text(told(value))
+    if isinstance(value, dict):
+        return dg.MetadataValue.json(rounded(value))
+    return rounded(value)

@@ -1,7 +1,6 @@
-"""What the stored values of a raster's bands mean: the one way from what a file holds to numbers.
+"""From what a raster's file stores to what it means: which way its rows run, scale, nodata, masks.
 
-A band may have a scale, an offset and a nodata value, a file a mask or an alpha band. Opening files
-is `raster`'s business.
+Of open datasets; which file, and on which grid, is `raster`'s business.
 """
 
 from __future__ import annotations
@@ -17,13 +16,41 @@ if TYPE_CHECKING:
     from rasterio.windows import Window as RasterioWindow
 
 
+def stored(
+    dataset: rasterio.DatasetReader,
+    bands: Sequence[int] | int | None = None,
+    window: Window | None = None,
+) -> np.ndarray:
+    """Stored values of a window, its rows from north to south whichever way the file has them.
+
+    Args:
+        bands, window: as `raster.read`; the window is of the raster's grid (`raster.grid_of`).
+    """
+    index = list(bands) if isinstance(bands, Sequence) else bands
+    return _northward(dataset, window, lambda there: dataset.read(index, window=there))
+
+
+def _northward(
+    dataset: rasterio.DatasetReader,
+    window: Window | None,
+    read: Callable[[RasterioWindow | None], np.ndarray],
+) -> np.ndarray:
+    """What `read` gives of a window of the raster's grid, rows from north to south."""
+    if dataset.transform.e <= 0:
+        return read(rasterio_window(window))
+    if window is not None:
+        row = dataset.height - window.row - window.height
+        window = Window(row, window.col, window.height, window.width)
+    return read(rasterio_window(window))[..., ::-1, :]
+
+
 def decoded(
     dataset: rasterio.DatasetReader,
     index: Sequence[int],
     window: Window | None = None,
     dtype: str = "float32",
 ) -> np.ndarray:
-    """As `raster.read_float`, of an open dataset; (bands, rows, columns)."""
+    """As `raster.read_float`, of an open dataset: the one way from stored to meant values."""
     import numpy as np
     from rasterio.enums import MaskFlags
 
@@ -44,34 +71,6 @@ def decoded(
     return out
 
 
-def stored(
-    dataset: rasterio.DatasetReader,
-    bands: Sequence[int] | int | None = None,
-    window: Window | None = None,
-) -> np.ndarray:
-    """Stored values of a window, its rows from north to south whichever way the file has them.
-
-    Args:
-        bands, window: as `read`; the window is of the raster's grid (`grid_of`).
-    """
-    index = list(bands) if isinstance(bands, Sequence) else bands
-    return _northward(dataset, window, lambda there: dataset.read(index, window=there))
-
-
-def _northward(
-    dataset: rasterio.DatasetReader,
-    window: Window | None,
-    read: Callable[[RasterioWindow | None], np.ndarray],
-) -> np.ndarray:
-    """What `read` gives of a window of the raster's grid, rows from north to south."""
-    if dataset.transform.e <= 0:
-        return read(rasterio_window(window))
-    if window is not None:
-        row = dataset.height - window.row - window.height
-        window = Window(row, window.col, window.height, window.width)
-    return read(rasterio_window(window))[..., ::-1, :]
-
-
 def _mask(dataset: rasterio.DatasetReader, band: int, window: Window | None) -> np.ndarray:
     """A band's mask, 0 where it has no value; rows as `stored` gives them."""
     return _northward(dataset, window, lambda there: dataset.read_masks(band, window=there))
@@ -86,6 +85,7 @@ def value_bands(dataset: rasterio.DatasetReader) -> list[int]:
 
 
 def rasterio_window(window: Window | None) -> RasterioWindow | None:
+    """A window in the words of rasterio; None stays, for all of a raster."""
     if window is None:
         return None
     from rasterio.windows import Window as RasterioWindow

@@ -6,6 +6,8 @@
   to disk, as they must; on a disk two thirds of the suite's time were spent waiting for that.
 - The small country after `popcorn demo` is made once, by the worker that needs it first (`tiny`,
   tests/conftest.py); tests that change it copy it.
+- A worker's matrices are multiplied by one thread, and its processes' too: two workers on two cores
+  have no third.
 - Nothing waits for a clock: tests wait for what they look at, and servers end when told to.
 - What this machine lacks, and so which tests it will skip, is said at the start.
 """
@@ -23,6 +25,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch: more per worker only wait on each other
 
 MEMORY = Path("/dev/shm")
 NEEDED = 4e9

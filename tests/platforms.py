@@ -51,7 +51,15 @@ def make_place(home: Path) -> Place:
 def copied(place: Place, home: Path) -> Place:
     """The same platform elsewhere, with Dagster's records."""
     shutil.copytree(place.home, home, symlinks=True)
+    unlock(home)
     return Place(home)
+
+
+def unlock(folder: Path) -> None:
+    """Let a test damage what is read-only, whoever it runs as."""
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o200)
 
 
 def write_demo_file(place: Place, spec, **training) -> None:

@@ -247,8 +247,8 @@ def test_what_yaml_reads_otherwise_than_it_stands_is_refused(folder, before, aft
     ],
 )
 def test_values_that_rows_are_kept_by_are_those_that_stand_there(folder, where, found):
+    from popcorn_assets.countries.yaml_text import read_otherwise, switches
     from popcorn_assets.country import Country
-    from popcorn_assets.yaml_text import read_otherwise, switches
 
     text = (
         f"census:\n  levels:\n    - counts:\n        where: {where}\nautomation: {{refresh: yes}}"

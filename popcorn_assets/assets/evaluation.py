@@ -27,6 +27,7 @@ from popcorn_assets.show import PICTURE
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Store, Version
+from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import HECTARE_M2, Grid, Window
 from popcorn_ml.mapping.checks import CENSUS_TOLERANCE, MapCheck
@@ -138,17 +139,17 @@ def levels_kept_out(store: Store, made: Version) -> MapCheck:
 
     code = made.address.country or ""
     mapped = store.made_from(made, "population_map")
-    chosen = store.made_from(mapped, DEPLOYED).file(DEPLOYED_FILE)
+    name, remedy = "evaluation_levels_kept_out", "deploy another model, or map and evaluate again"
+    try:
+        chosen = store.made_from(mapped, DEPLOYED).file(DEPLOYED_FILE)
+    except StoreError as error:
+        found = f"not judged: what the model was trained on is not known ({error.what})"
+        return MapCheck(name, False, found, remedy, {"trained_on": []}, "warn")
     decision = json.loads(chosen.read_text("utf-8"))
     trained_on = [decision["level"]] if decision["country"] == code else []
-    found = evaluation_kept_out(load_country(code).census, trained_on)
-    return MapCheck(
-        "evaluation_levels_kept_out",
-        found.passed,
-        found.message,
-        "give the level another role in the country's file, or deploy another model",
-        {"trained_on": trained_on},
-    )
+    kept_out = evaluation_kept_out(load_country(code).census, trained_on)
+    remedy = "give the level another role in the country's file, or deploy another model"
+    return MapCheck(name, kept_out.passed, kept_out.message, remedy, {"trained_on": trained_on})
 
 
 def metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:

@@ -174,6 +174,24 @@ def _soundness(making: Making, country: Country, folder: Path) -> list[MapCheck]
         return found
 
 
+def _require_coverage(predicted: Version, country: Country, units: Version) -> None:
+    """Refuse a map that does not cover its units, where that could not be judged when it was made.
+
+    Raises:
+        StoreError: so.
+    """
+    name, checks = "covers_the_units", predicted.manifest()["checks"]
+    held = [c["metadata"].get("units") for c in checks if c["name"] == name]
+    found = None if units.version in held else coverage(predicted.path, country, units)
+    if found is not None and not found.passed:
+        raise StoreError(
+            f"{predicted.address} does not cover the census units",
+            where=predicted.path,
+            found=found.found,
+            remedy=f"{found.remedy}; then materialise {predicted.address} again",
+        )
+
+
 def coverage(folder: Path, country: Country, units: Version) -> MapCheck:
     """Whether a folder's population map has a value in nearly all pixels of census units."""
     import pyarrow.parquet as pq
@@ -209,6 +227,7 @@ def adjusted_map(
     level = country.census.train_level
     predicted = making.input("population_map")
     units, people = counts_by_number(making, level)
+    _require_coverage(predicted, country, making.input(UNITS))
     grid = making.grid(country)
     making.parameter(level=level)
     tags = {**place_tags(making), **model_tags(model_names(predicted))}

@@ -62,22 +62,23 @@ def judge_files(store: Store, nodes: Iterable[Node], hasher: Hasher) -> int:
         for outside in node.outside:
             expected = (outside.size, outside.sha256)
             about = f"{outside.path} (from outside)"
-            if found[outside.place] == expected:
+            there = found[outside.place]
+            if there == expected:
                 continue
             later = Verdict.OLDER if node.current else Verdict.OK
             kept = kept_source(store.root, outside.path, outside.sha256)
             if kept is not None and read(kept) == expected:
-                there = kept.relative_to(store.root)
-                node.find(later, about, f"superseded by a later file; it is kept at {there}")
-            elif isinstance(error := found[outside.place], OSError):
-                node.find(*_unread(error, "it is no longer there", about))
+                place = kept.relative_to(store.root)
+                node.find(later, about, f"superseded by a later file; it is kept at {place}")
+            elif isinstance(there, OSError):
+                node.find(*_unread(there, "it is no longer there", about))
             elif catalogue.holds(node.manifest, outside.path, outside.place):
                 message = (
                     "the catalogue changed; the items that this was made from are as they were"
                 )
                 node.find(later, about, message)
             else:
-                node.find(Verdict.CHANGED, about, _differs(expected, found[outside.place]))
+                node.find(Verdict.CHANGED, about, _differs(expected, there))
     return sum(not isinstance(digest, OSError) for digest in found.values())
 
 

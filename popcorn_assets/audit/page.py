@@ -96,7 +96,7 @@ def page(report: Report) -> str:
 def _about(report: Report) -> str:
     """When, where and by what this was found: without it, a page proves nothing."""
     about = report.about
-    changed = {True: ", the checkout was modified", False: ""}.get(about.modified, "")
+    changed = ", the checkout was modified" if about.modified else ""
     rows = [
         ("audited", f"{about.when[:10]}, {about.when[11:19]} UTC"),
         ("on", about.host),

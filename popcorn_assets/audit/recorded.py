@@ -136,8 +136,8 @@ def read_warehouse(
                     }
             sql = f"SELECT sha256, licence, url FROM sources WHERE {condition}"
             records.licences = {
-                one: (licence or "not stated", url or "")
-                for one, licence, url in connection.execute(sql, values).fetchall()
+                sha256: (licence or "not stated", url or "")
+                for sha256, licence, url in connection.execute(sql, values).fetchall()
             }
             sql = "SELECT * FROM received WHERE country IN (SELECT unnest(?)) ORDER BY number"
             records.received = rows(connection, sql, [[country for country, _ in wanted]])
@@ -145,12 +145,15 @@ def read_warehouse(
             records.schema = [version for (version,) in connection.execute(sql).fetchall()]
             records.altered = altered(connection)
     except (Unread, OSError) as error:  # which says nothing of what is in it
-        what, found = getattr(error, "what", str(error)), getattr(error, "found", None)
-        told = f"{what} ({found})" if found else what
-        return Records(f"it could not be read: {told}", Verdict.NOT_JUDGED)
+        return Records(f"it could not be read: {_why(error)}", Verdict.NOT_JUDGED)
     except (StoreError, duckdb.Error) as error:
         return Records(str(error).splitlines()[0], Verdict.CHANGED)
     return records
+
+
+def _why(error: Exception) -> str:
+    what, found = getattr(error, "what", str(error)), getattr(error, "found", None)
+    return f"{what} ({found})" if found else what
 
 
 _DEFINITIONS = """

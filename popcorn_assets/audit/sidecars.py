@@ -16,10 +16,10 @@ PLAIN = (".ovr", ".qml", ".qmd", ".sld", ".gpkg-shm")
 NAMES = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
 """What file managers write."""
 
-WORKED_OUT = {"PAMDataset", "PAMRasterBand", "Histograms", "HistItem", "HistMin", "HistMax",
-              "BucketCount", "IncludeOutOfRange", "Approximate", "HistCounts", "Metadata",
-              "MDI"}  # fmt: skip
-"""Elements of GDAL's .aux.xml that only keep statistics and histograms."""
+WORKED_OUT = {"PAMDataset", "PAMRasterBand", "Description", "Histograms", "HistItem", "HistMin",
+              "HistMax", "BucketCount", "IncludeOutOfRange", "Approximate", "HistCounts",
+              "Metadata", "MDI"}  # fmt: skip
+"""Elements of GDAL's .aux.xml that only keep statistics, histograms and a band's name."""
 
 MAX_BYTES = 4_000_000
 

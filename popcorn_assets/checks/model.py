@@ -96,7 +96,7 @@ def model_beats_builtup(
         f"mean |log ratio| on {held_out} held-out units: members {mean:.3f}, built-up score "
         f"alone {simple:.3f}"
     )
-    numbers = {
+    numbers: dict[str, Any] = {
         "members": mean,
         "builtup": simple,
         "people_per_builtup_pixel": ratio,

@@ -9,6 +9,7 @@ from popcorn_assets.partitions import country_and_year
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import as_check_result, markdown_table
 from popcorn_assets.store.versions import Address, Version
+from popcorn_assets.wording import rounded
 from popcorn_ml.mapping.checks import MapCheck
 
 ROWS_SHOWN = 20
@@ -52,7 +53,8 @@ def kept(
 
 def said(check: MapCheck) -> dg.AssetCheckResult:
     """A verdict on files as Dagster's."""
-    return verdict(check.passed, check.found, remedy=check.remedy, **check.metadata)
+    warns = check.severity == "warn"
+    return verdict(check.passed, check.found, remedy=check.remedy, warns=warns, **check.metadata)
 
 
 def not_judged(message: str, *, remedy: str, **numbers: Any) -> dg.AssetCheckResult:
@@ -78,7 +80,7 @@ def verdict(
         rows: the worst offenders, the worst first.
         numbers: shown beside it; None is left out.
     """
-    metadata = {name.replace("_", " "): value for name, value in numbers.items()
+    metadata = {name.replace("_", " "): rounded(value) for name, value in numbers.items()
                 if value is not None}  # fmt: skip
     if rows:
         metadata["rows"] = dg.MetadataValue.md(markdown_table(rows[:ROWS_SHOWN]))

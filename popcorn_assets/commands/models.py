@@ -131,16 +131,12 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from popcorn_assets.wording import told
+
     console = open_console(PIPE_WIDTH)
     table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ["(none)"]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
+        table.add_row(*(escape(told(value, key)) for key, value in row.items()))
     console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

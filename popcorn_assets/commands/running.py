@@ -55,16 +55,20 @@ def require_port(host: str, port: int) -> None:
     reason = _why_not(host, port)
     if reason is None:
         return
-    free = next((p for p in range(port + 1, port + 100) if p < 65536 and not _why_not(host, p)), 0)
-    taken = reason.errno == errno.EADDRINUSE
+    if reason.errno != errno.EADDRINUSE:
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}",
+            where="popcorn ui",
+            found=reason.strerror or str(reason),
+            remedy="popcorn ui --host ADDRESS --port NUMBER; for this machine alone, 127.0.0.1 "
+            "and a number above 1023",
+        )
+    others = (other for other in range(port + 1, 65_536) if _why_not(host, other) is None)
     raise ConfigError(
-        f"port {port} of {host} is taken" if taken else f"cannot listen on {host}, port {port}",
+        f"port {port} of {host} is taken",
         where="popcorn ui",
-        found=_listener(port) if taken else reason.strerror or str(reason),
-        remedy=f"end that program, or popcorn ui --port {free}"
-        if taken
-        else "popcorn ui --host ADDRESS --port NUMBER; for this machine alone, 127.0.0.1 and "
-        "a number above 1023",
+        found=_listener(port),
+        remedy=f"end that program, or popcorn ui --port {next(others, 'NUMBER')}",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import yaml
@@ -85,7 +85,7 @@ def _noting(made: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
     assert create is not None
     return dg.ExecutorDefinition(
         name=made.name,
-        config_schema=made.config_schema,
+        config_schema=cast(Any, made.config_schema),  # as Dagster itself copies one
         requirements=made.get_requirements,
         executor_creation_fn=lambda context: _Noting(create(context)),
         description=made.description,

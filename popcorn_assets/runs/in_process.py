@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.definitions.executor_definition import execute_in_process_executor
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
 from dagster._core.execution.api import execute_run
 from dagster._core.remote_origin import (
@@ -53,7 +54,8 @@ def run_here(
     """
     own: dict[str, str] = {}
     if partition is not None:
-        job.validate_partition_key(partition, selected_asset_keys=None, context=None)
+        with partition_loading_context(dynamic_partitions_store=instance) as loading:
+            job.validate_partition_key(partition, selected_asset_keys=None, context=loading)
         own = dict(job.get_tags_for_partition_key(partition, selected_asset_keys=None))
     # Whatever executor the deployment has, and its configuration, is for runs of their own.
     local = job.with_executor_def(execute_in_process_executor)

@@ -17,13 +17,13 @@ PROVIDER_TIMES, PROVIDER_SECONDS = 3, 300
 def again_later(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     times: int = PROVIDER_TIMES,
-    seconds: float = PROVIDER_SECONDS,
+    seconds: float | None = None,
 ) -> Iterator[None]:
     """Have Dagster try the step again where what failed may be gone by then.
 
     Args:
         times: at most.
-        seconds: to wait before each, without holding a pool's slot.
+        seconds: to wait before each, without holding a pool's slot; None: as for a provider.
 
     Raises:
         RetryRequested: for a transient error; any other passes.
@@ -32,4 +32,5 @@ def again_later(
         yield
     except Transient as error:
         context.log.warning(str(error))
-        raise dg.RetryRequested(times, seconds) from error
+        wait = PROVIDER_SECONDS if seconds is None else seconds
+        raise dg.RetryRequested(times, wait) from error

@@ -60,10 +60,12 @@ def holds(manifest: Mapping[str, Any] | None, path: str, file: Path) -> bool:
 
 
 def _items(content: bytes) -> list[tuple[str, str]]:
-    """Id and digest of every item of a collection, however it is written down."""
+    """Name and digest of every entry of a collection, however it is written down."""
+    from popcorn_ml.imagery.stac_items import name_of
+
     return [
         (
-            str(item.get("id", "?")),
+            name_of(item),
             hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest(),
         )
         for item in json.loads(content)["features"]

@@ -200,12 +200,12 @@ class Making(Recipe):
         if found is not None:
             self._records().record_if_missing(found)
             if failed_checks(found):
-                told = f"{self.address}: version {found.version} fails its checks as it did"
-                self.context.log.error(told)
+                said = f"{self.address}: version {found.version} fails its checks as it did"
+                self.context.log.error(said)
             else:
                 self.store.settle(self.address)
-                told = f"{self.address} is current: version {found.version} reused"
-                self.context.log.info(told)
+                said = f"{self.address} is current: version {found.version} reused"
+                self.context.log.info(said)
             return found
         with (
             naming_the_disk(self.store.folder(self.address)),

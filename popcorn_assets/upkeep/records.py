@@ -73,10 +73,11 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
             missing.append((finished, _materialisation(found, manifest, digest)))
             told.append((address, "recorded", found.version))
     for address in published(store, REJECTED):
-        event = _rejected(instance, store, address)
-        if event is not None:
-            missing.append(event)
-            told.append((address, "recorded", f"{event[1].metadata['version'].value}, rejected"))
+        rejected = _rejected(instance, store, address)
+        if rejected is not None:
+            missing.append(rejected)
+            version = rejected[1].metadata["version"].value
+            told.append((address, "recorded", f"{version}, rejected"))
     # In the order in which they were made: where the record does not say from what, Dagster goes by
     # time to tell what is older than its inputs.
     for _, event in sorted(missing, key=itemgetter(0)):

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from popcorn_ml import raster, raster_values
+from popcorn_ml import raster
 from popcorn_ml.census.boundaries import RASTER_SUFFIXES, genuine
 from popcorn_ml.census.files import Files
 from popcorn_ml.census.findings import Finding
@@ -17,6 +17,7 @@ from popcorn_ml.census.inputs import KIND_OF, CountInput, UnitInput
 from popcorn_ml.census.settings import BoundarySettings, CountSettings, LevelSettings
 from popcorn_ml.errors import CensusError
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.raster_values import decoded, value_bands
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -56,7 +57,7 @@ def numbered(path: Path, settings: BoundarySettings, files: Files) -> UnitInput:
             anew = stack.enter_context(_scratch_raster(files, grid))
         for row in range(0, grid.height, STRIP_PX):
             window = Window(row, 0, min(STRIP_PX, grid.height - row), grid.width)
-            values = raster_values.decoded(dataset, [band], window, "float64")[0]
+            values = decoded(dataset, [band], window, "float64")[0]
             numbers = _whole(values, dataset.dtypes[band - 1], path)
             if anew is not None:
                 anew.write(numbers, 1, window=((row, row + window.height), (0, grid.width)))
@@ -90,7 +91,7 @@ def _only_band(path: Path, noun: str, what: str, band: str) -> int:
         CensusError: there are several.
     """
     with raster.opened(path) as dataset:
-        bands = raster_values.value_bands(dataset)
+        bands = value_bands(dataset)
     if len(bands) != 1:
         raise CensusError(
             f"the {noun} has several bands",

@@ -74,6 +74,9 @@ PROFILES: dict[str, Profile] = {
     ),
 }
 
+NAMELESS = "?"
+"""Stands for an item that has neither an id nor an asset."""
+
 UNCALIBRATED = {
     "sentinel-1-grd": "sentinel-1-grd holds uncalibrated digital numbers placed only by control "
     "points; the model needs backscatter in dB on a map projection"
@@ -91,7 +94,7 @@ def scene_from_item(
     """
     said, wanted, held = properties(item), profile.assets[sensor], stac_fields.hrefs(item)
     links = {band: held[key.lower()] for band, key in wanted.items() if key.lower() in held}
-    name = _name_of(item, links)
+    name = name_of(item)
     try:
         check_product(item, sensor, told=bool(text(item.get("collection"))))
         bands = _bands_of(item, sensor, name)
@@ -141,10 +144,10 @@ def scene_from_item(
     )
 
 
-def _name_of(item: Mapping[str, Any], links: Mapping[str, str]) -> str:
+def name_of(item: object) -> str:
     """An item's id; of one without, the name of its first asset."""
-    first = next(iter(links.values()), "")
-    return text(item.get("id")) or PurePosixPath(unsigned(first)).stem or "?"
+    first = next(iter(stac_fields.hrefs(item).values()), "")
+    return text(mapping(item).get("id")) or PurePosixPath(unsigned(first)).stem or NAMELESS
 
 
 def _bands_of(item: Mapping[str, Any], sensor: Sensor, name: str) -> tuple[str, ...] | None:
@@ -156,11 +159,14 @@ def _bands_of(item: Mapping[str, Any], sensor: Sensor, name: str) -> tuple[str, 
     return s1_bands(name, mode, polarisations, stac_fields.hrefs(item))
 
 
-def of_collection(item: object, sensor: Sensor, collection: str) -> bool | LeftOut:
+def of_collection(item: object, sensor: Sensor, collection: str, number: int) -> bool | LeftOut:
     """Whether an item on disk is of a sensor's collection.
 
     One that names no collection is told by its platform, its name or its assets; where nothing
     tells, it is left out, and that is said.
+
+    Args:
+        number: of the entry, the first being 1; names it where nothing else does.
     """
     held = mapping(item)
     named = text(held.get("collection"))
@@ -171,7 +177,9 @@ def of_collection(item: object, sensor: Sensor, collection: str) -> bool | LeftO
     }
     found = sensor_of(item, keys)
     if found is None:
-        return LeftOut(_name_of(held, {}), "an entry that does not say what it is")
+        name = name_of(held)
+        name = name if name != NAMELESS else f"entry {number}"
+        return LeftOut(name, "an entry that does not say what it is")
     return found == sensor
 
 

@@ -138,6 +138,24 @@ def restore(moved: list[Path]) -> None:
         path.rename(path.with_suffix(".tif"))
 
 
+def test_entries_that_are_no_items_are_listed_and_fail_nothing(country: Place) -> None:
+    """Nor when the manifest keeps the digests of the items used, one of which has no id."""
+    path = country.data / "scenes" / "items.json"
+    items = json.loads(path.read_text())["features"]
+    del items[0]["id"], items[1]["collection"]
+    items[2]["assets"]["preview"] = None
+    items[3]["properties"]["eo:cloud_cover"] = float("nan")
+    path.write_text(json.dumps({"features": [*items, None, "scene", {"id": "odd"}]}))
+    assert materialise(country).success
+    assert level(country) == 550
+    assert facts()["scenes"][0]["id"] == "scene_0_SCL"
+    assert {one["scene"] for one in facts()["left_out"]} == {"entry 9", "entry 10", "odd"}
+    (catalogue,) = facts()["catalogues"]
+    assert len(catalogue["items"]) == SCENES
+    shown = dict(latest().manifest()["shown"])
+    assert shown["scenes of another kind, left out"] == 3
+
+
 def test_a_later_run_tries_what_was_lost(country: Place) -> None:
     """Only that, and the composite is then the one of all scenes."""
     moved = lose(country, "scene_7_B02.tif", "scene_6_B02.tif")

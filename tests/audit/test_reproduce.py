@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import geopandas as gpd
+import numpy as np
 import pytest
+import shapely
+import yaml
 from click.testing import CliRunner
 
+from popcorn_assets.audit import remake
+from popcorn_assets.audit.findings import Verdict
+from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.reproduce import reproduce
 from popcorn_assets.cli import cli
+from popcorn_assets.country import load_country
 from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
+from popcorn_ml import raster
 from popcorn_ml.errors import StoreError
 
 pytestmark = pytest.mark.long(15)
@@ -78,3 +87,90 @@ def test_what_cannot_be_made_again_says_why(in_copy):
             reproduce(store, counts.address)
     finally:
         source.write_bytes(kept)
+
+
+# What a manifest has to say -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def grid_files(in_copy):
+    """The country's grid from a file: a boundary and a raster that both give the one it has."""
+    path = in_copy.home / "countries" / "demo.yaml"
+    text = path.read_text("utf-8")
+    country = yaml.safe_load(text)
+    west, south, east, north = country["grid"]["bounds"]
+    crs, inside = country["grid"]["crs"], 40.0  # within the outermost hectares
+    box = shapely.box(west + inside, south + inside, east - inside, north - inside)
+    boundary = in_copy.data / "demo" / "boundary.shp"
+    gpd.GeoDataFrame({"id": [1]}, geometry=[box], crs=crs).to_file(boundary)
+    like = in_copy.data / "demo" / "like.tif"
+    grid = load_country("demo").pixel_grid()
+    raster.write(like, np.zeros(grid.shape, np.uint8), grid, ["grid"], 255)
+
+    def use(**given) -> None:
+        path.write_text(yaml.safe_dump({**country, "grid": given}), "utf-8")
+        assert load_country("demo").pixel_grid() == grid
+
+    yield {
+        "boundary": lambda: use(boundary="demo/boundary.shp", crs=crs),
+        "like": lambda: use(like="demo/like.tif"),
+    }
+    path.write_text(text, "utf-8")
+
+
+def make(asset: str, monkeypatch) -> None:
+    monkeypatch.setenv("POPCORN_LAUNCHER", "inline")
+    assert remake.main(asset, "demo", "2021") == 0
+
+
+@pytest.mark.parametrize(
+    ("way", "asset", "files"),
+    [
+        ("boundary", "census_units", {f"demo/boundary.{e}" for e in ("shp", "shx", "dbf", "prj")}),
+        ("like", "hectare_map", {"demo/like.tif"}),
+    ],
+)
+def test_the_file_that_a_grid_is_taken_from_is_an_input(
+    in_copy, grid_files, monkeypatch, way, asset, files
+):
+    grid_files[way]()
+    store, address = Store(in_copy.data), Address(asset, "demo", 2021)
+    before = store.latest(address).version
+    make(asset, monkeypatch)
+    assert store.latest(address).version == before, "it is the same grid"
+    sources = {one["path"]: one["sha256"] for one in store.latest(address).manifest()["sources"]}
+    assert files <= sources.keys()
+    assert all(sources[name] == sha256(store.root / name) for name in files)
+    remade = reproduce(store, address)
+    assert (remade.identical, remade.differences) == (True, [])
+
+
+def test_a_version_from_before_that_was_noted_is_made_again_all_the_same(in_copy, grid_files):
+    grid_files["like"]()
+    remade = reproduce(Store(in_copy.data), Address("hectare_map", "demo", 2020))
+    assert remade.identical
+    (told,) = remade.differences
+    assert "its manifest does not name demo/like.tif" in told
+
+
+@pytest.mark.parametrize("form", [lambda m: m.pop("schema"), lambda m: m.update(schema=1)])
+@pytest.mark.parametrize("asset", ["hectare_map", "census_units"])
+def test_what_cannot_be_read_for_its_age_is_said_so(in_copy, form, asset):
+    store = Store(in_copy.data)
+    path = store.latest(Address(asset, "demo", 2020)).path / MANIFEST
+    kept = path.read_bytes()
+    manifest = json.loads(kept)
+    form(manifest)
+    del manifest["tables"]  # which came with schema 2
+    path.write_text(json.dumps(manifest))
+    try:
+        with pytest.raises(StoreError, match="of another form than this code reads") as told:
+            reproduce(store, Address("hectare_map", "demo", 2020))
+        report = audit(store, "demo", 2020, repository=None)
+    finally:
+        path.write_bytes(kept)
+    assert str(told.value.where) == str(path)
+    assert "schema 2" in str(told.value.expected)
+    assert "older form" in str(told.value.found)
+    (said,) = [f for _, f in report.findings() if f.verdict is Verdict.NOT_JUDGED]
+    assert "it is of an older form" in said.message

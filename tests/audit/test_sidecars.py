@@ -94,3 +94,4 @@ def _raster(path) -> None:
     place = rasterio.transform.from_origin(0, 100, 10, 10)
     with rasterio.open(path, "w", crs="EPSG:32736", transform=place, **about) as dataset:
         dataset.write(values, 1)
+        dataset.set_band_description(1, "people")  # which GDAL repeats beside its statistics

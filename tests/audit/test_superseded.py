@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
+import rasterio
+from click.testing import CliRunner
 
 from popcorn_assets.audit.findings import Finding, Verdict, verdict_of
 from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.reproduce import reproduce
+from popcorn_assets.cli import cli
 from popcorn_assets.store.versions import MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.census.inbox import _store
 from popcorn_ml.errors import StoreError
@@ -149,3 +154,49 @@ def test_a_year_of_which_one_season_was_made_is_whole(store, tmp_path):
     (finding,) = audit(part, "demo", 2021, repository=None).general
     assert finding.verdict is Verdict.UNRECORDED
     assert "builtup_extractor belong to no version" in finding.message
+
+
+def test_opening_a_map_in_a_viewer_is_no_tampering(in_copy):
+    version = Store(in_copy.data).latest(Address("hectare_map", "demo", 2021))
+    path = version.file("population.tif")
+    sidecar = path.with_name("population.tif.aux.xml")
+    with rasterio.open(path) as dataset:
+        dataset.statistics(1, approx=False, clear_cache=True)
+    assert sidecar.is_file(), "as gdalinfo -stats and QGIS write it, for who may write everywhere"
+    style = path.with_name("population.qml")
+    style.write_text("<qgis/>")
+    try:
+        done = CliRunner().invoke(cli, AUDIT)
+        assert done.exit_code == 0, done.output
+        assert "population.tif.aux.xml: statistics that a viewer worked out" in done.output
+        text = sidecar.read_text().replace("<PAMRasterBand", "<SRS>EPSG:4326</SRS><PAMRasterBand")
+        sidecar.write_text(text)
+        done = CliRunner().invoke(cli, AUDIT)
+        assert done.exit_code == 1, "that moves the map for whoever opens it"
+        assert "unrecorded population.tif.aux.xml" in done.output
+    finally:
+        sidecar.unlink()
+        style.unlink()
+
+
+AUDIT = ["audit", "demo", "2021", "--asset", "hectare_map", "--without-dagster"]
+HOLD = """
+import duckdb, sys, time
+connection = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_warehouse_that_another_program_holds_is_not_judged(in_copy, monkeypatch):
+    monkeypatch.setattr(Warehouse.__init__, "__defaults__", (0.3,))
+    path = Store(in_copy.data).warehouse
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline().strip() == "held"
+        done = CliRunner().invoke(cli, AUDIT)
+        holder.kill()
+    assert done.exit_code == 2, done.output
+    assert "not judged warehouse: it could not be read: another program holds" in done.output
+    assert "changed" not in done.output
+    assert CliRunner().invoke(cli, AUDIT).exit_code == 0

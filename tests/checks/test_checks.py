@@ -202,6 +202,70 @@ def test_a_map_no_better_than_builtup_is_warned_of(store):
     assert not only("map_beats_builtup").passed
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda found: _score(found, "hectare", mae=None, r2=None, n=0), "no hectare has both"),
+        (lambda found: _score(found, "hectare", n=2), "2 are too few to tell, at least 10"),
+        (
+            lambda found: (
+                [scores.pop("hectare") for scores in found["metrics"].values()]
+                and _score(found, "unit", mae=None, n=0)
+            ),
+            "no unit has both counted people and a value",
+        ),
+        (
+            lambda found: (
+                [scores.clear() for scores in found["metrics"].values()]
+                and found.update(unit_level="coarse")
+            ),
+            "no level was kept out of training",
+        ),
+    ],
+)
+def test_a_map_that_could_not_be_compared_is_no_pass(store, change, told):
+    edit(version(store, "evaluation").file("metrics.json"), change)
+    found = only("map_beats_builtup")
+    assert not found.passed
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert "not judged" in found.description
+    assert told in found.description
+
+
+def _score(found, per, **figures):
+    for approach in ("adjusted", "builtup"):
+        found["metrics"][approach][per].update(figures)
+
+
+def test_too_few_held_out_units_are_told_with_their_number(store):
+    found = only("model_beats_builtup", 2020)
+    assert not found.passed
+    assert found.severity == dg.AssetCheckSeverity.WARN
+    assert "not judged: 1 held-out units are too few to tell, at least 10" in found.description
+    assert number(found, "held out units") == 1
+
+
+def test_what_nothing_was_held_out_of_is_no_pass(store):
+    for member in members(store):
+        edit(member / "history.json", lambda epochs: [e.pop("held_out_loss", 0) for e in epochs])
+        edit(member / "history.json", lambda epochs: [e.pop("held_out_log_l1", 0) for e in epochs])
+    for name in ("training_helped", "model_beats_builtup"):
+        found = only(name, 2020)
+        assert not found.passed
+        assert found.severity == dg.AssetCheckSeverity.WARN
+        assert "not judged: no unit was held out" in found.description
+
+
+def test_one_member_says_nothing_of_how_sure_it_is(store):
+    path = version(store, "population_map").file("population_members.tif")
+    first, grid = raster.read_float(path)[0], raster.grid_of(path)
+    path.unlink()
+    raster.write(path, first, grid, ["1"], np.nan)
+    found = only("members_agree")
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "one member only" in found.description
+
+
 def test_members_that_disagree_are_warned_of(store):
     made = version(store, "population_map")
     before = only("members_agree")

@@ -325,7 +325,8 @@ def test_agrees_with_odc_stac(place: Place, web: WebServer, tmp_path: Path) -> N
     from odc.geo.geobox import GeoBox
     from rasterio.transform import Affine
 
-    from popcorn_ml.imagery.stac_items import PROFILES, scene_from_item, without_duplicates
+    from popcorn_ml.imagery.overpasses import without_duplicates
+    from popcorn_ml.imagery.stac_items import PROFILES, scene_from_item
 
     spring = [
         item

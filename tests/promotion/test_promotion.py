@@ -28,8 +28,7 @@ from popcorn_assets.promotion.ledger import (
     verify,
 )
 from popcorn_assets.resources import ComputeResource
-from popcorn_assets.store.manifests import failed_checks
-from popcorn_assets.store.versions import Address, Store
+from popcorn_assets.store.versions import Address, Store, failed_checks
 from popcorn_ml.errors import ConfigError, StoreError
 from tests.platforms import Place, enter, make_place
 from tests.promotion.models import (

@@ -52,7 +52,9 @@ from popcorn_assets.automation.failures import run_failures
 from popcorn_assets.cli import cli
 from popcorn_assets.definitions import defs
 from popcorn_assets.partitions import partition_key
+from popcorn_assets.runs import retry
 
+retry.PROVIDER_SECONDS = 0  # what refuses is asked as often as ever, but at once
 instance = dg.DagsterInstance.get()
 job = defs.resolve_implicit_global_asset_job_def()
 told = {}

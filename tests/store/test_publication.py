@@ -35,6 +35,7 @@ from popcorn_assets.upkeep.removal import apply
 from popcorn_ml.errors import StoreError
 from popcorn_ml.warehouse.schema import TABLES
 from popcorn_ml.warehouse.warehouse import Warehouse
+from tests.platforms import unlock
 
 HERE = Address("counts", "demo", 2020)
 KEY = partition_key("demo", 2020)
@@ -179,6 +180,7 @@ def test_a_damaged_version_made_again_keeps_its_history(place, instance):
     for _ in range(2):
         assert run(counting(10), instance).success
     latest = Store(place.data).latest(HERE)
+    unlock(latest.path)
     (latest.path / "counts.json").write_text("damaged")
     assert run(counting(10), instance).success
     assert latest.file("counts.json").read_text() == "10"
@@ -230,6 +232,7 @@ def test_a_manifest_that_was_altered_is_found_until_the_version_is_made_again(
     store = Store(place.data)
     latest = store.latest(HERE if rows_too else Address("plain", "demo", 2020))
     assert audit(store, "demo", 2020, repository=None).passed()
+    unlock(latest.path)
     if damage == "an earlier one":
         (earlier,) = (latest.path / HISTORY).iterdir()
         edited(earlier)

@@ -23,6 +23,7 @@ from popcorn_assets.store.versions import (
     version_of,
 )
 from popcorn_ml.errors import StoreError
+from tests.platforms import unlock
 
 HERE = Address("population_map", "demo", 2020)
 
@@ -72,6 +73,7 @@ def test_nothing_is_published_when_the_writer_fails(store):
 
 def test_a_damaged_version_is_replaced_by_a_good_one_of_the_same_contents(store):
     version = publish(store)
+    unlock(version.path)
     version.file("map.txt").write_text("X")
     publish(store)
     assert version.file("map.txt").read_text() == "1"
@@ -82,6 +84,7 @@ def test_a_damaged_manifest_made_again_is_set_aside(store, also_a_file):
     publish(store, note="a")
     version = publish(store, note="b")
     (earlier,) = (version.path / HISTORY).iterdir()
+    unlock(version.path)
     damaged = {(version.path / MANIFEST).read_bytes()[:-5], b'["version"]'}
     for path, content in zip((version.path / MANIFEST, earlier), damaged, strict=True):
         path.write_bytes(content)
@@ -153,6 +156,7 @@ def test_versions_cannot_leave_the_store(store, version):
 
 def test_an_unreadable_manifest_is_an_error(store):
     version = publish(store)
+    unlock(version.path)
     (version.path / "manifest.json").write_text('{"files": ')
     with pytest.raises(StoreError, match="not readable JSON"):
         version.manifest()

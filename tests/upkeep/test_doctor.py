@@ -13,6 +13,7 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE
+from popcorn_assets.store.versions import Address, Store
 from popcorn_assets.upkeep import doctor as machine
 from popcorn_ml.warehouse.warehouse import Warehouse
 
@@ -128,3 +129,105 @@ def test_a_database_out_of_reach_is_one_finding_among_the_others(ask, monkeypatc
     assert "MISS Dagster's storage, Postgres: the address of Postgres cannot be used" in said
     assert "countries: " in said
     assert "hidden" not in said
+
+
+SERVE = """
+import http.server, json, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"dagster_webserver_version": "1.2.3"}).encode())
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_is_not_asked_for_through_a_proxy(ask, monkeypatch, host):
+    server, port = helper(SERVE)
+    try:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("POPCORN_WEBSERVER", f"http://{host}:{port}")
+        assert f"web server: http://{host}:{port}, version 1.2.3" in ask()[1]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_files_of_another_projs_are_named(tmp_path):
+    """Where the variable was set after this project could set it aside."""
+    (tmp_path / "proj.db").write_bytes(b"")
+    code = (
+        "import os, sys, popcorn_assets\n"
+        "os.environ['PROJ_DATA'] = sys.argv[1]\n"
+        "from popcorn_assets.upkeep.doctor import _gdal\n"
+        "print(*_gdal(), sep='\\n')"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120
+    ).stdout
+    assert "MISS coordinate systems, rasters and polygons: CRSError" in said
+    assert "unset PROJ_DATA" in said
+
+
+def test_a_store_and_records_that_do_not_belong_together(ask, place, tmp_path, monkeypatch):
+    address = Address("population_map", "demo", 2020)
+    store = Store(place.data)
+    with store.draft(address) as draft:
+        (draft / "map.txt").write_text("1")
+        version = store.publish(address, draft, {"inputs": []})
+    code, said = ask()
+    assert "no record of any of the store's 1 current versions" in said
+    assert "popcorn record" in said
+    with dg.DagsterInstance.get() as instance:
+        path = dg.MetadataValue.path(str(version.path))
+        event = dg.AssetMaterialization("population_map", metadata={"path": path})
+        instance.report_runless_asset_event(event)
+    code, said = ask()
+    assert code == 0, said
+    monkeypatch.setenv("POPCORN_DATA", str(tmp_path / "second"))
+    code, said = ask()
+    assert code == 1
+    assert f"records are of another store: {version.path} is not in" in said
+    assert "export DAGSTER_HOME=" in said
+    moved = tmp_path / "second"
+    place.data.rename(moved)  # one store that was moved is no other store
+    code, said = ask()
+    assert "another store" not in said
+
+
+def test_runs_that_nobody_can_judge_are_named_with_the_way_out(ask, place):
+    @dg.op
+    def train():
+        pass
+
+    @dg.job
+    def training():
+        train()
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with dg.DagsterInstance.get() as instance:
+        run = instance.create_run_for_job(training, status=dg.DagsterRunStatus.STARTED)
+        text = f"Executing steps using multiprocess executor: parent process (pid: {gone.pid})"
+        instance.report_engine_event(text, run)
+        there = instance.create_run_for_job(
+            training,
+            status=dg.DagsterRunStatus.STARTED,
+            tags={"popcorn/launched_on": "node-7"},
+        )
+    code, said = ask()
+    assert code == 1
+    assert f"MISS run {run.run_id[:8]} (training) of which no machine is known" in said
+    assert f"its process {gone.pid} is not here" in said
+    assert f"popcorn doctor --end {run.run_id[:8]}" in said
+    assert f"ok   run {there.run_id[:8]} (training) on node-7: last heard of" in said
+    code, said = ask("--end", run.run_id[:8])
+    assert f"run {run.run_id} has failed; its slots are free" in said
+    assert code == 0

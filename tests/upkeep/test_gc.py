@@ -26,6 +26,7 @@ from popcorn_assets.upkeep.plan import DAY_S, plan
 from popcorn_assets.upkeep.removal import apply
 from popcorn_assets.upkeep.retention import old_runs, unfinished
 from popcorn_ml.errors import StoreError
+from tests.platforms import unlock
 
 NOW = 1_800_000_000.0
 PLACES = [Address("extractor"), Address("maps", "demo", 2020), Address("maps", "demo", 2021),
@@ -315,6 +316,7 @@ def test_a_damaged_manifest_is_made_good_by_making_the_version_again(store, dama
 
     path = make()
     whole = (path / MANIFEST).read_text()
+    unlock(path)
     if damage == "cut":
         (path / MANIFEST).write_text(whole[:-40])
         with pytest.raises(StoreError, match="does not say what it was made from"):

@@ -171,8 +171,9 @@ class StacSource:
             from popcorn_ml.imagery.local_items import local_items
             from popcorn_ml.imagery.stac_items import concerns, of_collection
 
-            for item in local_items(self._collection_file(request.year)):
-                whose = of_collection(item, request.sensor, collection)
+            items = local_items(self._collection_file(request.year))
+            for number, item in enumerate(items, start=1):
+                whose = of_collection(item, request.sensor, collection, number)
                 if isinstance(whose, LeftOut):
                     if concerns(item, request.period, None, box):
                         yield whose
