@@ -240,7 +240,7 @@ def _of_year(year: pd.DataFrame, parent_of: Mapping[str, str]) -> list[int]:
         if any(_is_sum(people, total, of, step, named) for total, of in sums) or any(
             _is_sum(people, total, of, step, True) for total, of in own
         ):
-            found.append(int(index))  # type: ignore[call-overload]
+            found.append(int(index))
     return found
 
 
