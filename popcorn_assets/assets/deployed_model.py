@@ -52,6 +52,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
         CHECKPOINTS, country=model.country, year=model.year, version=model.version
     )
     making.parameter(entry=decision.entry)
+    making.judged_apart = {PROMOTION}
     manifest = chosen.manifest()
     entry = read_ledger(making.store, making.country).find(decision.entry or "")
     assert entry is not None

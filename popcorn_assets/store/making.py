@@ -81,6 +81,8 @@ class Making(Recipe):
         address = Address(asset, self.country, self.year) if partitioned else Address(asset)
         super().__init__(store, address, code_version)
         self.reuse = context.run.tags.get(REUSE_TAG) == "true"
+        self.judged_apart: set[str] = set()
+        """Checks of the asset's own whose verdict is asked anew and in no manifest."""
         self.started = datetime.now(UTC)
         self._locks = ExitStack()
         self._work: Path | None = None
@@ -188,7 +190,7 @@ class Making(Recipe):
         """Names of the checks that the asset itself evaluates; others have steps of their own."""
         if not isinstance(self.context, dg.AssetExecutionContext):
             return set()
-        return {spec.name for spec in self.context.assets_def.check_specs}
+        return {spec.name for spec in self.context.assets_def.check_specs} - self.judged_apart
 
     def publish_version(
         self, make: Callable[[Path], Outcome], judge: Judge | None = None
