@@ -56,7 +56,7 @@ def hrefs(item: object) -> dict[str, str]:
     found = {}
     for key, asset in mapping(mapping(item).get("assets")).items():
         href = asset if isinstance(asset, str) else mapping(asset).get("href")
-        if isinstance(href, str) and href.strip() and "\0" not in href:
+        if isinstance(href, str) and href.strip():
             found[str(key).lower()] = href
     return found
 
