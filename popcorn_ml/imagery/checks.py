@@ -130,12 +130,12 @@ def check_clear_observations(report: Mapping[str, Any], settings: ImagerySetting
     known = report["provenance"].get("observation") != "unknown"
     return CheckResult(
         "clear_observations",
-        not known or single <= limit,
+        known and single <= limit,
         "warn",
         f"{single:.1%} of the pixels rest on one clear observation (limit {limit:.0%}), "
         f"median {report['clear']['median']}"
         if known
-        else "the source does not say how many observations the pixels rest on",
+        else "not judged: the source does not say how many observations the pixels rest on",
         dict(report["clear"]),
     )
 
@@ -200,7 +200,9 @@ def check_baseline_offset(report: Mapping[str, Any]) -> CheckResult:
     if report["sensor"] == "s1":
         return CheckResult("baseline_offset", True, "warn", "Sentinel-1 has no baseline offset")
     dark = {n: stats["p02"] for n, stats in report["bands"].items() if stats["n"]}
-    suspicious = bool(dark) and min(dark.values()) >= 1000
+    if not dark:
+        return CheckResult("baseline_offset", False, "warn", "not judged: no band has a value")
+    suspicious = min(dark.values()) >= 1000
     return CheckResult(
         "baseline_offset",
         not suspicious,
@@ -226,13 +228,13 @@ def check_season_dates(report: Mapping[str, Any]) -> CheckResult:
     if outside:
         message = f"{len(outside)} of {len(scenes)} scenes lie outside the season: {outside[0]}"
     elif unknown:
-        message = f"{len(unknown)} of {len(scenes)} scenes say no date"
+        message = f"not judged: {len(unknown)} of {len(scenes)} scenes say no date"
     else:
         message = f"{len(scenes)} scenes lie within the season"
     return CheckResult(
         "season_dates",
-        not outside,
-        "error",
+        not outside and not unknown,
+        "error" if outside or not unknown else "warn",
         message,
         {"scenes": len(scenes), "outside": outside, "without_date": len(unknown)},
     )

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import uuid
@@ -162,4 +161,3 @@ def test_a_command_in_the_background_of_a_script_can_be_asked_to_end():
         timeout=120,
     )
     assert said.stdout.splitlines()[-1] == "False", said.stderr
-    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN

@@ -147,8 +147,23 @@ def test_a_scene_outside_the_season_fails(place: Place, year) -> None:
     assert (one.passed, one.severity) == (False, "error")
     report["scenes"][0]["datetime"] = None
     one = verdicts(report, folder, place.grid, place.settings())["season_dates"]
-    assert one.passed
+    assert (one.passed, one.severity) == (False, "warn")
     assert "say no date" in one.message
+    report["scenes"][1]["datetime"] = report["end"]
+    one = verdicts(report, folder, place.grid, place.settings())["season_dates"]
+    assert (one.passed, one.severity) == (False, "error")
+
+
+def test_what_the_source_does_not_say_is_no_pass(place: Place, year) -> None:
+    reports, folders, _ = year
+    report = copy.deepcopy(reports["s2", "spring"])
+    report["provenance"]["observation"] = "unknown"
+    for stats in report["bands"].values():
+        stats["n"] = 0
+    found = verdicts(report, folders["s2", "spring"], place.grid, place.settings())
+    for name in ("clear_observations", "baseline_offset"):
+        assert (found[name].passed, found[name].severity) == (False, "warn"), name
+        assert found[name].message.startswith("not judged"), name
 
 
 def test_another_grid_fails(place: Place, year) -> None:
