@@ -16,7 +16,7 @@ ui: install ## Dagster's web interface and daemon, on this machine only
 	$(BIN)/popcorn ui
 
 test: install ## The whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 soak: install ## Kill the pipeline sixty times and see that nothing wrong is left; half an hour
 	$(BIN)/python tests/crash/soak.py --kills $(or $(KILLS),60) --seed $(or $(SEED),1)

@@ -1,7 +1,8 @@
 """How the suite is arranged so that it is quick; no test is left out or cut short for it.
 
-- Two workers take whole files, so that what a module's fixtures make is made once. The long ones,
-  marked `@pytest.mark.long(seconds)`, begin first: neither worker waits long for the other's end.
+- Three workers for two cores (some always wait for a process or a browser) take whole files, so
+  that what a module's fixtures make is made once. The long ones, marked
+  `@pytest.mark.long(seconds)`, begin first: no worker waits long for another's end.
 - What a test writes lies in memory where there is room. Store and Dagster's tables sync every file
   to disk, as they must; on a disk two thirds of the suite's time were spent waiting for that.
 - The small country after `popcorn demo` is made once, by the worker that needs it first (`tiny`,
