@@ -110,9 +110,7 @@ def builtup_area(
                 extractor=weights,
                 grid=grid,
                 out=folder / BUILTUP,
-                tile_px=country.mapping.tile_px,
-                device=compute.device,
-                threads=compute.thread_count(),
+                **tile_work(country, compute),
                 tags=place_tags(making),
             ),
             making.progress("tiles"),
@@ -124,6 +122,15 @@ def builtup_area(
         )
 
     return making.publish(make)
+
+
+def tile_work(country: Country, compute: ComputeResource) -> dict[str, Any]:
+    """How the tiles of a map are worked on, as the specification of every map has it."""
+    return {
+        "tile_px": country.mapping.tile_px,
+        "device": compute.device,
+        "threads": compute.thread_count(),
+    }
 
 
 def place_tags(making: Making) -> dict[str, str]:

@@ -16,6 +16,7 @@ from popcorn_assets.assets.builtup import (
     builtup_area,
     builtup_of_composites,
     place_tags,
+    tile_work,
 )
 from popcorn_assets.assets.census import UNITS, counts_by_number, unit_ids
 from popcorn_assets.assets.deployed_model import DEPLOYED, deployed_members, model_names, model_tags
@@ -118,10 +119,8 @@ def population_map(
                 members=deployed.files,
                 grid=grid,
                 out=folder,
-                tile_px=country.mapping.tile_px,
-                device=compute.device,
                 precision=compute.precision,
-                threads=compute.thread_count(),
+                **tile_work(country, compute),
                 trained_pixel_m2=deployed.pixel_area_m2,
                 tags={**place_tags(making), **model_tags(deployed.names())},
             ),
