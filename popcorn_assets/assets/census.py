@@ -6,7 +6,9 @@ Files go to the store, tables to the warehouse; what a row must be is popcorn_ml
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -44,6 +46,11 @@ def census_files(country: Country) -> list[Path]:
     return files_of(country.census, census_folders(country.code))
 
 
+def level_rows(coverage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a coverage report says of each level, a row a level."""
+    return [{"level": level, **numbers} for level, numbers in coverage["levels"].items()]
+
+
 @dg.asset(
     name=UNITS,
     partitions_def=COUNTRY_YEAR,
@@ -77,12 +84,7 @@ def census_units(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
         train = report.rasters[country.census.train_level]
         save_picture(folder, train, "units")
         return Outcome(
-            shown={
-                "levels": [
-                    {"level": level, **numbers}
-                    for level, numbers in report.coverage["levels"].items()
-                ]
-            },
+            shown={"levels": level_rows(report.coverage)},
             checks=report.checks,
             tables={"units": report.units, "sources": [vars(s) for s in report.sources]},
         )
@@ -123,10 +125,7 @@ def census_counts(context: dg.AssetExecutionContext, store: StoreResource) -> dg
         return Outcome(
             shown={
                 "people": report.totals[country.census.train_level],
-                "levels": [
-                    {"level": level, **numbers}
-                    for level, numbers in report.coverage["levels"].items()
-                ],
+                "levels": level_rows(report.coverage),
             },
             checks=report.checks,
             tables={"counts": report.counts, "sources": [vars(s) for s in report.sources]},

@@ -42,6 +42,16 @@ from popcorn_ml.training.run import LOCK_FILE
 
 GROUP = "training"
 CODE = code_digest("model", "training")
+
+TRAINED_FROM = (
+    "s1_composites",
+    "s2_composites",
+    "builtup_area",
+    "census_units",
+    "census_counts",
+    EXTRACTOR,
+)
+"""Assets that a training reads, and waits for."""
 CHECKPOINTS = "checkpoints"
 
 
@@ -81,17 +91,7 @@ def _checkpoints_making(
 
 
 @dg.op(
-    ins={
-        name: dg.In(dg.Nothing)
-        for name in (
-            "s1_composites",
-            "s2_composites",
-            "builtup_area",
-            "census_units",
-            "census_counts",
-            EXTRACTOR,
-        )
-    },
+    ins={name: dg.In(dg.Nothing) for name in TRAINED_FROM},
     out=dg.DynamicOut(dict),
 )
 def plan_members(
@@ -259,17 +259,7 @@ def _clear(work: Path) -> None:
     kinds={"pytorch"},
     description="Occupancy networks trained on this country-year's composites and census counts, "
     "one a seed; with their held-out scores and loss curves.",
-    ins={
-        name: dg.AssetIn(dagster_type=dg.Nothing)
-        for name in (
-            "s1_composites",
-            "s2_composites",
-            "builtup_area",
-            "census_units",
-            "census_counts",
-            EXTRACTOR,
-        )
-    },
+    ins={name: dg.AssetIn(dagster_type=dg.Nothing) for name in TRAINED_FROM},
 )
 def checkpoints(
     s1_composites, s2_composites, builtup_area, census_units, census_counts, builtup_extractor
