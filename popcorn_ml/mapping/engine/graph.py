@@ -7,6 +7,7 @@ Height and width stay open. Batch norms are folded into the convolutions before 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import openvino as ov
@@ -18,7 +19,7 @@ from torch import nn
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
 from popcorn_ml.model.unet import S1_CHANNELS, S2_CHANNELS, DoubleConv, StreamUNet, Up
 
-Value = Node | Output
+Value: TypeAlias = Node | Output
 
 CHANNELS, CORE_BEGIN, CORE_END, WANTED = "channels", "core_begin", "core_end", "wanted"
 """Inputs: a piece of canvas (1, 6, rows, columns); where in it the core begins and ends (row,

@@ -117,13 +117,13 @@ class Runners:
 
     def run(self, kind: tuple, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """A graph's one result, good until this thread's next call."""
-        requests: dict[tuple, ov.InferRequest] = self._own.__dict__
-        if str(kind) not in requests:
+        requests: dict[tuple, ov.InferRequest] = self._own.__dict__.setdefault("requests", {})
+        if kind not in requests:
             with self._lock:
                 if kind not in self._compiled:
                     self._compiled[kind] = compiled(self._graph(*kind), self._threads)
-            requests[str(kind)] = self._compiled[kind].create_infer_request()
-        request = requests[str(kind)]
+            requests[kind] = self._compiled[kind].create_infer_request()
+        request = requests[kind]
         # Inputs are copied: with shared ones OpenVINO 2026.4.1 reads memory that is gone.
         request.infer(inputs, share_inputs=False, share_outputs=True)
         return request.get_output_tensor().data
