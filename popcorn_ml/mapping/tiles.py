@@ -57,11 +57,13 @@ class Computed:
             core.
         ran: what ran the networks.
         counts: numbers that add up over tiles.
+        largest: numbers of which the largest of all tiles is wanted.
     """
 
     values: Mapping[str, np.ndarray]
     ran: Ran
     counts: Mapping[str, float] = field(default_factory=dict)
+    largest: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,17 @@ class Written:
     Attributes:
         ran: what ran the networks; several on a cluster whose workers are not alike.
         counts: those of the tiles, added up in the tiles' order.
+        largest: those of the tiles, the largest each.
     """
 
     ran: tuple[Ran, ...]
     counts: Mapping[str, float]
+    largest: Mapping[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"ran": [ran.as_dict() for ran in self.ran], "counts": dict(self.counts)}
+        counts = {**self.counts, **self.largest}
+        return {"ran": [ran.as_dict() for ran in self.ran], "counts": counts}
 
 
 def write_tiles(
@@ -110,6 +115,7 @@ def write_tiles(
     tiles = list(grid.tiles(tile_px))
     counts: Counter[str] = Counter()
     ran: dict[Ran, None] = {}
+    largest: dict[str, float] = {}
     with ExitStack() as stack:
         sinks = {
             layer.name: stack.enter_context(
@@ -125,9 +131,11 @@ def write_tiles(
                 sink.write(found.values[name], tile.core)
             counts.update(found.counts)
             ran[found.ran] = None
+            for name, value in found.largest.items():
+                largest[name] = max(value, largest.get(name, value))
             if progress is not None:
                 progress(tile.index + 1, len(tiles))
-    return Written(tuple(ran), dict(counts))
+    return Written(tuple(ran), dict(counts), largest)
 
 
 def each_tile(
