@@ -85,25 +85,22 @@ def assemble(
     import numpy as np
 
     from popcorn_ml.imagery.stats import clear_summary
-    from popcorn_ml.raster import CogWriter
+    from popcorn_ml.raster import CogWriter, together
 
     bands = BANDS[report.sensor]
     tally = _Tally(report.sensor, encoding)
     chosen = {tile.index for tile in wanted}
-    with (
-        _composite_writer(
-            out_dir / "composite.tif", report, encoding, grid, report.orbit
-        ) as composite,
-        CogWriter(
-            out_dir / "clear_count.tif",
-            grid,
-            ("clear_count",),
-            "uint16",
-            NOT_ASKED_FOR,
-            tags=_tags(report),
-            resampling="nearest",
-        ) as clear,
-    ):
+    composite = _composite_writer(out_dir / "composite.tif", report, encoding, grid, report.orbit)
+    clear = CogWriter(
+        out_dir / "clear_count.tif",
+        grid,
+        ("clear_count",),
+        "uint16",
+        NOT_ASKED_FOR,
+        tags=_tags(report),
+        resampling="nearest",
+    )
+    with together(composite, clear):
         for tile in tiles:
             shape = (len(bands), tile.core.height, tile.core.width)
             if tile.index not in chosen:
