@@ -16,7 +16,8 @@ from popcorn_ml.cog.profile import BLOCK_PX
 from popcorn_ml.cog.writer import CogWriter, together
 from popcorn_ml.errors import GridMismatch, RasterError
 from popcorn_ml.grid import Grid, Window
-from popcorn_ml.raster_values import decoded, stored
+from popcorn_ml.raster_cache import current, holding, keep_gdal_small
+from popcorn_ml.raster_values import Meaning, decoded, meant, stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,26 +39,30 @@ raster under any name and follow the paths and addresses written in it."""
 MAX_SIDE_PX = 1_000_000
 """10,000 km at 10 m. A file of a few bytes may claim more, and a strip of it fill the memory."""
 
-CACHE_BYTES = 128 << 20
-"""GDAL's block cache; its own default, a share of the machine's memory, grows with a country."""
-
 
 @contextmanager
 def bounded_cache() -> Iterator[None]:
-    """Keep GDAL's block cache small while rasters are read and written."""
-    import rasterio
+    """Hold decoded blocks up to a bound while rasters are read window by window (`raster_cache`).
 
-    # rasterio hands a number to GDAL as bytes, though GDAL's option of that name counts in MB
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+    A file that is replaced meanwhile is seen as another.
+    """
+    with holding(_handle):
         yield
 
 
 @contextmanager
-def opened(path: str | Path):
+def opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a GeoTIFF for reading; one missing or unreadable raises `RasterError` with its path."""
-    import rasterio
-    from rasterio.errors import RasterioError, RasterioIOError
+    dataset = _handle(path)
+    with _explained(path), dataset:
+        yield dataset
 
+
+def _handle(path: str | Path) -> rasterio.DatasetReader:
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    keep_gdal_small()
     try:
         dataset = rasterio.open(path, driver=DRIVER)
     except RasterioIOError as error:
@@ -68,16 +73,24 @@ def opened(path: str | Path):
             found=None if missing else str(error),
             remedy="materialise or fetch it again",
         ) from error
+    if max(dataset.width, dataset.height) > MAX_SIDE_PX:
+        dataset.close()
+        raise RasterError(
+            "the raster is larger than any country",
+            where=path,
+            expected=f"at most {MAX_SIDE_PX} pixels a side",
+            found=f"{dataset.width} x {dataset.height}",
+        )
+    return dataset
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    """Say of which raster GDAL cannot read something, and what to do."""
+    from rasterio.errors import RasterioError, RasterioIOError
+
     try:
-        with dataset:
-            if max(dataset.width, dataset.height) > MAX_SIDE_PX:
-                raise RasterError(
-                    "the raster is larger than any country",
-                    where=path,
-                    expected=f"at most {MAX_SIDE_PX} pixels a side",
-                    found=f"{dataset.width} x {dataset.height}",
-                )
-            yield dataset
+        yield
     except RasterioIOError as error:
         raise RasterError(
             "the raster cannot be read to its end",
@@ -162,14 +175,8 @@ def check(
                 expected=count,
                 found=dataset.count,
             )
-        if grid is not None and not same_grid(found, grid):
-            raise GridMismatch(
-                "the raster is not on the country's grid",
-                where=path,
-                expected=_describe(grid),
-                found=_describe(found),
-                remedy="warp it to the grid, or correct the grid in the country's file",
-            )
+        if grid is not None:
+            _require(found, grid, path)
         if readable:
             for _, window in dataset.block_windows(1):
                 dataset.read(window=window)
@@ -213,17 +220,46 @@ def read(
             (bands, rows, columns).
         grid: refuse the raster if it lies elsewhere.
     """
+    index = _numbers(bands)
+    found = _held(path, index, window, grid)
+    if found is not None:
+        return found[0][0] if isinstance(bands, int) else found[0]
     with opened(path) as dataset:
         if grid is not None:
-            found = _grid_of(dataset, path)
-            if not same_grid(found, grid):
-                raise GridMismatch(
-                    "the raster is not on the country's grid",
-                    where=path,
-                    expected=_describe(grid),
-                    found=_describe(found),
-                )
+            _require(_grid_of(dataset, path), grid, path)
         return stored(dataset, bands, window)
+
+
+def _numbers(bands: Sequence[int] | int | None) -> list[int] | None:
+    return None if bands is None else [bands] if isinstance(bands, int) else list(bands)
+
+
+def _held(
+    path: str | Path, index: list[int] | None, window: Window | None, grid: Grid | None
+) -> tuple[np.ndarray, list[int], Meaning] | None:
+    """Stored values from the blocks that are held, the bands' numbers and what values mean; None
+    where they have to be read from the file."""
+    cache = current()
+    if cache is None or window is None or grid is not None:
+        return None
+    with _explained(path):
+        return cache.read(str(path), index, window)
+
+
+def _require(found: Grid, grid: Grid, path: str | Path) -> None:
+    """Refuse a raster that lies elsewhere.
+
+    Raises:
+        GridMismatch: it does.
+    """
+    if not same_grid(found, grid):
+        raise GridMismatch(
+            "the raster is not on the country's grid",
+            where=path,
+            expected=_describe(grid),
+            found=_describe(found),
+            remedy="warp it to the grid, or correct the grid in the country's file",
+        )
 
 
 def read_float(
@@ -239,23 +275,17 @@ def read_float(
     beside it (`.msk`), or its alpha band. Arguments as `read`. Integer composites (hundredths of
     dB) and float ones (dB) read alike.
     """
-    with opened(path) as dataset:
-        if grid is not None and not same_grid(_grid_of(dataset, path), grid):
-            raise GridMismatch(
-                "the raster is not on the country's grid",
-                where=path,
-                expected=_describe(grid),
-                found=_describe(_grid_of(dataset, path)),
-            )
-        index = (
-            list(dataset.indexes)
-            if bands is None
-            else list(bands)
-            if isinstance(bands, Sequence)
-            else [bands]
-        )
-        out = decoded(dataset, index, window, dtype)
-        return out[0] if isinstance(bands, int) else out
+    index = _numbers(bands)
+    found = _held(path, index, window, grid)
+    if found is not None:
+        raw, index, meaning = found
+        out = meant(raw, index, meaning, dtype)
+    else:
+        with opened(path) as dataset:
+            if grid is not None:
+                _require(_grid_of(dataset, path), grid, path)
+            out = decoded(dataset, index or list(dataset.indexes), window, dtype)
+    return out[0] if isinstance(bands, int) else out
 
 
 def tags(path: str | Path) -> dict[str, str]:

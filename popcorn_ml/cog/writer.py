@@ -55,30 +55,37 @@ class Desk:
     profile: Profile
     folder: Path
 
-    def write(self, pieces: Sequence[tuple[np.ndarray, Window]]) -> Share:
-        """Encode windows and keep them in the folder.
-
-        Args:
-            pieces: stored values as `CogWriter.write` takes them, and their windows.
-
-        Raises:
-            StoreError: the disk is full or read-only.
-        """
+    @contextmanager
+    def share(self) -> Iterator[ShareWriter]:
+        """Write a share, beside those of others."""
         with naming_the_disk(self.folder):
             handle, name = tempfile.mkstemp(prefix="share-", dir=self.folder)
             os.close(handle)
             parts = Parts(self.folder, Path(name).name)
             try:
-                pyramid = Pyramid(self.profile, parts.keep)
-                for values, window in pieces:
-                    pyramid.add(0, window.row, window.col, shaped(values, window, self.profile))
-                begun = tuple(
-                    ((level, row, col, *values.shape[1:]), parts.append(values.tobytes()))
-                    for level, row, col, values in pyramid.begun()
-                )
+                yield ShareWriter(self.profile, parts)
             finally:
                 parts.close()
-            return Share(tuple(parts.files), tuple(parts.index.items()), begun)
+
+
+class ShareWriter:
+    """A share that is being written; its name is its own, whoever else tries the same."""
+
+    def __init__(self, profile: Profile, parts: Parts) -> None:
+        self._profile, self._parts = profile, parts
+        self._pyramid = Pyramid(profile, parts.keep)
+
+    def write(self, values: np.ndarray, window: Window) -> None:
+        """As `CogWriter.write`."""
+        self._pyramid.add(0, window.row, window.col, shaped(values, window, self._profile))
+
+    def finish(self) -> Share:
+        """All of it is on disk; where."""
+        begun = tuple(
+            ((level, row, col, *values.shape[1:]), self._parts.append(values.tobytes()))
+            for level, row, col, values in self._pyramid.begun()
+        )
+        return Share(tuple(self._parts.files), tuple(self._parts.index.items()), begun)
 
 
 def shaped(values: np.ndarray, window: Window, profile: Profile) -> np.ndarray:

@@ -26,6 +26,7 @@ from popcorn_ml.mapping.engine.api import Bag, Engine, check_precision
 from popcorn_ml.mapping.engine.choice import open_engine
 from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
 from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
+from popcorn_ml.mapping.precision import STEP
 from popcorn_ml.mapping.spec import (
     Composites,
     check_composites,
@@ -222,6 +223,7 @@ def _layers(spec: MappingSpec) -> list[Layer]:
             spec.out / f"{name}.tif",
             tuple(described),
             {"content": BANDS.get(name, "people per pixel by each member"), **spec.tags},
+            step=STEP if name == MEMBERS else None,
         )
         for name, described in bands.items()
     ]

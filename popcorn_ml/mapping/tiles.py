@@ -1,12 +1,18 @@
-"""The one loop over a country's tiles: each is read and computed, its arrays are written in order.
+"""The one loop over a country's tiles: each is read, computed and written by one thread.
 
 Built-up score and population map differ in what they compute of a tile and in the rasters that
-they write; which threads, processes or machines do the work, how many tiles are held, and who
-writes is the same for both and said here.
+they write; which threads, processes or machines do the work and in what order, how many tiles are
+held, and who writes is the same for both and said here.
+
+Tiles are taken in bands of columns, each from north to south: so the blocks that neighbouring tiles
+both need are still held when the second one comes. Whoever computes a tile also encodes its blocks:
+a thread puts them into the rasters itself; other processes and machines are given squares of tiles,
+keep their blocks beside the rasters, and send back where they are.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -16,8 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from popcorn_ml.grid import Grid, Tile
+from popcorn_ml import raster
+from popcorn_ml.cog.writer import Desk, Share
+from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.mapping.engine.api import Ran
+from popcorn_ml.mapping.precision import rounded
 from popcorn_ml.parallel import Pool, in_order
 from popcorn_ml.raster import bounded_cache
 
@@ -26,6 +35,16 @@ if TYPE_CHECKING:
 
 TILES_ON_A_GPU = 4
 """Tiles at work with a GPU, whatever the cores: one is computed, three are read meanwhile."""
+
+BAND_PX = 2048
+"""Width of the bands; see `raster_cache.HELD_BYTES`."""
+
+SQUARES = (4, 2, 1)
+"""Tiles along the side of the squares that others are given; the first that makes enough of them.
+The larger, the fewer of a raster's coarser levels are left for whoever puts it together."""
+
+SQUARES_EACH = 6
+"""At least so many squares for each tile that is at work at once, lest one wait for the last."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,12 +59,18 @@ class Layer:
         path: the file.
         bands: one description a band.
         tags: what it says about itself.
+        step: what values are rounded to multiples of (`precision`); None leaves them as they are.
     """
 
     name: str
     path: Path
     bands: tuple[str, ...]
     tags: Mapping[str, str] = field(default_factory=dict)
+    step: float | None = None
+
+    def stored(self, values: np.ndarray, core: Window) -> np.ndarray:
+        """A tile's values as they are stored."""
+        return values if self.step is None else rounded(values, self.step, core.row, core.col)
 
 
 @dataclass(frozen=True)
@@ -92,11 +117,11 @@ def write_tiles(
     on_gpu: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
-    """Compute every tile and write its layers, in the tiles' order.
+    """Compute every tile and write its layers. The files depend on what the tiles hold alone.
 
     Args:
         work: what a tile gives; with a pool of processes it must be importable there.
-        layers: the rasters to write.
+        layers: the rasters to write. Other machines have to see their folders.
         grid: on which they lie.
         tile_px: side of a tile.
         threads, pool, on_gpu: as in `each_tile`.
@@ -105,29 +130,111 @@ def write_tiles(
     Returns:
         What the tiles said of themselves.
     """
-    from popcorn_ml import raster
-
-    tiles = list(grid.tiles(tile_px))
+    tiles = in_bands(grid.tiles(tile_px), lambda tile: tile.core)
     counts: Counter[str] = Counter()
     ran: dict[Ran, None] = {}
-    with ExitStack() as stack:
-        sinks = {
-            layer.name: stack.enter_context(
-                raster.CogWriter(
-                    layer.path, grid, layer.bands, "float32", float("nan"), tags=dict(layer.tags)
-                )
-            )
-            for layer in layers
-        }
-        results = stack.enter_context(closing(each_tile(work, tiles, threads, pool, on_gpu)))
-        for tile, found in zip(tiles, results, strict=True):
-            for name, sink in sinks.items():
-                sink.write(found.values[name], tile.core)
-            counts.update(found.counts)
-            ran[found.ran] = None
-            if progress is not None:
-                progress(tile.index + 1, len(tiles))
+    done = 0
+    sinks = [
+        raster.CogWriter(
+            layer.path, grid, layer.bands, "float32", float("nan"), tags=dict(layer.tags)
+        )
+        for layer in layers
+    ]
+    with raster.together(*sinks):
+        if pool is None:
+            here = functools.partial(_write_here, work, layers, sinks)
+            pieces: list[Any] = tiles
+        else:
+            desks = [sink.desk for sink in sinks]
+            here = functools.partial(write_elsewhere, work, tuple(layers), tuple(desks))
+            pieces = squares(tiles, tile_px, threads)
+        with closing(each_tile(here, pieces, threads, pool, on_gpu)) as results:
+            for said in results:
+                for sink, share in zip(sinks, said.shares, strict=False):
+                    sink.take(share)
+                counts.update(said.counts)
+                ran.update(said.ran)
+                done += said.tiles
+                if progress is not None:
+                    progress(done, len(tiles))
     return Written(tuple(ran), dict(counts))
+
+
+@dataclass
+class Said:
+    """What comes back of tiles whose pixels are written.
+
+    Attributes:
+        tiles: how many.
+        ran, counts: as of `Written`.
+        shares: of each layer, where others wrote it.
+    """
+
+    tiles: int = 0
+    ran: dict[Ran, None] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    shares: list[Share] = field(default_factory=list)
+
+    def add(self, found: Computed) -> None:
+        """Count a tile in."""
+        self.tiles += 1
+        self.ran[found.ran] = None
+        self.counts.update(found.counts)
+
+
+def _write_here(
+    work: Callable[[Tile], Computed],
+    layers: Sequence[Layer],
+    sinks: Sequence[raster.CogWriter],
+    tile: Tile,
+) -> Said:
+    """Compute a tile and put it into the rasters, in the thread that calls."""
+    said, found = Said(), work(tile)
+    for layer, sink in zip(layers, sinks, strict=True):
+        sink.write(layer.stored(found.values[layer.name], tile.core), tile.core)
+    said.add(found)
+    return said
+
+
+def write_elsewhere(
+    work: Callable[[Tile], Computed],
+    layers: Sequence[Layer],
+    desks: Sequence[Desk],
+    tiles: Sequence[Tile],
+) -> Said:
+    """Compute a square of tiles in a process of another, and keep its blocks beside the rasters."""
+    said = Said()
+    with bounded_cache(), ExitStack() as stack:
+        shares = [stack.enter_context(desk.share()) for desk in desks]
+        for tile in tiles:
+            found = work(tile)
+            for layer, share in zip(layers, shares, strict=True):
+                share.write(layer.stored(found.values[layer.name], tile.core), tile.core)
+            said.add(found)
+        said.shares = [share.finish() for share in shares]
+    return said
+
+
+def in_bands(items: Iterable[Item], window: Callable[[Item], Window]) -> list[Item]:
+    """Pieces of a raster by bands of `BAND_PX` columns, each from north to south."""
+
+    def place(item: Item) -> tuple[int, int, int]:
+        at = window(item)
+        return at.col // BAND_PX, at.row, at.col
+
+    return sorted(items, key=place)
+
+
+def squares(tiles: Sequence[Tile], tile_px: int, at_once: int) -> list[tuple[Tile, ...]]:
+    """Tiles in squares, for `at_once` workers; in the order of their first tiles."""
+    for side in SQUARES:
+        found: dict[tuple[int, int], list[Tile]] = {}
+        for tile in tiles:
+            square = tile.core.row // (side * tile_px), tile.core.col // (side * tile_px)
+            found.setdefault(square, []).append(tile)
+        if len(found) >= SQUARES_EACH * at_once:
+            break
+    return [tuple(square) for square in found.values()]
 
 
 def each_tile(
@@ -137,7 +244,7 @@ def each_tile(
     pool: Pool | None = None,
     on_gpu: bool = False,
 ) -> Generator[Result, None, None]:
-    """`work` of every tile, in the tiles' order, `threads` of them at once.
+    """`work` of every piece, in the pieces' order, `threads` of them at once.
 
     One tile is worked on by one thread of the CPU; several tiles at once use several. That is
     faster than sharing a tile among threads, and leaves each tile's numbers the same whatever the
@@ -152,7 +259,7 @@ def each_tile(
             `threads` says how many tiles it is given at once.
         on_gpu: whether `work` computes on this machine's GPU.
 
-    GDAL's cache is kept small meanwhile: memory is bounded by the tiles at work.
+    Decoded blocks are held meanwhile; memory is bounded by them and the tiles at work.
     """
     threads = threads or os.cpu_count() or 1
     if pool is None and on_gpu:

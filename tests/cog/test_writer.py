@@ -45,6 +45,12 @@ def made(seed, bands, height, width, dtype):
     return values
 
 
+def shared(desk, values, window):
+    with desk.share() as share:
+        share.write(values, window)
+        return share.finish()
+
+
 def names(bands):
     return [f"band {i}" for i in range(1, bands + 1)]
 
@@ -148,7 +154,7 @@ def test_bytes_depend_on_the_pixels_alone(tmp_path):
             def one(tile):
                 piece = values[(slice(None), *tile.core.slices)]
                 if shares:
-                    out.take(out.desk.write([(piece, tile.core)]))
+                    out.take(shared(out.desk, piece, tile.core))
                 else:
                     out.write(piece, tile.core)
 
@@ -173,9 +179,9 @@ def test_a_share_is_plain_and_another_try_of_it_does_no_harm(tmp_path):
     with CogWriter(tmp_path / "a.tif", grid, ["people"], "float32", np.nan) as out:
         desk = pickle.loads(pickle.dumps(out.desk))
         for tile in grid.tiles(512):
-            pieces = [(values[(slice(None), *tile.core.slices)], tile.core)]
-            desk.write(pieces)  # by a worker that then died
-            share = pickle.dumps(desk.write(pieces))
+            piece = values[(slice(None), *tile.core.slices)]
+            shared(desk, piece, tile.core)  # by a worker that then died
+            share = pickle.dumps(shared(desk, piece, tile.core))
             assert len(share) < 3000
             out.take(pickle.loads(share))
     raster.write(tmp_path / "b.tif", values, grid, ["people"], np.nan)
