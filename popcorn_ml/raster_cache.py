@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from popcorn_ml.grid import Window
+from popcorn_ml.grid import Tile, Window
 from popcorn_ml.raster_values import Meaning, meaning_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 HELD_BYTES = 160 << 20
 """Of decoded blocks: the composites of four seasons over `BAND_PX` columns and four rows of
 blocks, so that tiles taken band by band (`in_bands`) have each block decoded once a band."""
+
+BAND_PX = 2048
+"""Columns of a band; see `in_bands`."""
 
 FILES_OPEN = 32
 """Rasters kept open at most, each once for every thread that reads it at the same time."""
@@ -290,3 +293,11 @@ def holding(opening: Opening) -> Iterator[BlockCache]:
 def current() -> BlockCache | None:
     """The blocks held just now."""
     return _cache
+
+
+def in_bands(tiles: Iterable[Tile]) -> list[Tile]:
+    """Tiles by bands of `BAND_PX` columns, each band from north to south.
+
+    In this order the blocks that two tiles need are still held when the second one comes.
+    """
+    return sorted(tiles, key=lambda tile: (tile.core.col // BAND_PX, tile.core.row, tile.core.col))

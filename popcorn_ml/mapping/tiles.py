@@ -29,15 +29,13 @@ from popcorn_ml.mapping.engine.api import Ran
 from popcorn_ml.mapping.precision import rounded
 from popcorn_ml.parallel import Pool, in_order
 from popcorn_ml.raster import bounded_cache
+from popcorn_ml.raster_cache import in_bands
 
 if TYPE_CHECKING:
     import numpy as np
 
 TILES_ON_A_GPU = 4
 """Tiles at work with a GPU, whatever the cores: one is computed, three are read meanwhile."""
-
-BAND_PX = 2048
-"""Width of the bands; see `raster_cache.HELD_BYTES`."""
 
 SQUARES = (4, 2, 1)
 """Tiles along the side of the squares that others are given; the first that makes enough of them.
@@ -130,7 +128,7 @@ def write_tiles(
     Returns:
         What the tiles said of themselves.
     """
-    tiles = in_bands(grid.tiles(tile_px), lambda tile: tile.core)
+    tiles = in_bands(grid.tiles(tile_px))
     counts: Counter[str] = Counter()
     ran: dict[Ran, None] = {}
     done = 0
@@ -213,16 +211,6 @@ def write_elsewhere(
             said.add(found)
         said.shares = [share.finish() for share in shares]
     return said
-
-
-def in_bands(items: Iterable[Item], window: Callable[[Item], Window]) -> list[Item]:
-    """Pieces of a raster by bands of `BAND_PX` columns, each from north to south."""
-
-    def place(item: Item) -> tuple[int, int, int]:
-        at = window(item)
-        return at.col // BAND_PX, at.row, at.col
-
-    return sorted(items, key=place)
 
 
 def squares(tiles: Sequence[Tile], tile_px: int, at_once: int) -> list[tuple[Tile, ...]]:
