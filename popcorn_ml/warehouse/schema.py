@@ -333,10 +333,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # A cell of the level `hectare` is one of 10 x 10 pixels; those of older rows are not known.
     ("ALTER TABLE evaluation ADD COLUMN area_ha DOUBLE",),
+    (
+        """
+        CREATE TABLE out_of_fold (
+            country VARCHAR NOT NULL,
+            year INTEGER NOT NULL,
+            unit_id VARCHAR NOT NULL,
+            people DOUBLE NOT NULL CHECK (people >= 0),
+            predicted DOUBLE,
+            members INTEGER NOT NULL,
+            fold INTEGER,
+            PRIMARY KEY (country, year, unit_id)
+        )
+        """,
+    ),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 
-ROW_TABLES = ("units", "counts", "sources", "map_sums", "evaluation")
+ROW_TABLES = ("units", "counts", "sources", "map_sums", "evaluation", "out_of_fold")
 """Tables whose rows of a partition belong to one version of an asset."""
 LINEAGE_TABLES = (
     "version_inputs",
