@@ -1,13 +1,13 @@
-"""The law's constants from units that were predicted without having been seen, and how well it holds.
+"""The law's constants from units that were predicted unseen, and how well it holds for them.
 
 Constants are those of the greatest posterior density: errors have the tails of a t distribution
 with the law's variance, and beliefs hold what few units cannot say. The beliefs are about the
 order of things (`BELIEFS`); some hundred units outweigh them.
 
-Widths, one a level, make up for what the law misses: that of the interval which held the level's
-share of units when the law was fitted without them and their neighbours, counted as conformal
-prediction does (Vovk et al. 2005), so that few units widen it. An interval is never made narrower
-than the t distribution's for that.
+Widths, one a level, are the t distribution's. Where intervals hold fewer of the units, each by a law
+fitted without it and its neighbours, than chance explains, they are widened to what holds the
+level's share of them, counted as conformal prediction does (Vovk et al. 2005), so that few units
+widen it more. They are never made narrower: few units that happen to fit are no reason.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ GROUPS = 5
 """Parts that units without folds are divided into, consecutive numbers together."""
 
 BELIEFS = {
-    "chance": (6.0, 0.2),
-    "dense": (0.13, 0.5),
-    "sparse": (1.0, 0.5),
-    "evening": (0.35, 0.4),
+    "chance": (4.5, 0.2),
+    "dense": (0.15, 0.4),
+    "sparse": (1.0, 0.3),
+    "evening": (0.28, 0.3),
 }
 """Constant -> median and standard deviation of its logarithm before any unit is looked at; from
 simulated countries whose truth was looked at (docs/method.md). `chance` of independent households
 is the mean of their squared sizes over their mean size: 5 to 7 where households are of 4 to 5."""
+
+BY_CHANCE = 0.05
+"""Probability of holding so few units, were the interval right, below which it is widened."""
 
 LEAST_WIDTH, MOST_WIDTH = 0.05, 20.0
 """Between which a width is looked for."""
@@ -53,7 +56,7 @@ LEAST_WIDTH, MOST_WIDTH = 0.05, 20.0
 
 @dataclass(frozen=True)
 class Unseen:
-    """Units with their counts and what was predicted without having seen them. Arrays of one length.
+    """Units with their counts and what was predicted of them unseen. Arrays of one length.
 
     Attributes:
         number: in the raster of units.
@@ -122,18 +125,14 @@ def fit(units: Unseen) -> Fitted:
         level: needed_widths(units, [others.get(int(g), law) for g in units.group], level)
         for level in LEVELS
     }
-    widths = {
-        level: max(student_width(level), conformal(found, level / 100))
-        for level, found in needed.items()
-    }
+    widths = {level: width(found, level) for level, found in needed.items()}
     # each group with the widths that the others ask for, so that no unit widens its own interval
     tried = {level: np.zeros(len(units), bool) for level in LEVELS}
     for level, found in needed.items():
         for g in groups:
             own = units.group == g
             rest = found[~own] if len(groups) > 1 else found
-            width = max(student_width(level), conformal(rest, level / 100))
-            tried[level][own] = found[own] <= width
+            tried[level][own] = found[own] <= width(rest, level)
     return Fitted(law, widths, float(units.extent.max()), tried, units)
 
 
@@ -170,10 +169,7 @@ def log_likelihood(units: Unseen, law: Law) -> float:
 def needed_widths(units: Unseen, laws: Sequence[Law], level: int) -> np.ndarray:
     """The least width at which the interval of each unit, by its own law, holds its count."""
     spread2 = np.array(
-        [
-            float(variance(law, units.people[i], units.crowding[i]))
-            for i, law in enumerate(laws)
-        ]
+        [float(variance(law, units.people[i], units.crowding[i])) for i, law in enumerate(laws)]
     )
     low = np.full(len(units), math.log(LEAST_WIDTH))
     high = np.full(len(units), math.log(MOST_WIDTH))
@@ -190,6 +186,19 @@ def interval_of_each(
 ) -> tuple[np.ndarray, np.ndarray]:
     """`interval` with a width a zone."""
     return interval(people, variances * widths**2, level)
+
+
+def width(needed: np.ndarray, level: int) -> float:
+    """What standard deviations are multiplied with at a level.
+
+    Args:
+        needed: the least width at which each unit is held, by a law that has not seen it.
+    """
+    from scipy import stats
+
+    usual = student_width(level)
+    chance = stats.binom.cdf((needed <= usual).sum(), len(needed), level / 100)
+    return usual if chance > BY_CHANCE else max(usual, conformal(needed, level / 100))
 
 
 def conformal(needed: np.ndarray, share: float) -> float:

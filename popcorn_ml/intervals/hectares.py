@@ -1,4 +1,4 @@
-"""Intervals of every hectare, of the map and of the adjusted map, and where a hectare says too little.
+"""Intervals of every hectare of both maps, and where a hectare says too little to be used.
 
 One pass over the pixels in blocks of whole hectares: memory is that of a few blocks, whatever the
 country's size.
@@ -31,8 +31,8 @@ FEW_PEOPLE = 10.0
 is nearly empty is known well enough."""
 
 RULE = (
-    "1: use at this scale; 0: not to be used at this scale: the 80 % interval (p10 to p90) is wider "
-    f"than the estimate and wider than {FEW_PEOPLE:g} people, or is not known; 255: no data"
+    "1: use at this scale; 0: not to be used at this scale: the 80 % interval (p10 to p90) is "
+    f"wider than the estimate and wider than {FEW_PEOPLE:g} people, or is not known; 255: no data"
 )
 
 

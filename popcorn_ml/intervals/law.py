@@ -9,7 +9,7 @@ whatever its shape:
   that its people fill. A hectare has n = 1, half of it n = 0.5, a town hundreds, and empty land
   around it adds nothing.
 
-    variance = chance P + (dense^2 + sparse^2 D0 / (D0 + Q / P)) P^2 n^-evening
+    variance = chance P + (dense^2 + (sparse D0 / (D0 + Q / P))^2) P^2 n^-evening
 
 `chance` is what no image shows: whole households, flats that stand empty. `dense` and `sparse` are
 errors in share, of a crowded and of a thinly settled hectare; they are alike among neighbours, so
@@ -34,7 +34,7 @@ from functools import lru_cache
 
 import numpy as np
 
-SPARSE_BELOW = 10.0
+SPARSE_BELOW = 20.0
 """People per hectare at which errors in share have lost half of what `sparse` adds to them."""
 
 HALF_A_PERSON = 0.5
@@ -81,7 +81,7 @@ def variance(
         density = np.where(people > 0, crowding / people, 0.0)
         extent = np.where(density > 0, people / density, 0.0)
         evened = np.power(np.minimum(extent, largest), -law.evening)
-    share = law.dense**2 + law.sparse**2 * SPARSE_BELOW / (SPARSE_BELOW + density)
+    share = law.dense**2 + (law.sparse * SPARSE_BELOW / (SPARSE_BELOW + density)) ** 2
     found = law.chance * people + share * people**2 * np.where(extent > 0, evened, 0.0)
     return np.where(people > 0, found, 0.0)
 

@@ -1,4 +1,4 @@
-"""What the law needs of zones: people and crowding (see `law`), summed over pixels block by block."""
+"""What the law needs of zones: people and crowding (see `law`), summed over pixels in blocks."""
 
 from __future__ import annotations
 

@@ -59,9 +59,7 @@ def parts_of(
     )
 
 
-def _summed(
-    zone: np.ndarray, unit: np.ndarray, people: np.ndarray, crowding: np.ndarray
-) -> Parts:
+def _summed(zone: np.ndarray, unit: np.ndarray, people: np.ndarray, crowding: np.ndarray) -> Parts:
     if not zone.size:
         return no_parts()
     # neighbours mostly lie in one part: runs first, then the few runs are sorted
@@ -92,9 +90,7 @@ def adjusted_variance(
         those are, nothing is known.
     """
     of = parts.unit
-    known = model.part_variance(
-        parts.people, parts.crowding, units.people[of], units.crowding[of]
-    )
+    known = model.part_variance(parts.people, parts.crowding, units.people[of], units.crowding[of])
     free = model.map_variance(parts.people, parts.crowding)
     how = method[of]
     found = np.where(how == MODEL, known, np.where(how == UNCOUNTED, free, np.nan))

@@ -7,7 +7,7 @@ known of a zone is put together from its parts in each unit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -91,19 +91,20 @@ def people_in(
         IntervalError: zones without a CRS, or numbers that are none; a map without an error model.
         GridMismatch, RasterError: a raster lies elsewhere or is unreadable.
     """
+    return asked(zones, Ready.of(maps, product, threads=threads))
+
+
+def asked(zones: gpd.GeoDataFrame | str | Path, ready: Ready) -> pd.DataFrame:
+    """`people_in` of a map that is ready: where there are several sets of zones to ask about."""
     import pandas as pd
 
-    from popcorn_ml import raster
-
-    model = read_model(maps.model)
-    grid = raster.grid_of(maps.population)
-    layers, index = _layers(zones, grid)
-    context = _Context.of(maps, model, grid, product, threads)
+    model = ready.model
+    layers, index = _layers(zones, ready.grid)
     count = len(index)
     people, shares, pixels = np.full(count, np.nan), np.zeros(count), np.zeros(count, np.int64)
     quantiles = np.full((len(QUANTILES), count), np.nan)
     for layer in layers:
-        sums, variances = _answer(layer, context)
+        sums, variances = _answer(layer, ready)
         chosen = layer.rows
         found, valid = sums.sums[0, 1:], sums.valid[0, 1:]
         estimate = np.where(valid > 0, found, np.nan)
@@ -120,48 +121,50 @@ def people_in(
 class _Layer:
     """Zones that do not overlap: `read` gives their numbers 1..n, which are the rows `rows`."""
 
-    read: object
+    read: Callable[[Window], np.ndarray]
     rows: np.ndarray
     windows: Sequence[Window]
 
 
 @dataclass(frozen=True)
-class _Context:
-    """What all zones of a question share."""
+class Ready:
+    """A map with what all questions to it share.
 
-    maps: MapFiles
+    Attributes:
+        path: of the people per pixel that are summed.
+        model: how far sums may be off.
+        grid: of the map.
+        units: of an adjusted map, the raster of the units it is adjusted to, else None.
+        measured: those units in it.
+        method: of each unit 0..n, how its people were placed.
+    """
+
+    path: Path
     model: ErrorModel
     grid: Grid
-    product: Product
-    units: Measured | None
-    method: np.ndarray | None
+    units: Path | None = None
+    measured: Measured | None = None
+    method: np.ndarray | None = None
 
     @classmethod
-    def of(
-        cls, maps: MapFiles, model: ErrorModel, grid: Grid, product: Product, threads: int
-    ) -> _Context:
+    def of(cls, maps: MapFiles, product: Product, *, threads: int = 2) -> Ready:
+        """Read what there is to read; an adjusted map's census units are summed once."""
         from popcorn_ml import raster
         from popcorn_ml.mapping.dasymetric import read_adjustment
 
         if product not in ("map", "adjusted"):
             raise ValueError(f"product {product!r} is neither 'map' nor 'adjusted'")
-        raster.check(maps.population, grid)
+        model, grid = read_model(maps.model), raster.grid_of(maps.population)
         if product == "map":
-            return cls(maps, model, grid, product, None, None)
-        for path in (maps.adjusted, maps.units):
-            raster.check(path, grid)
-        adjustment = read_adjustment(maps.adjustment)
-        count = len(adjustment.people) - 1
-        (measured,), _ = measure(maps.units, [maps.adjusted], grid, count, threads=threads)
-        return cls(maps, model, grid, product, measured, adjustment.method)
-
-    @property
-    def path(self) -> Path:
-        """The raster of people."""
-        return self.maps.adjusted if self.product == "adjusted" else self.maps.population
+            return cls(maps.population, model, grid)
+        method = read_adjustment(maps.adjustment).method
+        (measured,), _ = measure(
+            maps.units, [maps.adjusted], grid, len(method) - 1, threads=threads
+        )
+        return cls(maps.adjusted, model, grid, maps.units, measured, method)
 
 
-def _answer(layer: _Layer, context: _Context) -> tuple[ZoneSums, np.ndarray]:
+def _answer(layer: _Layer, ready: Ready) -> tuple[ZoneSums, np.ndarray]:
     """Sums of people and crowding over a layer's zones 0..n, and the variances of zones 1..n."""
     from popcorn_ml import raster
     from popcorn_ml.raster import bounded_cache
@@ -170,25 +173,22 @@ def _answer(layer: _Layer, context: _Context) -> tuple[ZoneSums, np.ndarray]:
     total, parts = ZoneSums.none(2, count), no_parts()
     with bounded_cache():
         for window in layer.windows:
-            numbers = layer.read(window)  # type: ignore[operator]
+            numbers = layer.read(window)
             if not numbers.any():
                 continue
-            people = raster.read_float(context.path, window, 1)
-            crowd = crowding(people, cell_areas(context.grid, window))
+            people = raster.read_float(ready.path, window, 1)
+            crowd = crowding(people, cell_areas(ready.grid, window))
             total += zone_table(numbers, [people, crowd], count)
-            if context.units is not None:
-                units = raster.read(context.maps.units, window, 1)
+            if ready.units is not None:
+                units = raster.read(ready.units, window, 1)
                 parts = parts.joined(parts_of(numbers, units, people, crowd))
-    if context.units is None:
-        return total, context.model.map_variance(total.sums[0, 1:], total.sums[1, 1:])
-    assert context.method is not None
-    variances = adjusted_variance(context.model, parts, context.units, context.method, count)
+    if ready.measured is None or ready.method is None:
+        return total, ready.model.map_variance(total.sums[0, 1:], total.sums[1, 1:])
+    variances = adjusted_variance(ready.model, parts, ready.measured, ready.method, count)
     return total, variances[1:]
 
 
-def _layers(
-    zones: gpd.GeoDataFrame | str | Path, grid: Grid
-) -> tuple[list[_Layer], pd.Index]:
+def _layers(zones: gpd.GeoDataFrame | str | Path, grid: Grid) -> tuple[list[_Layer], pd.Index]:
     """Zones as layers without overlaps, and what names their rows."""
     if isinstance(zones, str | Path):
         return _raster_layers(Path(zones), grid)
