@@ -21,6 +21,7 @@ from popcorn_ml.grid import Tile, Window
 from popcorn_ml.mapping.engine.api import Bag, Engine, check_precision
 from popcorn_ml.mapping.engine.choice import open_engine
 from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
+from popcorn_ml.mapping.precision import STEP
 from popcorn_ml.mapping.sparing import Occupancies, TileScores, pilot_cells, score_to_spare
 from popcorn_ml.mapping.spec import MappingSpec, check_composites, in_season_order
 from popcorn_ml.mapping.tile_people import (
@@ -127,6 +128,7 @@ def _layers(spec: MappingSpec) -> list[Layer]:
             spec.out / f"{name}.tif",
             tuple(described),
             {"content": BANDS.get(name, "people per pixel by each member"), **spec.tags},
+            step=STEP if name == MEMBERS else None,
         )
         for name, described in bands.items()
     ]
