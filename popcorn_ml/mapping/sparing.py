@@ -20,7 +20,7 @@ import numpy as np
 
 from popcorn_ml.grid import Window
 
-CELL_PX = 128
+CELL_PX = 64
 """Side of the squares that a tile is looked at in, and that occupancy is learnt on."""
 
 PILOT_CELLS = 8
