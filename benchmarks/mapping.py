@@ -50,7 +50,8 @@ LEAVE_OUT = 1e-4
 GROWTH = (1, 2, 4, 8)
 RWANDA, CONTINENT = 516.0, 5000.0
 """Million pixels of 10 m."""
-FIELDS = "task composites extractor builtup members grid out tile_px device threads tags".split()
+FIELDS = ("task", "composites", "extractor", "builtup", "members", "grid", "out", "tile_px")
+FIELDS += ("device", "threads", "tags")
 """Of a specification, which earlier checkouts know too."""
 
 
