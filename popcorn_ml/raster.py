@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from popcorn_ml.errors import GridMismatch, RasterError
 from popcorn_ml.files import naming_the_disk, sync
 from popcorn_ml.grid import Grid, Window
-from popcorn_ml.raster_values import decoded, rasterio_window, stored
+from popcorn_ml.raster_values import BandStatistics, decoded, rasterio_window, stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -274,6 +274,10 @@ class CogWriter:
         scale: value of one stored unit, where the stored value is not the value.
         tags: what the file says about itself.
         resampling: of the overviews; "nearest" for identifiers.
+        units: unit of each band's values; empty says none.
+        statistics: count the values while they are written, and have each band say its smallest,
+            largest and mean value, so that no program has to read it through to draw it. Every
+            pixel is then to be written once.
 
     Memory stays at the windows written and GDAL's block cache, whatever the raster's size.
     """
@@ -289,11 +293,15 @@ class CogWriter:
         scale: float = 1.0,
         tags: dict[str, Any] | None = None,
         resampling: str = "average",
+        units: Sequence[str] = (),
+        statistics: bool = False,
     ) -> None:
         self.path, self.grid, self.bands = Path(path), grid, tuple(bands)
         self.dtype, self.nodata, self.scale = dtype, nodata, scale
         self.tags = {k: str(v) for k, v in (tags or {}).items()}
         self.resampling = resampling
+        self.units = tuple(units)
+        self.statistics = [BandStatistics() for _ in self.bands] if statistics else []
 
     def __enter__(self) -> CogWriter:
         import rasterio
@@ -326,6 +334,8 @@ class CogWriter:
         self._dataset.scales = [self.scale] * len(self.bands)
         for i, description in enumerate(self.bands, start=1):
             self._dataset.set_band_description(i, description)
+        for i, unit in enumerate(self.units, start=1):
+            self._dataset.set_band_unit(i, unit)
         self._dataset.update_tags(**self.tags)
         return self
 
@@ -338,6 +348,8 @@ class CogWriter:
         if values.shape != expected:
             raise ValueError(f"{self.path}: writing {values.shape} into a window of {expected}")
         stored = values.astype(self.dtype, copy=False)
+        for seen, band in zip(self.statistics, stored, strict=False):
+            seen.add(band, self.nodata)
         with naming_the_disk(self.path):
             self._dataset.write(stored, window=rasterio_window(window))
 
@@ -349,6 +361,8 @@ class CogWriter:
                 with suppress(Exception):  # what went wrong first is what is told
                     self._dataset.close()
                 return
+            for i, seen in enumerate(self.statistics, start=1):
+                self._dataset.update_tags(i, **seen.tags())
             self._dataset.close()
             predictor = 3 if self.dtype.startswith("float") else 2
             rasterio.shutil.copy(

@@ -6,6 +6,8 @@ Of open datasets; which file, and on which grid, is `raster`'s business.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from popcorn_ml.grid import Window
@@ -91,3 +93,47 @@ def rasterio_window(window: Window | None) -> RasterioWindow | None:
     from rasterio.windows import Window as RasterioWindow
 
     return RasterioWindow(window.col, window.row, window.width, window.height)
+
+
+@dataclass
+class BandStatistics:
+    """Smallest, largest and mean stored value of a band, and their spread, as it is written.
+
+    Attributes:
+        count: values that are not nodata.
+        mean, squares: of these; the sum of the squares of what they differ from their mean.
+    """
+
+    count: int = 0
+    smallest: float = inf
+    largest: float = -inf
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def add(self, values: np.ndarray, nodata: float) -> None:
+        """Count what was written into a window."""
+        import numpy as np
+
+        kept = values[~np.isnan(values)] if nodata != nodata else values[values != nodata]
+        if kept.size == 0:
+            return
+        seen = kept.astype(np.float64)
+        mean = float(seen.mean())
+        apart, total = mean - self.mean, self.count + seen.size
+        self.squares += float(((seen - mean) ** 2).sum())
+        self.squares += apart * apart * self.count * seen.size / total
+        self.mean += apart * seen.size / total
+        self.count = total
+        self.smallest = min(self.smallest, float(seen.min()))
+        self.largest = max(self.largest, float(seen.max()))
+
+    def tags(self) -> dict[str, str]:
+        """The same under the names that GDAL and QGIS look for; none where there is no value."""
+        if self.count == 0:
+            return {}
+        return {
+            "STATISTICS_MINIMUM": repr(self.smallest),
+            "STATISTICS_MAXIMUM": repr(self.largest),
+            "STATISTICS_MEAN": repr(self.mean),
+            "STATISTICS_STDDEV": repr(sqrt(self.squares / self.count)),
+        }
