@@ -20,8 +20,8 @@ SCHEMA = 1
 METHOD = {
     "name": "POPCORN",
     "text": "A frozen network finds built-up area in seasonal composites of Sentinel-1 and "
-    "Sentinel-2; a second one, supervised by census counts alone, learns how many people a built-up "
-    "pixel holds; an ensemble gives the map and its spread.",
+    "Sentinel-2; a second one, supervised by census counts alone, learns how many people a "
+    "built-up pixel holds; an ensemble gives the map and its spread.",
     "citation": "Metzger, Daudt, Tuia and Schindler 2024: High-resolution Population Maps Derived "
     "from Sentinel-1 and Sentinel-2, Remote Sensing of Environment",
     "url": "https://arxiv.org/abs/2311.14006",

@@ -169,7 +169,7 @@ def pixels(making: Making) -> None:
             {**origin.tags(), "rule": quality.RULE},
             dtype="uint16",
             nodata=quality.NODATA,
-        )  # fmt: skip
+        )
     )
 
 
@@ -211,7 +211,7 @@ def _moved(
             lambda window: values[window.slices],
             making.origin.tags(),
             cell=cell,
-        )  # fmt: skip
+        )
     )
 
 
@@ -231,7 +231,7 @@ def masked_map(making: Making) -> dict[str, Any]:
             read,
             {**origin.tags(), "rule": empty_cells.RULE},
             cell=origin.grid.cell_name,
-        )  # fmt: skip
+        )
     )
     return plan.as_fact()
 

@@ -1,4 +1,4 @@
-"""What a publication is made of: the versions' files and manifests, and what may be done with it."""
+"""What a publication is made of: the versions' files and manifests, and on which terms."""
 
 from __future__ import annotations
 

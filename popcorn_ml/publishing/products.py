@@ -132,7 +132,8 @@ TRUE_HECTARES = Product(
     "people per cell", PEOPLE, sums=True,
 )  # fmt: skip
 TRUE_HECTARES_UNADJUSTED = Product(
-    "population_100m_unadjusted", "population_unadjusted", "Population of true hectares, unadjusted",
+    "population_100m_unadjusted", "population_unadjusted",
+    "Population of true hectares, unadjusted",
     "The same as the model estimates it, not adjusted to the census.",
     "people per cell", PEOPLE, sums=True,
 )  # fmt: skip

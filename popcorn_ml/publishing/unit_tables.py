@@ -153,6 +153,7 @@ def _wide(rows: UnitRows) -> pd.DataFrame:
     return pd.DataFrame(flat, columns=["level", "unit_id", *_KNOWN])
 
 
+_TEXTS = ("interval_basis", "change_significant", "change_from")
 _KNOWN = [
     "map", "map_std", "adjusted", "valid_share", *BOUNDS, *(f"adjusted_{name}" for name in BOUNDS),
     "interval_basis", "change", "change_from", *(f"change_{name}" for name in BOUNDS),
@@ -191,6 +192,5 @@ def write_units(frame: gpd.GeoDataFrame, geopackage: Path) -> list[Path]:
 
 
 def _numbers() -> list[str]:
-    return [name for name in _KNOWN if name not in ("interval_basis", "change_significant", "change_from")] + [
-        "census", "difference", "relative_difference", "area_ha", "density_km2"
-    ]  # fmt: skip
+    own = ["census", "difference", "relative_difference", "area_ha", "density_km2"]
+    return [name for name in _KNOWN if name not in _TEXTS] + own
