@@ -127,13 +127,15 @@ class BandStatistics:
         self.smallest = min(self.smallest, float(seen.min()))
         self.largest = max(self.largest, float(seen.max()))
 
-    def tags(self) -> dict[str, str]:
-        """The same under the names that GDAL and QGIS look for; none where there is no value."""
+    def as_fact(self) -> dict[str, float]:
+        """The same as STAC names it; empty where there is no value."""
         if self.count == 0:
             return {}
+        spread = sqrt(self.squares / self.count)
         return {
-            "STATISTICS_MINIMUM": repr(self.smallest),
-            "STATISTICS_MAXIMUM": repr(self.largest),
-            "STATISTICS_MEAN": repr(self.mean),
-            "STATISTICS_STDDEV": repr(sqrt(self.squares / self.count)),
-        }
+            "minimum": self.smallest, "maximum": self.largest, "mean": self.mean, "stddev": spread,
+        }  # fmt: skip
+
+    def tags(self) -> dict[str, str]:
+        """The same under the names that GDAL and QGIS look for."""
+        return {f"STATISTICS_{name.upper()}": repr(value) for name, value in self.as_fact().items()}

@@ -23,6 +23,7 @@ APART = (
     "#5e3c99", "#8073ac", "#b2abd2", "#d8daeb", "#f7f7f7", "#fee0b6", "#fdb863", "#e08214",
     "#b35806",
 )  # fmt: skip
+GREYS = ("#ffffff", "#f0f0f0", "#d9d9d9", "#bdbdbd", "#969696", "#636363", "#252525")
 GREEN = ("#440154", "#443a83", "#31688e", "#21908d", "#35b779", "#8fd744", "#fde725")
 
 
@@ -67,8 +68,8 @@ def classes(bounds: Sequence[float], colours: Sequence[str]) -> tuple[Class, ...
     """
     if len(colours) != len(bounds) + 1 or list(bounds) != sorted(set(bounds)):
         raise ValueError(f"{len(colours)} colours for bounds {list(bounds)}")
-    between = [f"{low:g} to {high:g}" for low, high in pairwise(bounds)]
-    labels = [f"below {bounds[0]:g}", *between, f"{bounds[-1]:g} and more"]
+    between = [f"{low:,.9g} to {high:,.9g}" for low, high in pairwise(bounds)]
+    labels = [f"below {bounds[0]:,.9g}", *between, f"{bounds[-1]:,.9g} and more"]
     uppers = [*bounds, None]
     return tuple(Class(*row) for row in zip(uppers, colours, labels, strict=True))
 
@@ -78,11 +79,11 @@ PEOPLE = classes(PEOPLE_STEPS, HEAT)
 """People per hectare or per cell of about that size."""
 PEOPLE_PER_PIXEL = classes([step / 100 for step in PEOPLE_STEPS], HEAT)
 """The same of 10 m pixels: equal densities have equal colours."""
-DENSITY = classes([step * 10 for step in PEOPLE_STEPS], HEAT)
+DENSITY = classes((10, 50, 200, 500, 1000, 2000, 5000, 10_000, 20_000), HEAT)
 """People per square kilometre, of units."""
 CHANGE = classes((-50, -20, -5, -1, 1, 5, 20, 50), APART)
 INTERVAL = classes((1, 2, 5, 10, 20, 50, 100), WIDTH)
-SCORE = classes((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), tuple(reversed(GREEN)))
+SCORE = classes((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), GREYS)
 OCCUPANCY = classes((0.1, 0.2, 0.5, 1, 2, 5), tuple(reversed(GREEN)))
 OBSERVATIONS = classes((1, 2, 4, 8, 16, 32), GREEN)
 RELIABILITY = (

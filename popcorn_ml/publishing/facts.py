@@ -8,9 +8,12 @@ what there is not and why.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from popcorn_ml.files import replacing
 from popcorn_ml.publishing.origin import COPERNICUS_TERMS, Origin, census_sources
 from popcorn_ml.publishing.products import Written
 from popcorn_ml.publishing.quality import RULE as QUALITY_RULE
@@ -78,6 +81,7 @@ def facts_of(
         "simulated": origin.simulated,
         "version": hectares["version"],
         "made": hectares["finished"],
+        "software": hectares["code"]["package"],
         "cell": {
             "name": grid.cell_name, "title": grid.cell_title,
             "smallest_ha": area[0], "largest_ha": area[1],
@@ -278,6 +282,38 @@ def scenes_of(origin: Origin) -> list[dict[str, Any]]:
             for scene in (*facts["scenes"], *other.get("scenes", ())):
                 found.setdefault(scene["id"], {**scene, "sensor": sensor})
     return list(found.values())
+
+
+def public_address(href: str | None) -> str | None:
+    """An address that anybody may follow: without a signature; None for a place on a machine."""
+    if not href or not re.match(r"https?://", href):
+        return None
+    return href.partition("?")[0]
+
+
+SCENE_COLUMNS = ("scene", "sensor", "taken", "platform", "href")
+
+
+def write_scenes(origin: Origin, out: Path) -> int:
+    """Write a table of the scenes (`SCENE_COLUMNS`), without signatures and places on a machine.
+
+    Args:
+        origin: what was made of them.
+        out: CSV.
+
+    Returns:
+        How many there are.
+    """
+    import csv
+
+    scenes = scenes_of(origin)
+    with replacing(out) as draft, open(draft, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SCENE_COLUMNS)
+        for scene in scenes:
+            told = (scene["id"], scene["sensor"], scene.get("datetime"), scene.get("platform"))
+            writer.writerow([*told, public_address(scene.get("href"))])
+    return len(scenes)
 
 
 def _lineage(origin: Origin) -> dict[str, Any]:

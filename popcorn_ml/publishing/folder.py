@@ -15,7 +15,8 @@ from typing import Any
 from popcorn_ml.errors import RasterError
 from popcorn_ml.files import write_json
 from popcorn_ml.publishing import empty_cells, other_grids, products, quality
-from popcorn_ml.publishing.facts import facts_of
+from popcorn_ml.publishing.catalogue import write_catalogue, write_year
+from popcorn_ml.publishing.facts import facts_of, scenes_of, write_scenes
 from popcorn_ml.publishing.hexagons import COLUMNS as HEXAGON_COLUMNS
 from popcorn_ml.publishing.hexagons import write_hexagons
 from popcorn_ml.publishing.names import ARC_SECONDS, CELLS, HECTARE, PIXEL, Names
@@ -110,6 +111,9 @@ def publish(origin: Origin, out: Path, progress: Progress | None = None) -> dict
         left_out=making.left_out,
     )
     write_json(out / making.names.facts, facts)
+    write_scenes(origin, out / making.names.scenes)
+    write_year(out, facts, scenes_of(origin))
+    write_catalogue(out)
     return facts
 
 

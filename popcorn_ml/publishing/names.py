@@ -59,6 +59,11 @@ class Names:
         return f"{self.stem}_report.html"
 
     @property
+    def scenes(self) -> str:
+        """The scenes that the year's composites were made of."""
+        return f"{self.stem}_scenes.csv"
+
+    @property
     def item(self) -> str:
         """The catalogue's item of the year."""
         return f"{self.stem}_item.json"

@@ -123,7 +123,7 @@ QUALITY = Product(
     "quality", "quality", "Quality of the input",
     "Clear observations of either sensor in the year, how many of the eight seasonal composites "
     "were filled from elsewhere, and whether the pixel is not to be used.",
-    "1", OBSERVATIONS, resampling="nearest",
+    "1", OBSERVATIONS, band=2, resampling="nearest",
 )  # fmt: skip
 TRUE_HECTARES = Product(
     "population_100m", "population", "Population of true hectares",
@@ -188,6 +188,7 @@ class Written:
             "nodata": "nan" if self.nodata is None or self.nodata != self.nodata else self.nodata,
             "dtype": self.dtype,
             "people": self.people,
+            "statistics": list(self.statistics),
             "grid": self.grid.as_dict(),
             "classes": [
                 {
@@ -246,7 +247,7 @@ def write_product(
             if product.sums:
                 people += float(np.nansum(values.astype(np.float32), dtype=np.float64))
             out.write(values, tile.core)
-        statistics = tuple(vars(seen).copy() for seen in out.statistics)
+        statistics = tuple(seen.as_fact() for seen in out.statistics)
     write_style(path, raster_style(product.classes, unit, product.band))
     return Written(
         product, path.name, grid, tuple(bands), dtype, nodata, cell, unit,

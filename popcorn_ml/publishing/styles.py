@@ -126,7 +126,8 @@ def write_style(beside: Path, style: bytes) -> Path:
 
 
 def _told(one: Class, unit: str) -> str:
-    return f"{one.label} {unit}" if one.upper is None else one.label
+    named = one.upper is None and unit != "1"
+    return f"{one.label} {unit}" if named else one.label
 
 
 def _rgba(colour: str) -> str:

@@ -7,7 +7,8 @@ Geometry is in the CRS of the country's grid, as the rasters are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HECTARES_PER_KM2 = 1e6 / HECTARE_M2
+GEOPACKAGE = "1.2"
+"""The version of GeoPackage: what QGIS 3.22 and its GDAL know."""
 BOUNDS = {"p2_5": "p2.5", "p10": "p10", "p90": "p90", "p97_5": "p97.5"}
 
 COLUMNS: dict[str, str] = {
@@ -176,11 +179,13 @@ def write_units(frame: gpd.GeoDataFrame, geopackage: Path) -> list[Path]:
     typed = frame.astype(dict.fromkeys((*_numbers(), "change_from"), "float64")).assign(
         change_significant=frame["change_significant"].astype("boolean")
     )
-    with replacing(geopackage) as draft:
+    with replacing(geopackage) as draft, _dated(int(frame["year"].iloc[0])):
         draft.unlink()  # the driver wants to make it itself
+        version = {"VERSION": GEOPACKAGE}
         for level in dict.fromkeys(typed["level"]):
             of_level = typed[typed["level"] == level]
-            of_level.to_file(draft, layer=level, driver="GPKG", engine="pyogrio")
+            of_level.to_file(draft, layer=level, driver="GPKG", engine="pyogrio", **version)
+            version = {}  # of the file, which is there now
     write_style(geopackage, units_style("density_km2", DENSITY, "people per km2"))
     parquet, text = geopackage.with_suffix(".parquet"), geopackage.with_suffix(".csv")
     with replacing(parquet) as draft:
@@ -189,6 +194,23 @@ def write_units(frame: gpd.GeoDataFrame, geopackage: Path) -> list[Path]:
         plain = typed.drop(columns="geometry").replace({np.nan: None})
         plain.to_csv(draft, index=False, encoding="utf-8", float_format="%.10g")
     return [geopackage, parquet, text]
+
+
+@contextmanager
+def _dated(year: int) -> Iterator[None]:
+    """Have GeoPackages say the map's year of when they were written: the same map, the same bytes.
+
+    Args:
+        year: of the map.
+    """
+    from pyogrio import get_gdal_config_option, set_gdal_config_options
+
+    before = get_gdal_config_option("OGR_CURRENT_DATE")
+    set_gdal_config_options({"OGR_CURRENT_DATE": f"{year}-12-31T00:00:00.000Z"})
+    try:
+        yield
+    finally:
+        set_gdal_config_options({"OGR_CURRENT_DATE": before})
 
 
 def _numbers() -> list[str]:
