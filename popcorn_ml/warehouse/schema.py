@@ -333,6 +333,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # A cell of the level `hectare` is one of 10 x 10 pixels; those of older rows are not known.
     ("ALTER TABLE evaluation ADD COLUMN area_ha DOUBLE",),
+    (
+        # From the store's root; what has no partitions lies right below its asset's folder.
+        """
+        CREATE OR REPLACE VIEW current_versions AS
+        SELECT * EXCLUDE (current, removed),
+               CASE WHEN country = '' THEN concat_ws('/', asset, version)
+                    ELSE concat_ws('/', asset, country, year, version)
+               END AS path
+        FROM versions WHERE current
+        """,
+    ),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 
