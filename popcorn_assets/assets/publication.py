@@ -4,7 +4,7 @@ What the files hold is popcorn_ml.publishing's business; here is which versions 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -19,6 +19,7 @@ from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import save_picture
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.recipe import ROWS
 from popcorn_assets.store.records import Records
 from popcorn_assets.store.versions import Version
 from popcorn_ml.errors import StoreError
@@ -164,20 +165,11 @@ def _rows(making: Making, evaluated: Version) -> "UnitRows":
             expected=f"those of version {evaluated.version}",
             remedy=f"materialise {evaluated.address} again",
         )
-    # A version is named by its files: rows may differ while they are the same.
-    making.parameter(
-        tables={name: t["digest"] for name, t in evaluated.manifest()["tables"].items()}
-    )
+    tables = evaluated.manifest()["tables"]
+    making.parameter(**{ROWS: {name: told["digest"] for name, told in tables.items()}})
     warehouse = Warehouse(making.store.warehouse)
-
-    def rows(table: str) -> list[dict[str, Any]]:
-        place = (making.country, making.year)
-        found = warehouse.frame(
-            f"SELECT * FROM {table} WHERE country = ? AND year = ? ORDER BY ALL", place
-        )
-        return found.to_dict("records")
-
-    return UnitRows(rows("map_sums"))
+    found = warehouse.rows_of(evaluated.address.asset, making.country, making.year, ["map_sums"])
+    return UnitRows(found["map_sums"].to_pylist())
 
 
 assets: list[dg.AssetsDefinition] = [publication]

@@ -228,7 +228,7 @@ def _model_item(facts: Mapping[str, Any]) -> pystac.Item:
             "description": f"{facts['method']['text']} Trained on {model['country']} "
             f"{model['year']}, census level {model['level']}, {model['members']} members.",
             "version": model["version"] or "not known",
-            "mlm:name": model["title"],
+            "mlm:name": f"popcorn {model['country']} {model['year']} {model['version']}",
             "mlm:architecture": "POPCORN: dual-stream U-Net",
             "mlm:framework": "PyTorch",
             "mlm:tasks": ["regression"],
