@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
     from shapely.geometry.base import BaseGeometry
 
-MANY_POINTS = 150_000
+MANY_POINTS = 60_000
 """Corners of a level's outlines above which they are simplified."""
 COARSEST_M = 160.0
 DIGITS = 6
@@ -43,7 +43,7 @@ def write_outlines(
         parts: folder that the files go to.
         stem: what their names begin with.
     """
-    titles = {"train": "trained and adjusted on", "evaluate": "compared with"}
+    titles = {"train": "adjusted to", "evaluate": "compared with"}
     roles = {one["level"]: one["role"] for one in facts["census"]["levels"]}
     levels = list(dict.fromkeys(frame["level"]))
     levels.sort(key=lambda level: level != facts["census"]["level"])
@@ -108,7 +108,7 @@ def _simplified(shapes: np.ndarray, crs: Any) -> np.ndarray:
     import shapely
 
     metres = 1.0 if crs.is_projected else 1 / 111_320
-    step = 10.0
+    step = 4.0
     found = shapes
     while shapely.get_num_coordinates(found).sum() > MANY_POINTS and step <= COARSEST_M:
         try:

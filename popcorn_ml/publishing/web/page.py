@@ -82,8 +82,9 @@ def facts_in(folder: Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob(FACTS)):
         try:
             facts = json.loads(path.read_text("utf-8"))
-            assert path.name == f"{facts['code']}_{int(facts['year'])}_facts.json"
-        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+            if path.name != f"{facts['code']}_{int(facts['year'])}_facts.json":
+                raise ValueError(f"it is of {facts['code']!r} and {facts['year']!r}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 "the facts of a published map cannot be read",
                 where=path,

@@ -7,6 +7,7 @@ is looked up among the files that may be seen and is never a path: nothing else 
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,7 +29,7 @@ TYPES = {
 }  # fmt: skip
 CHUNK = 1 << 18
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_WEEK_OF_LIBRARIES = re.compile(r"web/vendor/")
+_LIBRARIES = re.compile(r"web/vendor/")
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class MapServer(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int, find: Find) -> None:
         self.find = find
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
 
     @property
@@ -158,7 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         if span is not None:
             self.send_header("Content-Range", span)
-        kept = _WEEK_OF_LIBRARIES.match(name) is not None
+        kept = _LIBRARIES.match(name) is not None
         self.send_header("Cache-Control", "max-age=604800" if kept else "no-cache")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")

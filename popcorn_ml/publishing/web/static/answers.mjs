@@ -90,9 +90,10 @@ export async function answerOfArea(map, rings, progress) {
       note = '';
     }
   }
-  rows.push(row('census units touched', [...found.parts.keys()].filter(Boolean).length, `${[...found.parts.keys()].filter(Boolean).length}`));
+  const touched = [...found.parts.keys()].filter(Boolean).length;
+  if (rasters.units) rows.push(row('census units touched', touched, `${touched}`));
   shown.push(table('area', rows));
-  const by = found.whole ? `Summed by whole cells whose centre lies inside, for the area is large; the interval is about.` : 'Summed by pixels whose centre lies inside.';
+  const by = found.whole ? 'Summed by whole cells whose centre lies inside, since the area is large; the interval is near the exact one.' : 'Summed by pixels whose centre lies inside.';
   shown.push(element('p', { class: 'note' }, by));
   if (note) shown.push(element('p', { class: 'note warn' }, note));
   return shown;

@@ -26,7 +26,8 @@ export const LAYERS = [
     pale: ([bands], i) => bands[5] !== undefined && Math.abs(bands[5][i]) < 0.5,
   },
   {
-    id: 'builtup', title: 'Built-up score', roles: ['builtup'], classes: own,
+    id: 'builtup', title: 'Built-up score', roles: ['builtup'],
+    classes: ([first, ...rest]) => [{ ...first, colour: '#f4f4ee' }, ...rest],
     value: ([[score]], i) => score[i],
   },
   { id: 'none', title: 'Census units alone', roles: [], classes: () => [] },

@@ -191,9 +191,10 @@ function legend(map) {
   const layer = chosenLayer();
   const told = layer.roles.length ? map.rasters[layer.roles.at(-1)] : null;
   const unit = layer.unit ?? told?.unit ?? '';
+  const whole = unit.startsWith(layer.title.toLowerCase()) ? unit[0].toUpperCase() + unit.slice(1) : `${layer.title}, ${unit}`;
   const rows = classesOf(layer, map).map((one) => element('li', {}, element('span', { class: 'swatch', style: `background:${one.colour}` }), one.label)).reverse();
   at('legend').replaceChildren(
-    element('h2', {}, unit && unit !== '1' ? `${layer.title}, ${unit}` : layer.title),
+    element('h2', {}, unit && unit !== '1' ? whole : layer.title),
     element('ul', {}, ...rows), ...(layer.note ? [element('p', {}, layer.note)] : []),
   );
   at('legend').hidden = rows.length === 0;
