@@ -131,11 +131,9 @@ def train(place: Place) -> list[Path]:
             extractor=str(DEMO_EXTRACTOR),
             out=str(folder / "out"),
             work=str(folder / "work"),
-            seed=seed,
-            member=number,
             device="cpu",
             threads=place.threads,
-            **settings.model_dump(exclude={"members", "first_seed"}),
+            **settings.of_member(number),
         )
         weights.append(train_member(spec).weights)
     return weights

@@ -117,13 +117,11 @@ def plan_members(
             extractor=str(inputs.extractor),
             out=str(folder / "out"),
             work=str(folder / "state"),
-            seed=seed,
-            member=member,
             device=compute.device,
             precision=cast(Precision, compute.precision),
             threads=compute.thread_count(),
             about={"country": making.country, "year": making.year},
-            **settings.model_dump(exclude={"members", "first_seed"}),
+            **settings.of_member(member),
         )
         yield dg.DynamicOutput(
             {

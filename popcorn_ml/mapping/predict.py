@@ -12,42 +12,33 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from popcorn_ml.compute.devices import pick_device
+from popcorn_ml.compute.devices import cpus
 from popcorn_ml.errors import ConfigError, RasterError
 from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.inputs import read_channels
-from popcorn_ml.mapping.builtup import (
+from popcorn_ml.mapping.engine.api import Bag, Engine, check_precision
+from popcorn_ml.mapping.engine.choice import open_engine
+from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
+from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
+from popcorn_ml.mapping.spec import (
     Composites,
+    check_composites,
     composites_as_dict,
     composites_of_dict,
     in_season_order,
     read_spec,
 )
-from popcorn_ml.mapping.engine import (
-    arithmetic,
-    check_precision,
-    each_tile,
-    one_thread_a_tile,
-    to_device,
-    to_numpy,
-)
-from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
-from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
-from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
-from popcorn_ml.model.popcorn import OccupancyModel, population
+from popcorn_ml.mapping.tiles import Computed, Layer, Written, write_tiles
+from popcorn_ml.model.canvas import occupancy_canvas
+from popcorn_ml.model.popcorn import population
 from popcorn_ml.parallel import Pool
 from popcorn_ml.sentinel import Season
-
-HEAD_PIXELS = 16384
-"""Pixels that the head is given at once: its 64 features of them stay in a core's cache."""
 
 BANDS = {
     "population": "people per pixel",
@@ -72,7 +63,8 @@ class MappingSpec:
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         precision: float32, or bfloat16 for speed on a GPU.
         threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
-            most `engine.TILES_ON_A_GPU`.
+            most `tiles.TILES_ON_A_GPU`.
+        engine: openvino, torch or auto; see `engine.choice.open_engine`.
         trained_pixel_m2: area of the pixels that the members were trained on. Occupancy counts
             people in a pixel, so that of each row is multiplied with its own pixels' area over
             this. None: what the members' cards say of it; where they say nothing, as in published
@@ -90,6 +82,7 @@ class MappingSpec:
     device: str = "auto"
     precision: str = "float32"
     threads: int = 0
+    engine: str = "auto"
     trained_pixel_m2: float | None = None
     pixel_area_ratio: float = 1.0
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -106,6 +99,7 @@ class MappingSpec:
             "device": self.device,
             "precision": self.precision,
             "threads": self.threads,
+            "engine": self.engine,
             "trained_pixel_m2": self.trained_pixel_m2,
             "pixel_area_ratio": self.pixel_area_ratio,
             "tags": dict(self.tags),
@@ -139,108 +133,7 @@ class MappingSpec:
         )
 
 
-@dataclass(frozen=True)
-class TilePrediction:
-    """What a tile's pixels got. All float32, NaN where no season has a value.
-
-    Attributes:
-        population: people per pixel, mean of the members, (rows, columns).
-        population_std: standard deviation across members, people per pixel; 0 for one member.
-        occupancy: people per fully built-up pixel, mean of members and seasons.
-        builtup_score: mean of the seasons, 0..1.
-        population_members: people per pixel by each member, (members, rows, columns).
-    """
-
-    population: np.ndarray
-    population_std: np.ndarray
-    occupancy: np.ndarray
-    builtup_score: np.ndarray
-    population_members: np.ndarray
-
-
-def predict_tile(
-    members: Sequence[OccupancyModel],
-    composites: Mapping[Season, Composites],
-    builtup: Path,
-    grid: Grid,
-    core: Window,
-    *,
-    device: torch.device | None = None,
-    precision: str = "float32",
-    pixel_area_ratio: float | np.ndarray = 1.0,
-) -> TilePrediction:
-    """Predict one tile, each of its pixels as the whole raster would give it.
-
-    Args:
-        members: in eval mode, on `device`.
-        composites: Sentinel-1 and Sentinel-2 composite of each season.
-        builtup: their built-up score, bands named by season.
-        grid: on which they lie.
-        core: pixels wanted.
-        device: where the networks run; None means the CPU.
-        precision: float32 or bfloat16.
-        pixel_area_ratio: what occupancy is multiplied with: a number, or one a row, (rows, 1).
-
-    A season without input or built-up score at a pixel is left out of that
-    pixel's mean. A season without any in the tile is not computed.
-
-    Raises:
-        RasterError: a raster is unreadable, or the score lacks a season.
-    """
-    from popcorn_ml import raster
-
-    device = device or torch.device("cpu")
-    seasons = in_season_order(composites)
-    tile = occupancy_canvas(*grid.shape).tile(core)
-    shape = (core.height, core.width)
-    people = SeasonMean((len(members), *shape))
-    occupancy_mean, score_mean = SeasonMean(shape), SeasonMean(shape)
-    bands = season_bands(builtup, tuple(seasons))
-    for pair, band in zip(seasons.values(), bands, strict=True):
-        score = raster.read_float(builtup, core, band)
-        if np.isnan(score).all():
-            continue
-        channels, observed = read_channels(*pair, tile.source)
-        score[~observed[core.inside(tile.source)]] = np.nan
-        valid = ~np.isnan(score)
-        if not valid.any():
-            continue
-        score_mean.add(score)
-        laid = tile.lay(channels)
-        with arithmetic(device, precision):
-            occupancy = _occupancy(members, laid, tile, valid, device)
-        occupancy *= np.asarray(pixel_area_ratio, np.float32)
-        occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
-        people.add(population(occupancy, score))
-    by_member = people.mean()
-    return TilePrediction(
-        population=by_member.mean(axis=0).astype(np.float32),
-        population_std=spread_of(by_member).astype(np.float32),
-        occupancy=occupancy_mean.mean().astype(np.float32),
-        builtup_score=score_mean.mean().astype(np.float32),
-        population_members=by_member.astype(np.float32),
-    )
-
-
-def _occupancy(
-    members: Sequence[OccupancyModel],
-    channels: np.ndarray,
-    tile: CanvasTile,
-    valid: np.ndarray,
-    device: torch.device,
-) -> np.ndarray:
-    """Each member's occupancy, float32 (members, rows, columns), NaN outside `valid`.
-
-    A function of its own, so that its tensors are gone from a GPU when the next tile's turn comes.
-    """
-    x = to_device(channels, device)
-    wanted = torch.from_numpy(valid).to(device)
-    occupancy = np.full((len(members), *valid.shape), np.nan, np.float32)
-    for i, member in enumerate(members):
-        features = tile.crop(member.unet(x)[0]).permute(1, 2, 0)[wanted]
-        parts = [member.occupancy_of_features(part) for part in features.split(HEAD_PIXELS)]
-        occupancy[i, valid] = to_numpy(torch.cat(parts))
-    return occupancy
+MEMBERS = "population_members"
 
 
 def season_bands(builtup: Path, seasons: Sequence[Season]) -> list[int]:
@@ -270,7 +163,7 @@ def map_population(
     progress: Callable[[int, int], None] | None = None,
     *,
     pool: Pool | None = None,
-) -> None:
+) -> Written:
     """Predict every pixel of a country and write the map.
 
     Args:
@@ -284,45 +177,54 @@ def map_population(
 
     Memory: the tiles at work, whatever the country's size.
 
+    Returns:
+        What ran the networks.
+
     Raises:
         ConfigError: a specification that cannot be used.
         WeightsError: weights missing, altered or of another architecture.
         GridMismatch: a raster lies elsewhere.
         RasterError: a raster is missing, unreadable or truncated; nothing is written then.
     """
-    from popcorn_ml import raster
 
     _check(spec)
-    tiles = list(spec.grid.tiles(spec.tile_px))
     spec = replace(
         spec,
         trained_pixel_m2=spec.trained_pixel_m2 or trained_pixel_m2(spec.members),
         tags={**spec.tags, **extractor_tags(spec.members, spec.builtup)},
     )
+    on_gpu = False
     if pool is None:
-        device, models = pick_device(spec.device), _load(spec)
-        work: Callable[[Tile], TilePrediction] = lambda tile: _predict(spec, models, tile)  # noqa: E731
-    else:
-        device = None  # one that the workers have, and perhaps not this machine
+        engine = open_engine(spec.engine, spec.device, spec.precision, spec.threads)
+        on_gpu = engine.on_gpu
+        work = functools.partial(_predict, spec, engine, _load(engine, spec.members))
+    else:  # a device that the workers have, and perhaps not this machine
         work = functools.partial(predict_elsewhere, spec)
-    names = [f"member {i}" for i in range(1, len(spec.members) + 1)]
-    with ExitStack() as stack:
+    return write_tiles(
+        work,
+        _layers(spec),
+        spec.grid,
+        spec.tile_px,
+        threads=spec.threads,
+        pool=pool,
+        on_gpu=on_gpu,
+        progress=progress,
+    )
 
-        def writer(name: str, bands: Sequence[str]) -> raster.CogWriter:
-            path = spec.out / f"{name}.tif"
-            tags = {"content": BANDS.get(name, "people per pixel by each member"), **spec.tags}
-            return stack.enter_context(
-                raster.CogWriter(path, spec.grid, bands, "float32", np.nan, tags=tags)
-            )
 
-        sinks = {name: writer(name, [band]) for name, band in BANDS.items()}
-        sinks["population_members"] = writer("population_members", names)
-        results = stack.enter_context(closing(each_tile(work, tiles, spec.threads, pool, device)))
-        for tile, found in zip(tiles, results, strict=True):
-            for name, sink in sinks.items():
-                sink.write(getattr(found, name), tile.core)
-            if progress is not None:
-                progress(tile.index + 1, len(tiles))
+def _layers(spec: MappingSpec) -> list[Layer]:
+    """The rasters of a map."""
+    members = [f"member {i}" for i in range(1, len(spec.members) + 1)]
+    bands = {**{name: [band] for name, band in BANDS.items()}, MEMBERS: members}
+    return [
+        Layer(
+            name,
+            spec.out / f"{name}.tif",
+            tuple(described),
+            {"content": BANDS.get(name, "people per pixel by each member"), **spec.tags},
+        )
+        for name, described in bands.items()
+    ]
 
 
 def _check(spec: MappingSpec) -> None:
@@ -346,32 +248,61 @@ def _check(spec: MappingSpec) -> None:
     if wrong is not None:
         where, expected, found = wrong
         raise ConfigError("the map cannot be made so", where=where, expected=expected, found=found)
-    for pair in seasons.values():
-        for path in pair:
-            if path is not None:
-                raster.check(path, spec.grid)
+    check_composites(seasons, spec.grid)
     raster.check(spec.builtup, spec.grid)
     season_bands(spec.builtup, tuple(seasons))
 
 
-def _load(spec: MappingSpec) -> list[OccupancyModel]:
+def _load(engine: Engine, members: Sequence[Path]) -> Bag:
     from popcorn_ml.model.weights import load_occupancy
 
-    device = pick_device(spec.device)
-    return [load_occupancy(path).to(device) for path in spec.members]
+    return engine.bag([load_occupancy(path) for path in members])
 
 
-def _predict(spec: MappingSpec, models: Sequence[OccupancyModel], tile: Tile) -> TilePrediction:
-    return predict_tile(
-        models,
-        spec.composites,
-        spec.builtup,
-        spec.grid,
-        tile.core,
-        device=pick_device(spec.device),
-        precision=spec.precision,
-        pixel_area_ratio=_area_ratio(spec, tile.core),
-    )
+def _predict(spec: MappingSpec, engine: Engine, bag: Bag, tile: Tile) -> Computed:
+    """One tile, each of its pixels as the whole raster would give it.
+
+    A season without input or built-up score at a pixel is left out of that pixel's mean. A season
+    without any in the tile is not computed. Values are NaN where no season has one.
+    """
+    with engine.at_work():
+        values = _tile_values(spec, bag, tile.core)
+    return Computed(values, engine.ran)
+
+
+def _tile_values(spec: MappingSpec, bag: Bag, core: Window) -> dict[str, np.ndarray]:
+    from popcorn_ml import raster
+
+    tile = occupancy_canvas(*spec.grid.shape).tile(core)
+    seasons = in_season_order(spec.composites)
+    area_ratio = _area_ratio(spec, core).astype(np.float32)
+    shape = (core.height, core.width)
+    people = SeasonMean((len(spec.members), *shape))
+    occupancy_mean, score_mean = SeasonMean(shape), SeasonMean(shape)
+    bands = season_bands(spec.builtup, tuple(seasons))
+    for pair, band in zip(seasons.values(), bands, strict=True):
+        score = raster.read_float(spec.builtup, core, band)
+        if np.isnan(score).all():
+            continue
+        channels, observed = read_channels(*pair, tile.source)
+        score[~observed[core.inside(tile.source)]] = np.nan
+        valid = ~np.isnan(score)
+        if not valid.any():
+            continue
+        score_mean.add(score)
+        occupancy = bag.occupancy(tile.lay(channels), tile.core_in_window, valid)
+        occupancy *= area_ratio
+        occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
+        people.add(population(occupancy, score))
+    by_member = people.mean()
+    found = {
+        "population": by_member.mean(axis=0),
+        "population_std": spread_of(by_member),
+        "occupancy": occupancy_mean.mean(),
+        "builtup_score": score_mean.mean(),
+        MEMBERS: by_member,
+    }
+    return {name: values.astype(np.float32) for name, values in found.items()}
 
 
 def _area_ratio(spec: MappingSpec, core: Window) -> np.ndarray:
@@ -382,13 +313,14 @@ def _area_ratio(spec: MappingSpec, core: Window) -> np.ndarray:
     return spec.grid.relative_area(core) * (mean * spec.pixel_area_ratio)
 
 
-def predict_elsewhere(spec: MappingSpec, tile: Tile) -> TilePrediction:
+def predict_elsewhere(spec: MappingSpec, tile: Tile) -> Computed:
     """One tile in a worker process, which keeps the members between its tiles."""
     from popcorn_ml.raster import bounded_cache
 
     versions = tuple((str(path), _stamp(Path(path))) for path in spec.members)
-    with one_thread_a_tile(), bounded_cache():
-        return _predict(spec, _loaded(versions, spec.device), tile)
+    with bounded_cache():
+        loaded = _loaded(versions, spec.engine, spec.device, spec.precision)
+        return _predict(spec, *loaded, tile)
 
 
 def _stamp(path: Path) -> int:
@@ -397,8 +329,8 @@ def _stamp(path: Path) -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(versions: tuple[tuple[str, int], ...], device: str) -> list[OccupancyModel]:
-    from popcorn_ml.model.weights import load_occupancy
-
-    target = pick_device(device)
-    return [load_occupancy(path).to(target) for path, _ in versions]
+def _loaded(
+    versions: tuple[tuple[str, int], ...], name: str, device: str, precision: str
+) -> tuple[Engine, Bag]:
+    engine = open_engine(name, device, precision, cpus())
+    return engine, _load(engine, [Path(path) for path, _ in versions])

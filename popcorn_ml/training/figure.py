@@ -19,12 +19,13 @@ def loss_figure(history: Sequence[dict[str, float]], best_epoch: int) -> bytes:
     axes.plot(
         epochs, [entry["train_loss"] for entry in history], color="#1f6f8b", label="trained on"
     )
-    if history and "held_out_loss" in history[0]:
-        held_out = [entry["held_out_loss"] for entry in history]
-        axes.plot(epochs, held_out, color="#d1495b", label="held out")
+    scored = [entry for entry in history if "held_out_loss" in entry]
+    if scored:
+        held_out = {entry["epoch"]: entry["held_out_loss"] for entry in scored}
+        axes.plot([*held_out], [*held_out.values()], color="#d1495b", label="held out")
         axes.plot(
             [best_epoch],
-            [held_out[best_epoch - 1]],
+            [held_out[best_epoch]],
             "o",
             color="#d1495b",
             label=f"chosen: epoch {best_epoch}",

@@ -37,6 +37,8 @@ from popcorn_ml.model.weights import (
     save_occupancy,
 )
 from popcorn_ml.training.loop import STATE_FILE, Member, Progress
+from popcorn_ml.training.loss import LOSS_SCALE
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, Unseen, as_json, losses
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.units import LeftOut, Units, find_units, initial_bias
@@ -51,7 +53,8 @@ class MemberResult:
     """What a training gave.
 
     Attributes:
-        folder: holds the weights with their card, `history.json`, `units.json`, `loss.png`.
+        folder: holds the weights with their card, `history.json`, `units.json`, `loss.png` and
+            `out_of_fold.json`.
         weights: the occupancy model of the best epoch.
         best_epoch, epochs: counted from 1.
         history: metrics of every epoch, those of earlier runs of a resumed training included.
@@ -95,7 +98,7 @@ def train_member(
     extractor = load_extractor(spec.extractor)
     belongs_to = _of_the_score(spec, extractor)
     grid, units = find_units(
-        spec.units, spec.builtup, spec.counts, spec.seasons, spec.held_out_share
+        spec.units, spec.builtup, spec.counts, spec.seasons, spec.share_held_out, spec.own_fold
     )
     bias = initial_bias(units.trained) if spec.initial_bias is None else spec.initial_bias
     model = from_extractor(extractor, bias, spec.seed)
@@ -118,6 +121,7 @@ def train_member(
                     found=len(member.history),
                     remedy="run it again: it goes on from there",
                 )
+            unseen = member.predict_held_out()
     finally:
         member.close()
         samples.close()
@@ -129,13 +133,14 @@ def train_member(
         EXTRACTOR_TAG: belongs_to,
         PIXEL_AREA: grid.pixel_area_m2,
     }
-    weights = _write(spec, member, units, tiled, about)
+    history = _scored(member, unseen)
+    weights = _write(spec, member, history, units, unseen, tiled, about)
     return MemberResult(
         folder=Path(spec.out),
         weights=weights,
         best_epoch=member.best_epoch,
         epochs=len(member.history),
-        history=member.history,
+        history=history,
         trained=len(units.trained),
         held_out=len(units.held_out),
         left_out=units.left_out,
@@ -161,6 +166,14 @@ def _of_the_score(spec: TrainingSpec, extractor: BuiltupExtractor) -> str:
             remedy="make the built-up score again with this extractor",
         )
     return found
+
+
+def _scored(member: Member, unseen: Sequence[Unseen]) -> list[dict[str, float]]:
+    """The history, in which the epoch that is kept says how it does on what it never saw."""
+    history, kept = list(member.history), member.best_epoch - 1
+    if "held_out_loss" not in history[kept]:
+        history[kept] = history[kept] | losses(unseen, LOSS_SCALE, member.spec.occupancy_weight)
+    return history
 
 
 def _chooses(spec: TrainingSpec, units: Units) -> bool:
@@ -239,18 +252,26 @@ def _one_thread_each(device: torch.device) -> Iterator[None]:
 def _write(
     spec: TrainingSpec,
     member: Member,
+    history: list[dict[str, float]],
     units: Units,
+    unseen: Sequence[Unseen],
     tiled: Sequence[str],
     about: dict[str, Any],
 ) -> Path:
     """The member's folder; the card, written last, says that it is whole.
 
     Args:
+        unseen: what the member says of the units held out.
         about: what the card says of what the member was trained from.
     """
     out = Path(spec.out)
-    chosen = member.history[member.best_epoch - 1]
-    write_bytes(out / HISTORY_FILE, _json(member.history))
+    chosen = history[member.best_epoch - 1]
+    write_bytes(out / HISTORY_FILE, _json(history))
+    fold = spec.own_fold
+    write_bytes(
+        out / OUT_OF_FOLD_FILE,
+        as_json(unseen, fold.index if fold else None, fold.count if fold else 0),
+    )
     write_bytes(
         out / UNITS_FILE,
         _json(
@@ -264,7 +285,7 @@ def _write(
     )
     from popcorn_ml.training.figure import loss_figure
 
-    write_bytes(out / FIGURE_FILE, loss_figure(member.history, member.best_epoch))
+    write_bytes(out / FIGURE_FILE, loss_figure(history, member.best_epoch))
     model = OccupancyModel()
     assert member.best is not None
     model.load_state_dict(member.best)

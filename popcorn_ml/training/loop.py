@@ -24,11 +24,17 @@ from popcorn_ml.files import replacing
 from popcorn_ml.model.popcorn import OccupancyModel
 from popcorn_ml.training.augment import Draw, draw, epoch_order
 from popcorn_ml.training.loss import LOSS_SCALE, Piece, UnitLoss, unit_loss
+from popcorn_ml.training.out_of_fold import Unseen
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.units import Unit, Units
+from popcorn_ml.training.unseen import predict_unseen
 
 STATE_FILE = "last.ckpt"
+
+SCORED_EVERY = 5
+"""Epochs between two looks at a fold, which is large: looking at it at every one would take half as
+long as the training. The first is looked at too, and what is kept."""
 
 AHEAD_STEPS = 4
 """Steps whose samples are read ahead."""
@@ -215,8 +221,9 @@ class Member(LightningModule):
 
     def _score_held_out(self) -> dict[str, float]:
         """Loss and errors on the held-out units, each predicted as the mean of its seasons."""
-        units = self.units.held_out
-        if not units:
+        units, epoch = self.units.held_out, self.current_epoch + 1
+        often = self.spec.own_fold is None or epoch == 1 or epoch % SCORED_EVERY == 0
+        if not (units and often):
             return {}
         jobs = [
             [self._workers.submit(self.loss_of, unit, Draw(s), False) for s in unit.seasons]
@@ -239,6 +246,15 @@ class Member(LightningModule):
             "held_out_mae_people": absolute / count,
             **({"held_out_total_ratio": predicted_sum / people} if people else {}),
         }
+
+    def predict_held_out(self) -> list[Unseen]:
+        """What the weights that are kept say of the units that they never saw."""
+        model = OccupancyModel().to(self.target).eval()
+        assert self.best is not None
+        model.load_state_dict(self.best)
+        return predict_unseen(
+            model, self.samples, self.units.held_out, self.target, self.arithmetic, self._workers
+        )
 
     def _save_state(self) -> None:
         """Everything that the next epoch needs, under its name only when it is on disk."""

@@ -49,10 +49,10 @@ Arithmetic = Callable[[], AbstractContextManager]
 """Makes the context that the network runs in, for instance autocast."""
 
 
-def piece_sums(
+def piece_values(
     model: OccupancyModel, piece: Piece, arithmetic: Arithmetic = nullcontext
 ) -> tuple[Tensor, Tensor]:
-    """People predicted on a piece's pixels, and the sum of their occupancy, both float32 scalars.
+    """People predicted on each of a piece's pixels, and their occupancy, both float32 (pixels,).
 
     The U-Net runs over the whole piece, the head (half the work) on the unit's own pixels alone.
     """
@@ -62,7 +62,15 @@ def piece_sums(
         rows = features.permute(1, 2, 0).reshape(-1, features.shape[0])
         occupancy = model.occupancy_of_features(rows.index_select(0, piece.pixels))
     occupancy = occupancy.float()
-    return population(occupancy, piece.score).sum(), occupancy.sum()
+    return population(occupancy, piece.score), occupancy
+
+
+def piece_sums(
+    model: OccupancyModel, piece: Piece, arithmetic: Arithmetic = nullcontext
+) -> tuple[Tensor, Tensor]:
+    """Sums of `piece_values`: people on a piece's pixels and occupancy, both float32 scalars."""
+    people, occupancy = piece_values(model, piece, arithmetic)
+    return people.sum(), occupancy.sum()
 
 
 def log_l1(predicted: Tensor, people: float) -> Tensor:

@@ -15,9 +15,11 @@ from typing import Any, Literal
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.sentinel import SEASONS
+from popcorn_ml.training.folds import Fold
 
 Precision = Literal["float32", "bfloat16"]
 Kept = Literal["best", "last"]
+HeldOut = Literal["folds", "same", "none"]
 
 SMALLEST_UNIT_PX = 128 * 128
 """Of a step's pixels, a unit's least share: with less a tile would be mostly halo."""
@@ -56,7 +58,11 @@ class TrainingSpec:
         initial_bias: of the head's last layer; None: the people of the units divided by their
             built-up score, so that the first map has about the right total.
         batch_units: census units a step.
-        held_out_share: of the units, never trained on, to choose the best epoch by.
+        held_out: units that are never trained on: those of this member's fold ("folds"), so that
+            together the members of an ensemble predict every unit unseen; a share of all, the
+            same in every member ("same"), to choose the best epoch by; or "none", as published.
+        held_out_share: of the units, where the same are held out.
+        folds, fold: how many folds there are, and which of them, from 0, this member holds out.
         keep_epoch: "best" on the held-out units, or "last" whatever they say; they are scored all
             the same.
         max_pixels_per_step: of all units of a step together; a unit whose window has more than its
@@ -89,7 +95,10 @@ class TrainingSpec:
     average_decay: float = 0.0
     initial_bias: float | None = None
     batch_units: int = 2
+    held_out: HeldOut = "same"
     held_out_share: float = 0.1
+    folds: int = 0
+    fold: int = 0
     keep_epoch: Kept = "best"
     max_pixels_per_step: int = 1_000_000
     device: str = "auto"
@@ -116,6 +125,8 @@ class TrainingSpec:
                 self.max_pixels_per_step,
                 SMALLEST_UNIT_PX * self.batch_units,
             ),
+            "folds": (self.folds, 2 if self.held_out == "folds" else 0),
+            "fold": (self.fold, 0),
             "threads": (self.threads, 1),
             "cache_mb": (self.cache_mb, 0),
         }
@@ -138,10 +149,17 @@ class TrainingSpec:
             _refuse("average_decay", "at least 0 and below 1", self.average_decay)
         if not (_number(self.held_out_share) and 0 <= self.held_out_share < 1):
             _refuse("held_out_share", "at least 0 and below 1", self.held_out_share)
+        if self.held_out not in ("folds", "same", "none"):
+            _refuse("held_out", "'folds', 'same' or 'none'", self.held_out)
+        if self.held_out == "folds" and self.fold >= self.folds:
+            _refuse("fold", f"one of {self.folds} folds, the first being 0", self.fold)
         if self.initial_bias is not None and not _number(self.initial_bias):
             _refuse("initial_bias", "a number, or null to work it out", self.initial_bias)
         if self.keep_epoch not in ("best", "last"):
             _refuse("keep_epoch", "'best' or 'last'", self.keep_epoch)
+        if self.held_out == "folds" and self.keep_epoch == "best":
+            # An epoch chosen by the units of a fold has seen them after all.
+            _refuse("keep_epoch", "'last' where members hold out folds", self.keep_epoch)
         if self.precision not in ("float32", "bfloat16"):
             _refuse("precision", "'float32' or 'bfloat16'", self.precision)
 
@@ -154,6 +172,16 @@ class TrainingSpec:
     def seasons(self) -> tuple[str, ...]:
         """Seasons to draw from, in the order of the year."""
         return tuple(season for season in SEASONS if season in self.s1)
+
+    @property
+    def share_held_out(self) -> float:
+        """Of the units, held out in every member alike."""
+        return self.held_out_share if self.held_out == "same" else 0.0
+
+    @property
+    def own_fold(self) -> Fold | None:
+        """What this member holds out and others do not."""
+        return Fold(self.fold, self.folds) if self.held_out == "folds" else None
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back."""

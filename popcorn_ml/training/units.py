@@ -18,6 +18,7 @@ import numpy as np
 from popcorn_ml import raster
 from popcorn_ml.errors import CensusError, RasterError
 from popcorn_ml.grid import Grid, Window
+from popcorn_ml.training.folds import Fold, Placed, folds_of
 
 STRIP_PX = 4_000_000
 """Pixels looked at in one go while surveying."""
@@ -270,8 +271,17 @@ def season_bands(path: str | Path, seasons: Sequence[str]) -> list[int]:
     return [names.index(season) + 1 for season in seasons]
 
 
-def sort_units(counts: Sequence[Count], found: dict[int, _Found], held_out_share: float) -> Units:
+def sort_units(
+    counts: Sequence[Count],
+    found: dict[int, _Found],
+    held_out_share: float,
+    fold: Fold | None = None,
+) -> Units:
     """Put every unit in its list.
+
+    Args:
+        held_out_share: of the units, the same ones in every member; of no consequence with a fold.
+        fold: what this member holds out, and others do not.
 
     Raises:
         CensusError: nothing is left to train on.
@@ -303,12 +313,10 @@ def sort_units(counts: Sequence[Count], found: dict[int, _Found], held_out_share
         LeftOut(number, "", "the census has no count for it")
         for number in sorted(found.keys() - numbered)
     ]
-    ids = [unit.id for unit in usable]
     # Drawn from all, so that the others stay where they are when clouds hide one of them, and
     # the held-out losses of two trainings still compare.
-    held = held_out_ids([count.id for count in counts if count.number in found], held_out_share)
-    if not 0 < len(held.intersection(ids)) < len(ids):  # one side has nothing left
-        held = held_out_ids(ids, held_out_share)
+    there_are = [count for count in counts if count.number in found]
+    held = _held_out(there_are, found, usable, held_out_share, fold)
     trained = tuple(unit for unit in usable if unit.id not in held)
     if not trained:
         raise CensusError(
@@ -320,6 +328,36 @@ def sort_units(counts: Sequence[Count], found: dict[int, _Found], held_out_share
             "composites show them",
         )
     return Units(trained, tuple(unit for unit in usable if unit.id in held), tuple(left_out))
+
+
+def _held_out(
+    counts: Sequence[Count],
+    found: dict[int, _Found],
+    usable: Sequence[Unit],
+    share: float,
+    fold: Fold | None,
+) -> set[str]:
+    """Ids of the units that are not trained on, chosen from the usable where all would be one."""
+    ids = {unit.id for unit in usable}
+    if fold is None:
+        held = held_out_ids([count.id for count in counts], share)
+        if not 0 < len(held & ids) < len(ids):  # one side has nothing left
+            held = held_out_ids([unit.id for unit in usable], share)
+        return held
+    folds = unit_folds(counts, found, fold.count)
+    if len({folds.get(unit.number) for unit in usable}) < 2:  # of all members alike, so for all
+        folds = unit_folds([count for count in counts if count.id in ids], found, fold.count)
+    return {count.id for count in counts if folds.get(count.number) == fold.index}
+
+
+def unit_folds(counts: Sequence[Count], found: dict[int, _Found], folds: int) -> dict[int, int]:
+    """The fold of every unit with a count and pixels, by its number; see `folds.folds_of`."""
+    placed = []
+    for count in counts:
+        if (there := found.get(count.number)) is not None:
+            row, col = (there.top + there.bottom) / 2, (there.left + there.right) / 2
+            placed.append(Placed(count.number, row, col, count.people))
+    return folds_of(placed, folds)
 
 
 def _unit(count: Count, there: _Found) -> Unit:
@@ -375,12 +413,13 @@ def find_units(
     counts: str | Path,
     seasons: Sequence[str],
     held_out_share: float,
+    fold: Fold | None = None,
 ) -> tuple[Grid, Units]:
     """Read, survey and sort; see the functions above for what is raised."""
     table = read_counts(counts)
     grid, found = survey(units, builtup, seasons)
     try:
-        return grid, sort_units(table, found, held_out_share)
+        return grid, sort_units(table, found, held_out_share, fold)
     except CensusError as error:
         raise CensusError(
             error.what,

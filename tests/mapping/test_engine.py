@@ -11,7 +11,8 @@ import time
 import pytest
 import torch
 
-from popcorn_ml.mapping.engine import TILES_ON_A_GPU, arithmetic, each_tile
+from popcorn_ml.mapping.engine.on_torch import arithmetic
+from popcorn_ml.mapping.tiles import TILES_ON_A_GPU, each_tile
 
 GPU = torch.device("cuda")
 EXACT = (True, False, True, False, "highest")
@@ -56,7 +57,7 @@ def test_float32_is_exact_in_every_thread_until_its_tile_is_done(before):
     """A thread that was done put TF32 back while others still computed."""
     seen: list[tuple] = []
     lengths = [0.03, 0.001, 0.02, 0.005] * 6
-    list(each_tile(lambda seconds: look(seen, seconds), lengths, 8, device=GPU))
+    list(each_tile(lambda seconds: look(seen, seconds), lengths, 8, on_gpu=True))
     assert len(seen) == 4 * len(lengths)
     assert set(seen) == {EXACT}
     assert settings() == before
@@ -72,7 +73,7 @@ def test_settings_are_as_before_when_a_tile_fails(before):
                 raise ValueError("unreadable")
 
     with pytest.raises(ValueError, match="unreadable"):
-        list(each_tile(work, range(20), 4, device=GPU))
+        list(each_tile(work, range(20), 4, on_gpu=True))
     assert set(seen) == {EXACT}
     assert settings() == before
 
@@ -120,7 +121,7 @@ def test_tiles_at_work_with_a_gpu_do_not_grow_with_the_cores(device, at_work):
         with lock:
             reading -= 1
 
-    list(each_tile(work, range(36), 12, device=device))
+    list(each_tile(work, range(36), 12, on_gpu=device == GPU))
     assert most_read == at_work
     if device == GPU:
         assert most_computed == 1

@@ -34,7 +34,14 @@ from tests.training.places import block_units, write_place
 pytestmark = pytest.mark.long(30)
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ["card.json", "history.json", "loss.png", "occupancy.safetensors", "units.json"]
+FILES = [
+    "card.json",
+    "history.json",
+    "loss.png",
+    "occupancy.safetensors",
+    "out_of_fold.json",
+    "units.json",
+]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
