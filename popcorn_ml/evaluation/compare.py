@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from popcorn_ml.errors import RasterError
 from popcorn_ml.evaluation.overlap import Cells, Source
-from popcorn_ml.grid import HECTARE_M2, Grid
+from popcorn_ml.grid import HECTARE_M2, PIXELS_PER_HECTARE_SIDE, Grid, Window
 from popcorn_ml.zones import BLOCK_PX
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 CONSERVED = 1e-6
 """Largest share of the people that may be lost or won on the way; more is refused."""
@@ -252,3 +248,47 @@ def in_counted_units(
     by_unit = np.where(sums.valid[0] > 0, sums.sums[0], np.nan)
     known = ~np.isnan(counted)
     return float(np.nansum(by_unit[1:][known])), float(counted[known].sum()), by_unit
+
+
+def hectares_of(path: Path, grid: Grid, out: Path) -> None:
+    """Sum a raster of people per pixel to cells of 10 x 10 pixels, as hectare maps are.
+
+    Args:
+        path: on `grid`; NaN where nothing is known.
+        out: the raster to write, float32, on `grid.hectares()`.
+    """
+    from popcorn_ml import raster
+    from popcorn_ml.mapping.aggregate import cell_sums
+
+    side = PIXELS_PER_HECTARE_SIDE
+    band = f"people per {grid.cell_name}"
+    with raster.CogWriter(out, grid.hectares(), [band], "float32", np.nan) as writer:
+        for tile in grid.tiles(BLOCK_PX):
+            cells = cell_sums(raster.read_float(path, tile.core, 1))
+            writer.write(cells, Window(tile.core.row // side, tile.core.col // side, *cells.shape))
+
+
+def picture(maps: Mapping[str, Path]) -> bytes:
+    """Maps of people per cell side by side, on one scale, as a PNG.
+
+    Args:
+        maps: title -> raster of people per cell, all on one grid.
+    """
+    from matplotlib.colors import SymLogNorm
+
+    from popcorn_ml import raster
+    from popcorn_ml.mapping.panels import side_by_side
+    from popcorn_ml.mapping.pictures import figure_png
+
+    grid = raster.grid_of(next(iter(maps.values())))
+    density = (HECTARE_M2 / grid.row_area_m2())[:, None]
+    panels = [(title, raster.read_float(path, bands=1) * density) for title, path in maps.items()]
+    seen = np.concatenate([values[np.isfinite(values)] for _, values in panels])
+    top = max(float(np.percentile(seen, 99.8)) if seen.size else 1.0, 10.0)
+    ticks = [tick for tick in (0, 1, 3, 10, 30, 100, 300, 1000, 3000) if tick <= top]
+    norm = SymLogNorm(1.0, linscale=0.6, vmin=0.0, vmax=top, base=10)
+    return figure_png(
+        side_by_side(
+            panels, grid, norm=norm, colours="inferno", legend="people per hectare", ticks=ticks
+        )
+    )
