@@ -33,7 +33,7 @@ TOWN = slice(40, 100), slice(200, 260)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> MappingSpec:
-    """A town on empty land, whose score rises eastwards from next to nothing; a corner is missing."""
+    """A town on empty land, whose score rises eastwards from next to nothing; a corner lacks it."""
     folder = tmp_path_factory.mktemp("place")
     grid = a_grid(*SHAPE)
     rng = np.random.default_rng(3)
