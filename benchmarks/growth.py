@@ -89,6 +89,12 @@ def prepare(folder: Path, pixels: float, members: int) -> Path:
     return inputs
 
 
+def refresh_inputs(inputs: Path, season: str) -> tuple[Path, Path]:
+    """The composites of a season, as they were laid out: Sentinel-1, Sentinel-2."""
+    names = [f"{FILES[sensor]}{season}" for sensor in SENSORS]
+    return tuple(inputs / "merged" / "EE" / "all" / n / f"all_{n}.tif" for n in names)  # type: ignore[return-value]
+
+
 def extractor() -> Path:
     """The demo's."""
     from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
