@@ -150,7 +150,7 @@ class ModelChoice(Section):
 class MappingSettings(Section):
     """How the map is computed."""
 
-    tile_px: int = Field(512, ge=64, multiple_of=20)
+    tile_px: int = Field(320, ge=64, multiple_of=20)
 
 
 class AutomationSettings(Section):
