@@ -15,6 +15,7 @@ from popcorn_assets.assets.maps import (
     adjusted_members,
     population_map,
 )
+from popcorn_assets.assets.unseen import trained_on, without_truth
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
@@ -60,8 +61,11 @@ def evaluation(
     of the last evaluation level in the country's file. Of a country without one only the map
     itself is scored, on the training level: the others match that by construction. The census is
     the one that the adjusted map was made from, whatever has come in since.
+
+    Of every country, without any truth: its census units as predicted by the members that were not
+    trained on them, and people within joined units by maps that knew only their sums.
     """
-    from popcorn_ml.evaluation.report import evaluate, scatter_png
+    from popcorn_ml.evaluation.report import evaluate
 
     making = Making(context, store.open(), "evaluation", code_version=CODE)
     country = load_country(making.country)
@@ -88,6 +92,7 @@ def evaluation(
     making.parameter(**verdict.metadata)
 
     members = adjusted_members(adjusted, predicted, units, grid)
+    trained = trained_on(making.store, predicted, level)
 
     def make(folder: Path) -> Outcome:
         found = evaluate(
@@ -103,9 +108,13 @@ def evaluation(
             threads=compute.thread_count(),
             progress=making.progress("blocks"),
         )
-        write_json(folder / METRICS, found.as_dict())
-        if found.histograms:
-            (folder / PICTURE).write_bytes(scatter_png(found))
+        honest = without_truth(
+            grid, predicted, units, people, trained, threads=compute.thread_count()
+        )
+        honest.beside(found, people, fine_people)
+        write_json(folder / METRICS, {**found.as_dict(), "without_truth": honest.as_dict()})
+        if picture := honest.picture(found):
+            (folder / PICTURE).write_bytes(picture)
         rows = [
             {"approach": approach, "per": found.cell_name if per == "hectare" else per, **scores}
             for approach, by_unit in found.metrics.items()
@@ -121,9 +130,13 @@ def evaluation(
                 "metrics": rows,
                 "people on the grid": found.totals,
                 "people in census units": found.totals_in_units,
+                **honest.shown(),
             },
             checks=[verdict],
-            tables={"evaluation": metric_rows(found, finest, grid), "map_sums": sums},
+            tables={
+                "evaluation": [*metric_rows(found, finest, grid), *honest.rows(level)],
+                "map_sums": sums,
+            },
         )
 
     return making.publish(make)
