@@ -115,28 +115,16 @@ def evaluation(
         write_json(folder / METRICS, {**found.as_dict(), "without_truth": honest.as_dict()})
         if picture := honest.picture(found):
             (folder / PICTURE).write_bytes(picture)
-        rows = [
-            {"approach": approach, "per": found.cell_name if per == "hectare" else per, **scores}
-            for approach, by_unit in found.metrics.items()
-            for per, scores in by_unit.items()
-        ]
         sums = [
             row
             for name, raster in rasters.items()
             for row in _unit_sums(raster, name, predicted, members, adjusted)
         ]
+        scored = [*metric_rows(found, finest, grid), *honest.rows(level)]
         return Outcome(
-            {
-                "metrics": rows,
-                "people on the grid": found.totals,
-                "people in census units": found.totals_in_units,
-                **honest.shown(),
-            },
+            {**_shown(found), **honest.shown()},
             checks=[verdict],
-            tables={
-                "evaluation": [*metric_rows(found, finest, grid), *honest.rows(level)],
-                "map_sums": sums,
-            },
+            tables={"evaluation": scored, "map_sums": sums},
         )
 
     return making.publish(make)
@@ -163,6 +151,19 @@ def levels_kept_out(store: Store, made: Version) -> MapCheck:
     kept_out = evaluation_kept_out(load_country(code).census, trained_on)
     remedy = "give the level another role in the country's file, or deploy another model"
     return MapCheck(name, kept_out.passed, kept_out.message, remedy, {"trained_on": trained_on})
+
+
+def _shown(found: "Evaluation") -> dict[str, Any]:
+    """What the UI shows of a comparison with what is known."""
+    return {
+        "metrics": [
+            {"approach": approach, "per": found.cell_name if per == "hectare" else per, **scores}
+            for approach, by_unit in found.metrics.items()
+            for per, scores in by_unit.items()
+        ],
+        "people on the grid": found.totals,
+        "people in census units": found.totals_in_units,
+    }
 
 
 def metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:
