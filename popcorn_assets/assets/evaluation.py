@@ -111,7 +111,7 @@ def evaluation(
         honest = without_truth(
             grid, predicted, units, people, trained, threads=compute.thread_count()
         )
-        honest.beside(found, people, fine_people)
+        honest.beside(found, fine_people)
         write_json(folder / METRICS, {**found.as_dict(), "without_truth": honest.as_dict()})
         if picture := honest.picture(found):
             (folder / PICTURE).write_bytes(picture)

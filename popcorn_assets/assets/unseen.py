@@ -65,7 +65,7 @@ def saw(trained: list[set[str]] | None, units: Path, members: int) -> np.ndarray
     """Whether a member was trained on a unit's count: bool (members, units 1..n).
 
     Args:
-        trained: as from `trained_on`; None counts as all units.
+        trained: as from `trained_on`; None, or of another number of members, counts as all units.
         units: raster of the units, beside whose table their ids are.
         members: of the map.
     """
@@ -74,7 +74,9 @@ def saw(trained: list[set[str]] | None, units: Path, members: int) -> np.ndarray
 
     table = pq.read_table(units.with_suffix(".parquet"), columns=["number", "id"]).to_pylist()
     found = np.ones((members, len(table)), bool)
-    for member, ids in enumerate(trained or []):
+    if trained is None or len(trained) != members:
+        return found
+    for member, ids in enumerate(trained):
         for unit in table:
             found[member, unit["number"] - 1] = unit["id"] in ids
     return found
@@ -95,9 +97,7 @@ class Honest:
     parts: float | None = None
     real: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
-    def beside(
-        self, found: Evaluation, people: Sequence[float], fine_people: Sequence[float] | None
-    ) -> None:
+    def beside(self, found: Evaluation, fine_people: Sequence[float] | None) -> None:
         """Take the real figures of a finer level, where there is one."""
         import numpy as np
 

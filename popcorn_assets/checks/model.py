@@ -64,7 +64,7 @@ def training_helped(
     if not rows:
         return not_judged(
             "no unit was held out, or there was one epoch only: nothing to compare",
-            remedy="hold units out (training.held_out_share) and train for more epochs",
+            remedy="hold units out (training.held_out: folds) and train for more epochs",
         )
     stuck = [row for row in rows if not row["kept"] < row["first epoch"]]
     return verdict(
@@ -98,7 +98,7 @@ def model_beats_builtup(
     if len(known) < len(members):
         return not_judged(
             "no unit was held out: nothing to compare",
-            remedy="hold units out (training.held_out_share), on a census of more units if need be",
+            remedy="hold units out (training.held_out: folds), of a larger census if need be",
         )
     simple, ratio = builtup_error(store.open(), version)
     mean = sum(known) / len(known)
@@ -116,8 +116,8 @@ def model_beats_builtup(
     if held_out < FEWEST:
         return not_judged(
             f"{held_out} held-out units are too few to tell, at least {FEWEST} are needed; {found}",
-            remedy="hold more units out (training.held_out_share), on a census of more and smaller "
-            "units if need be",
+            remedy="hold more units out (training.held_out: folds), on a census of more and "
+            "smaller units if need be",
             **numbers,
         )
     return verdict(
