@@ -21,7 +21,7 @@ from popcorn_assets.assets.maps import (
     adjusted_members,
     population_map,
 )
-from popcorn_assets.assets.unseen import trained_on, without_truth
+from popcorn_assets.assets.unseen import Honest, trained_on, without_truth
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
@@ -115,13 +115,9 @@ def evaluation(
             threads=compute.thread_count(),
             progress=making.progress("blocks"),
         )
-        honest = without_truth(
-            grid, predicted, units, people, trained, threads=compute.thread_count()
-        )
+        honest = without_truth(grid, predicted, units, people, trained, compute.thread_count())
         honest.beside(found, fine_people)
-        write_json(folder / METRICS, {**found.as_dict(), "without_truth": honest.as_dict()})
-        if picture := honest.picture(found):
-            (folder / PICTURE).write_bytes(picture)
+        _write(folder, found, honest)
         ours = {"adjusted map": adjusted, "map": predicted}
         compared = write_compared(making, brought, ours, grid, folder)
         sums = [
@@ -172,6 +168,13 @@ def levels_kept_out(store: Store, made: Version) -> MapCheck:
     kept_out = evaluation_kept_out(load_country(code).census, trained_on)
     remedy = "give the level another role in the country's file, or deploy another model"
     return MapCheck(name, kept_out.passed, kept_out.message, remedy, {"trained_on": trained_on})
+
+
+def _write(folder: Path, found: "Evaluation", honest: Honest) -> None:
+    """The metrics and the picture of an evaluation."""
+    write_json(folder / METRICS, {**found.as_dict(), "without_truth": honest.as_dict()})
+    if picture := honest.picture(found):
+        (folder / PICTURE).write_bytes(picture)
 
 
 def _shown(found: "Evaluation") -> dict[str, Any]:

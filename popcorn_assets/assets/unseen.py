@@ -181,7 +181,6 @@ def without_truth(
     units: Path,
     people: Sequence[float],
     trained: list[set[str]] | None,
-    *,
     threads: int,
 ) -> Honest:
     """Score a map by the units that its members never saw.
