@@ -81,6 +81,7 @@ def test_checks_that_fail_stop_what_follows():
         "training_helped",
         "model_beats_builtup",
         "map_beats_builtup",
+        "scored_without_truth",
         "members_agree",
         "change_since_last_year",
         "inputs_are_current",
