@@ -14,6 +14,7 @@ from popcorn_ml import raster
 from popcorn_ml.intervals import people_in
 from popcorn_ml.intervals.hectares import INTERVALS, NO_DATA, RELIABILITY
 from popcorn_ml.intervals.law import QUANTILES
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE
 from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.assets.test_together import YEAR, at, make
 from tests.platforms import copied as copy_of
@@ -83,8 +84,10 @@ def _units_agree(store: Store, version) -> None:
         assert estimate == pytest.approx(people, rel=1e-6, abs=1e-6)
         if (level, product) == ("coarse", "adjusted"):  # known: there is nothing to be wrong
             assert (p10, p90, held) == (pytest.approx(people), pytest.approx(people), None)
-        elif people > 1:
+        elif product == "map" and people > 1:
             assert p10 < people < p90
+        else:  # a fine unit may be all of its coarse one
+            assert p10 <= people <= p90
         assert "members that never saw it" in basis
     found = people_in(map_files(store, version).units, map_files(store, version))
     assert found["people"].sum() == pytest.approx(
@@ -94,15 +97,16 @@ def _units_agree(store: Store, version) -> None:
     assert {row["by"] for row in told} >= {"all"}
 
 
-def test_checkpoints_that_are_gone_give_no_intervals(store, monkeypatch):
-    from popcorn_ml.errors import StoreError
-
-    monkeypatch.setattr("popcorn_ml.intervals.units.LEAST_UNITS", 8)
-
-    def gone(*_, **__):
-        raise StoreError("gone")
-
-    monkeypatch.setattr("popcorn_assets.assets.intervals.read_collected", lambda path: [])
+def test_members_that_all_saw_the_units_give_no_intervals(store):
+    mapped = store.made_from(store.latest(at("hectare_map")), "population_map")
+    told = next(e for e in mapped.manifest()["inputs"] if e["asset"] == "checkpoints")
+    checkpoints = store.made_from(mapped, "checkpoints")
+    assert told["version"] == checkpoints.version
+    kept = checkpoints.path / OUT_OF_FOLD_FILE
+    kept.chmod(0o644)
+    kept.write_text("[]")  # as of a model that held nothing out
     assert make("hectare_map").success
     told = store.latest(at("hectare_map")).manifest()["facts"]["intervals"]
-    assert not told["given"] and "0 counted units" in told["why"]
+    assert not told["given"]
+    assert "0 counted units" in told["why"]
+    assert "training.held_out: folds" in told["why"]
