@@ -4,10 +4,10 @@ Constants are those of the greatest posterior density: errors have the tails of 
 with the law's variance, and beliefs hold what few units cannot say. The beliefs are about the
 order of things (`BELIEFS`); some hundred units outweigh them.
 
-Widths, one a level, are the t distribution's. Where intervals hold fewer units than chance explains,
-each by a law fitted without it and its neighbours, they are widened to what holds the level's share
-of them, counted as conformal prediction does (Vovk et al. 2005), so that few units widen it more.
-They are never made narrower: that few units happen to fit is no reason.
+Widths, one a level, are the t distribution's. Where intervals hold fewer units than chance
+explains, each by a law fitted without it and its neighbours, they are widened to what holds the
+level's share of them, counted as conformal prediction does (Vovk et al. 2005), so that few units
+widen it more. They are never made narrower: that few units happen to fit is no reason.
 """
 
 from __future__ import annotations
