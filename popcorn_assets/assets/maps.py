@@ -13,8 +13,10 @@ import dagster as dg
 from popcorn_assets.assets.builtup import (
     BUILTUP,
     GPU_POOL,
+    RAN,
     builtup_area,
     builtup_of_composites,
+    named_engine,
     place_tags,
     tile_work,
 )
@@ -117,10 +119,11 @@ def population_map(
         tile_px=country.mapping.tile_px,
         pixel_area_ratio=area_ratio,
         precision=compute.precision,
+        **named_engine(compute),
     )
 
     def make(folder: Path) -> Outcome:
-        launch.map_population(
+        written = launch.map_population(
             context,
             compute,
             MappingSpec(
@@ -145,7 +148,7 @@ def population_map(
                 "extractor of the built-up score": str(same.score),
                 "members": len(deployed.files),
             },
-            same.score.as_fact() if same.score else {},
+            {RAN: written["ran"], **(same.score.as_fact() if same.score else {})},
             checks=[
                 *(
                     replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
