@@ -132,12 +132,7 @@ def write_intervals(
         use = writer(RELIABILITY, ["1 = use at this scale"], "uint8", NO_DATA, rule=RULE)
         for done, window in enumerate(windows, start=1):
             areas = cell_areas(grid, window)
-            target = Window(
-                window.row // PIXELS_PER_HECTARE_SIDE,
-                window.col // PIXELS_PER_HECTARE_SIDE,
-                -(-window.height // PIXELS_PER_HECTARE_SIDE),
-                -(-window.width // PIXELS_PER_HECTARE_SIDE),
-            )
+            target = _cells_of(window)
             people = cell_sums(raster.read_float(population, window, 1))
             of_map.write(_of_map(model, people, areas), target)
             placed = raster.read_float(adjusted, window, 1)
@@ -189,6 +184,14 @@ def adjusted_variances(
 def _of_map(model: ErrorModel, people: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """Quantiles of cells of the map, NaN where it has none."""
     return model.quantiles(people, map_variances(model, people, areas))
+
+
+def _cells_of(window: Window) -> Window:
+    """The hectares of a window of pixels that begins with whole ones."""
+    side = PIXELS_PER_HECTARE_SIDE
+    return Window(
+        window.row // side, window.col // side, -(-window.height // side), -(-window.width // side)
+    )
 
 
 class _Tally:
