@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from popcorn_assets.assets.intervals import map_files
+from popcorn_assets.checks.intervals import known
 from popcorn_assets.store.versions import Store
 from popcorn_ml import raster
 from popcorn_ml.intervals import people_in
 from popcorn_ml.intervals.hectares import INTERVALS, NO_DATA, RELIABILITY
 from popcorn_ml.intervals.law import QUANTILES
+from popcorn_ml.mapping.aggregate import cell_sums
 from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE
 from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.assets.test_together import YEAR, at, make
@@ -62,10 +64,34 @@ def test_intervals_of_hectares_and_units_agree_with_the_map_and_with_one_another
         assert (np.diff(found[:, known], axis=0) >= 0).all()
         assert (found[1, known] <= people[known] + 1e-4).all()
         assert (found[2, known] >= people[known] - 1e-4).all()
+    _known_agree(store, version)
     use = raster.read(version.file(RELIABILITY), None, 1)
     people = raster.read_float(version.file("population.tif"), None, 1)
     assert ((use == NO_DATA) == np.isnan(people)).all()
     _units_agree(store, version)
+
+
+def _known_agree(store: Store, version) -> None:
+    """What the check holds the intervals against: finer units and hectares of both maps."""
+    kinds = known(store, version, 1)
+    assert [rows[0].of for rows in kinds] == [
+        "map, units of the level fine",
+        "map, inhabited hectares",
+        "adjusted map, units of the level fine",
+        "adjusted map, inhabited hectares",
+    ]
+    fine, hectares = kinds[0][0], kinds[3][0]
+    sql = "SELECT count(*), sum(held_80::INT), sum(held_95::INT) FROM people_with_intervals "
+    sql += "WHERE year = ? AND level = 'fine' AND product = 'map'"
+    n, held_80, held_95 = Warehouse(store.warehouse).query(sql, [YEAR])[0]
+    assert (fine.n, round(fine.held[80] * n), round(fine.held[95] * n)) == (n, held_80, held_95)
+    people = raster.read_float(version.file("population.tif"), None, 1)
+    truth = raster.read_float(store.root / f"demo/truth/truth_{YEAR}.tif", None, 1)
+    true, bands = cell_sums(truth), raster.read_float(version.file(INTERVALS))
+    chosen = ((people > 1) | (true > 1)) & ~np.isnan(people)
+    inside = (true >= bands[1]) & (true <= bands[2])
+    assert hectares.n == int(chosen.sum())
+    assert hectares.held[80] == pytest.approx(inside[chosen].mean(), abs=0.003)
 
 
 def _units_agree(store: Store, version) -> None:
