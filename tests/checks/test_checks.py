@@ -41,6 +41,7 @@ WARNINGS = {
     "members_agree",
     "change_since_last_year",
     "inputs_are_current",
+    "intervals_hold",
 }
 
 
