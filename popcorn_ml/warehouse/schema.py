@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from popcorn_ml.warehouse.schema_change import MAP_CHANGE
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """
@@ -383,6 +385,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         LEFT JOIN map_against_census m USING (country, year, level, unit_id, product)
         """,
     ),
+    MAP_CHANGE,
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 
@@ -394,6 +397,7 @@ ROW_TABLES = (
     "evaluation",
     "out_of_fold",
     "map_intervals",
+    "map_change",
 )
 """Tables whose rows of a partition belong to one version of an asset."""
 LINEAGE_TABLES = (
@@ -411,6 +415,7 @@ VIEWS = (
     "change",
     "map_against_census",
     "people_with_intervals",
+    "unit_series",
     "totals",
     "current_versions",
     "rows_of_versions",
