@@ -168,6 +168,22 @@ class AutomationSettings(Section):
     stale: Literal["report", "refresh"] = "report"
 
 
+class PublicationSettings(Section):
+    """Under which terms the country's maps are published; what is not said here is said nowhere.
+
+    Attributes:
+        licence: SPDX identifier of the maps' licence, such as CC-BY-4.0, or words.
+        citation: how to cite them; `{year}` and `{version}` are replaced. Empty: a sentence made
+            from the country's name, the method and the version.
+        publisher, contact: who publishes them, and whom to ask.
+    """
+
+    licence: str = Field("", max_length=200)
+    citation: str = Field("", max_length=2000)
+    publisher: str = Field("", max_length=200)
+    contact: str = Field("", max_length=200)
+
+
 class Country(Section):
     """All settings of one country."""
 
@@ -182,6 +198,7 @@ class Country(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     change: ChangeSettings = ChangeSettings()
     automation: AutomationSettings = AutomationSettings()
+    publication: PublicationSettings = PublicationSettings()
     code: str = Field("", exclude=True)
 
     @model_validator(mode="before")

@@ -13,6 +13,7 @@ from popcorn_assets.assets import (
     evaluation,
     imagery,
     maps,
+    publication,
     training,
 )
 from popcorn_assets.checks import checks
@@ -32,6 +33,7 @@ defs = dg.Definitions(
             *maps.assets,
             *evaluation.assets,
             *change.assets,
+            *publication.assets,
         ]
     ),
     asset_checks=checks,
