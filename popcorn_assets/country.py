@@ -148,9 +148,16 @@ class ModelChoice(Section):
 
 
 class MappingSettings(Section):
-    """How the map is computed."""
+    """How the map is computed.
 
-    tile_px: int = Field(512, ge=64, multiple_of=20)
+    Attributes:
+        tile_px: side of the squares that it is computed in.
+        leave_out: share of the country's people that pixels which are hardly built up may hold to
+            be left out, and hold no one; 0 computes every pixel.
+    """
+
+    tile_px: int = Field(320, ge=64, multiple_of=20)
+    leave_out: float = Field(1e-4, ge=0, le=0.01)
 
 
 class AutomationSettings(Section):
