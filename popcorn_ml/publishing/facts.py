@@ -225,10 +225,15 @@ def _seasons(origin: Origin) -> list[dict[str, Any]]:
 
 def _intervals(origin: Origin) -> dict[str, Any]:
     """What the hectare map says of its intervals: where they are from, or why there are none."""
+    told = origin.manifests["hectare_map"]["facts"].get("intervals") or {}
     there = origin.file("hectare_map", "intervals.tif").is_file()
-    facts = origin.manifests["hectare_map"]["facts"]
-    said = {key: value for key, value in facts.items() if "interval" in key or "reliab" in key}
-    return {"available": there, "facts": said}
+    return {"available": there, "why": why_no_intervals(origin), "model": None, **told}
+
+
+def why_no_intervals(origin: Origin) -> str:
+    """What is said of a map without intervals."""
+    told = origin.manifests["hectare_map"]["facts"].get("intervals") or {}
+    return str(told.get("why") or "this version of the map was made without intervals")
 
 
 def sources_of(origin: Origin) -> list[dict[str, Any]]:
