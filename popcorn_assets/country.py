@@ -137,13 +137,14 @@ class ModelChoice(Section):
         promotion: automatic takes over new checkpoints that are no worse; with manual every
             change is an explicit decision.
         margin: how much worse than the model in use, relative to its held-out loss, new
-            checkpoints may be and still take over by themselves.
+            checkpoints may be and still take over by themselves; None: as much as chance makes of
+            equals, told from the differences between the losses of single units.
     """
 
     country: str | None = None
     year: int | None = Field(None, ge=1900, le=2999)
     promotion: Literal["automatic", "manual"] = "automatic"
-    margin: float = Field(0.05, ge=0, le=1)
+    margin: float | None = Field(None, ge=0, le=1)
 
 
 class MappingSettings(Section):

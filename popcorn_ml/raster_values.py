@@ -6,9 +6,7 @@ Of open datasets; which file, and on which grid, is `raster`'s business.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import inf, sqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from popcorn_ml.grid import Window
 
@@ -57,19 +55,63 @@ def decoded(
     from rasterio.enums import MaskFlags
 
     alpha = sorted(set(dataset.indexes) - set(value_bands(dataset)))
-    raw = stored(dataset, index, window)
-    out = raw.astype(dtype)
+    out = meant(stored(dataset, index, window), index, _meaning(dataset), dtype)
     for i, band in enumerate(index):
-        scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
-        nodata = dataset.nodatavals[band - 1]
-        if scale != 1.0 or offset != 0.0:
-            out[i] = raw[i].astype(np.float64) * scale + offset
-        if nodata is not None and not np.isnan(nodata):
-            out[i][raw[i] == nodata] = np.nan
         if alpha and band not in alpha:  # GDAL makes a mask of it only where it has 8 or 16 bits
             out[i][stored(dataset, alpha[0], window) == 0] = np.nan
         elif MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]:
             out[i][_mask(dataset, band, window) == 0] = np.nan
+    return out
+
+
+class Meaning(NamedTuple):
+    """What the numbers that a raster stores stand for; of each band where not of all.
+
+    Attributes:
+        dtype: of all bands.
+        scales, offsets: a value is the number times the scale and the offset.
+        nodata: number that means "no value", or None.
+    """
+
+    dtype: str
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    nodata: tuple[float | None, ...]
+
+
+def _meaning(dataset: rasterio.DatasetReader) -> Meaning:
+    return Meaning(dataset.dtypes[0], dataset.scales, dataset.offsets, dataset.nodatavals)
+
+
+def meaning_of(dataset: rasterio.DatasetReader) -> Meaning | None:
+    """What numbers mean, where they say it by themselves, row by row from the north; None where
+    there is a mask besides, where bands are of several types, or where rows run the other way."""
+    from rasterio.enums import MaskFlags
+
+    masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
+    plain = len(value_bands(dataset)) == dataset.count and len(set(dataset.dtypes)) == 1
+    return _meaning(dataset) if plain and not masked and dataset.transform.e < 0 else None
+
+
+def meant(
+    raw: np.ndarray, index: Sequence[int], meaning: Meaning, dtype: str = "float32"
+) -> np.ndarray:
+    """Values of stored numbers, NaN where they mean that there is none.
+
+    Args:
+        raw: (bands, rows, columns).
+        index: which bands of the raster those are, from 1.
+    """
+    import numpy as np
+
+    out = raw.astype(dtype)
+    for i, band in enumerate(index):
+        scale, offset = meaning.scales[band - 1], meaning.offsets[band - 1]
+        nodata = meaning.nodata[band - 1]
+        if scale != 1.0 or offset != 0.0:
+            out[i] = raw[i].astype(np.float64) * scale + offset
+        if nodata is not None and not np.isnan(nodata):
+            out[i][raw[i] == nodata] = np.nan
     return out
 
 
@@ -93,49 +135,3 @@ def rasterio_window(window: Window | None) -> RasterioWindow | None:
     from rasterio.windows import Window as RasterioWindow
 
     return RasterioWindow(window.col, window.row, window.width, window.height)
-
-
-@dataclass
-class BandStatistics:
-    """Smallest, largest and mean stored value of a band, and their spread, as it is written.
-
-    Attributes:
-        count: values that are not nodata.
-        mean, squares: of these; the sum of the squares of what they differ from their mean.
-    """
-
-    count: int = 0
-    smallest: float = inf
-    largest: float = -inf
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def add(self, values: np.ndarray, nodata: float) -> None:
-        """Count what was written into a window."""
-        import numpy as np
-
-        kept = values[~np.isnan(values)] if nodata != nodata else values[values != nodata]
-        if kept.size == 0:
-            return
-        seen = kept.astype(np.float64)
-        mean = float(seen.mean())
-        apart, total = mean - self.mean, self.count + seen.size
-        self.squares += float(((seen - mean) ** 2).sum())
-        self.squares += apart * apart * self.count * seen.size / total
-        self.mean += apart * seen.size / total
-        self.count = total
-        self.smallest = min(self.smallest, float(seen.min()))
-        self.largest = max(self.largest, float(seen.max()))
-
-    def as_fact(self) -> dict[str, float]:
-        """The same as STAC names it; empty where there is no value."""
-        if self.count == 0:
-            return {}
-        spread = sqrt(self.squares / self.count)
-        return {
-            "minimum": self.smallest, "maximum": self.largest, "mean": self.mean, "stddev": spread,
-        }  # fmt: skip
-
-    def tags(self) -> dict[str, str]:
-        """The same under the names that GDAL and QGIS look for."""
-        return {f"STATISTICS_{name.upper()}": repr(value) for name, value in self.as_fact().items()}
