@@ -14,6 +14,7 @@ from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.commands.export import export
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
+from popcorn_assets.commands.maps import view
 from popcorn_assets.commands.models import models, promote, rollback
 from popcorn_assets.commands.record import record
 from popcorn_assets.commands.running import demo, ui
@@ -42,6 +43,7 @@ for command in (
     promote,
     record,
     rollback,
+    view,
     weights,
 ):
     cli.add_command(command)
