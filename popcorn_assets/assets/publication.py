@@ -3,6 +3,7 @@
 What the files hold is popcorn_ml.publishing's business; here is which versions they are made from.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ def origin_of(making: Making, country: Country, threads: int) -> "Origin":
             for name in (*settings, *known)
             if name in known
         },
-        rows=_rows(making, versions["evaluation"]),
+        rows=_rows(making, versions),
         terms=Terms(**country.publication.model_dump()),
         why_no_change="no earlier year was compared with",
         simulated=bool(country.evaluation.truth),
@@ -148,7 +149,11 @@ def _versions(making: Making) -> dict[str, Version]:
     return found
 
 
-def _rows(making: Making, evaluated: Version) -> "UnitRows":
+ROWS_OF = {"map_sums": "evaluation", "map_intervals": "hectare_map"}
+"""Tables of the warehouse that are told of, and whose rows they are."""
+
+
+def _rows(making: Making, versions: Mapping[str, Version]) -> "UnitRows":
     """What the warehouse has of the units, if it is of these very versions.
 
     Raises:
@@ -157,19 +162,26 @@ def _rows(making: Making, evaluated: Version) -> "UnitRows":
     from popcorn_ml.publishing.unit_tables import UnitRows
     from popcorn_ml.warehouse.warehouse import Warehouse
 
-    records = Records(making.store, evaluated.address, making.context.log)
-    if not records.rows_held(evaluated):
-        raise StoreError(
-            f"the warehouse does not hold the rows of {evaluated.address}",
-            where=making.store.warehouse,
-            expected=f"those of version {evaluated.version}",
-            remedy=f"materialise {evaluated.address} again",
-        )
-    tables = evaluated.manifest()["tables"]
-    making.parameter(**{ROWS: {name: told["digest"] for name, told in tables.items()}})
-    warehouse = Warehouse(making.store.warehouse)
-    found = warehouse.rows_of(evaluated.address.asset, making.country, making.year, ["map_sums"])
-    return UnitRows(found["map_sums"].to_pylist())
+    warehouse, found, digests = Warehouse(making.store.warehouse), {}, {}
+    for table, asset in ROWS_OF.items():
+        version = versions[asset]
+        told = version.manifest()["tables"].get(table)
+        if told is None:  # made before there were such rows, or there are none
+            found[table] = []
+            continue
+        records = Records(making.store, version.address, making.context.log)
+        if not records.rows_held(version):
+            raise StoreError(
+                f"the warehouse does not hold the rows of {version.address}",
+                where=making.store.warehouse,
+                expected=f"those of version {version.version}",
+                remedy=f"materialise {version.address} again",
+            )
+        rows = warehouse.rows_of(asset, making.country, making.year, [table])
+        found[table] = rows[table].to_pylist()
+        digests[table] = told["digest"]
+    making.parameter(**{ROWS: digests})
+    return UnitRows(found["map_sums"], found["map_intervals"])
 
 
 assets: list[dg.AssetsDefinition] = [publication]

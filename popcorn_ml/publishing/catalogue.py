@@ -166,6 +166,7 @@ def _about(
     titles = {
         names.facts: "What is known of the map, for programs",
         names.report: "Report",
+        names.preview: "Picture of the population",
         names.scenes: "Scenes that the composites were made of",
     }
     fallback = "Style for QGIS" if path.suffix == ".qml" else path.name

@@ -7,13 +7,14 @@ else. On a grid of metric pixels the hectares are the map's own; on one in degre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from popcorn_ml.errors import RasterError
-from popcorn_ml.files import write_json
+from popcorn_ml.files import write_bytes, write_json
+from popcorn_ml.mapping.pictures import thumbnail
 from popcorn_ml.publishing import empty_cells, other_grids, products, quality
 from popcorn_ml.publishing.catalogue import write_catalogue, write_year
 from popcorn_ml.publishing.facts import facts_of, scenes_of, why_no_intervals, write_scenes
@@ -22,7 +23,9 @@ from popcorn_ml.publishing.hexagons import write_hexagons
 from popcorn_ml.publishing.names import ARC_SECONDS, CELLS, HECTARE, PIXEL, Names
 from popcorn_ml.publishing.origin import Origin
 from popcorn_ml.publishing.products import Product, Written, copied, write_product
+from popcorn_ml.publishing.report import write_report
 from popcorn_ml.publishing.unit_tables import COLUMNS, UnitRows, unit_frame, write_units
+from popcorn_ml.publishing.web import write_web_map
 from popcorn_ml.sentinel import SEASONS, SENSORS
 
 Progress = Callable[[int, int], None]
@@ -31,6 +34,7 @@ POPULATION = "population.tif"
 INTERVALS = "intervals.tif"
 RELIABILITY = "reliability.tif"
 CHANGE = "change.tif"
+PREVIEW_PX = 600
 BUILTUP = "builtup_score.tif"
 OCCUPANCY = "occupancy.tif"
 
@@ -113,9 +117,26 @@ def publish(origin: Origin, out: Path, progress: Progress | None = None) -> dict
     )
     write_json(out / making.names.facts, facts)
     write_scenes(origin, out / making.names.scenes)
-    write_year(out, facts, scenes_of(origin))
-    write_catalogue(out)
+    write_preview(out / _file(facts, "population"), out / making.names.preview)
+    write_report(out, facts)
+    write_year(out, facts, scenes_of(origin))  # after all files that it has digests of
+    finish(out)
     return facts
+
+
+def finish(folder: Path) -> None:
+    """Write what the country-years of a folder share: the catalogue and the web map."""
+    write_catalogue(folder)
+    write_web_map(folder)
+
+
+def write_preview(population: Path, out: Path) -> None:
+    """A small picture of the map, for catalogues."""
+    write_bytes(out, thumbnail(population, "population", max_px=PREVIEW_PX))
+
+
+def _file(facts: Mapping[str, Any], role: str) -> str:
+    return next(one["file"] for one in facts["products"] if one["role"] == role)
 
 
 def hectares(making: Making) -> None:
