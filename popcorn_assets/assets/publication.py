@@ -3,7 +3,9 @@
 What the files hold is popcorn_ml.publishing's business; here is which versions they are made from.
 """
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.entries import CHECKPOINTS
 from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.runs.home import MAPS_VARIABLE
 from popcorn_assets.show import save_picture
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
@@ -67,7 +70,20 @@ def publication(
             }
         )
 
-    return making.publish(make)
+    result = making.publish(make)
+    return result._replace(metadata={**(result.metadata or {}), **_where_to_look(making)})
+
+
+def _where_to_look(making: Making) -> dict[str, dg.MetadataValue]:
+    """The report, and the web map where it is served."""
+    from popcorn_ml.publishing.names import Names
+
+    version = making.store.latest(making.address)
+    report = version.path / Names(making.country, making.year).report
+    found: dict[str, dg.MetadataValue] = {"report": dg.MetadataValue.path(str(report))}
+    if served := os.environ.get(MAPS_VARIABLE):
+        found["web map"] = dg.MetadataValue.url(served)
+    return found
 
 
 def origin_of(making: Making, country: Country, threads: int) -> "Origin":
@@ -117,10 +133,11 @@ def _versions(making: Making) -> dict[str, Version]:
     """Asset -> version, of everything that is told of."""
     hectares = making.input("hectare_map")
     found = {"hectare_map": hectares}
-    for asset in ("adjusted_map", "population_map", UNITS):
+    for asset in ("adjusted_map", "population_map"):
         found[asset] = making.input_of(hectares, asset)
     adjusted, predicted = found["adjusted_map"], found["population_map"]
-    found[COUNTS] = making.input_of(adjusted, COUNTS)
+    for asset in (UNITS, COUNTS):
+        found[asset] = making.input_of(adjusted, asset)
     found["evaluation"] = making.input("evaluation")
     for asset in ("adjusted_map", "population_map"):
         of = making.store.made_from(found["evaluation"], asset)
@@ -140,12 +157,9 @@ def _versions(making: Making) -> dict[str, Version]:
             found[name] = making.input_of(found[composites], name)
     for entry in predicted.manifest()["inputs"]:
         if entry["asset"] == CHECKPOINTS:
-            found[CHECKPOINTS] = making.input(
-                CHECKPOINTS,
-                country=entry["country"],
-                year=entry["year"],
-                version=entry["version"],
-            )
+            of = {key: entry[key] for key in ("country", "year", "version")}
+            with suppress(StoreError):  # taken away since; maps outlive their models
+                found[CHECKPOINTS] = making.input(CHECKPOINTS, **of)
     return found
 
 

@@ -148,7 +148,9 @@ def _summary(origin: Origin, metrics: Mapping[str, Any]) -> list[str]:
 
 def _model(origin: Origin) -> dict[str, Any]:
     shown = dict(origin.manifests["population_map"]["shown"])
-    trained = origin.manifests.get("checkpoints", {})
+    inputs = origin.manifests["population_map"]["inputs"]
+    trained = next((entry for entry in inputs if entry["asset"] == "checkpoints"), {})
+    parameters = origin.manifests.get("checkpoints", {}).get("parameters", {})
     facts = origin.manifests["population_map"]["facts"]
     return {
         "title": origin.model,
@@ -157,7 +159,7 @@ def _model(origin: Origin) -> dict[str, Any]:
         "country": trained.get("country"),
         "year": trained.get("year"),
         "version": trained.get("version"),
-        "level": trained.get("parameters", {}).get("level"),
+        "level": parameters.get("level"),
         "another_country": trained.get("country") not in (None, origin.code),
         "extractor": facts.get("extractor"),
     }
