@@ -71,13 +71,9 @@ def described(
     scale: float,
     tags: Mapping[str, str],
     units: Sequence[str] = (),
-    of_bands: Sequence[Mapping[str, str]] = (),
+    band_tags: Sequence[Mapping[str, str]] = (),
 ) -> dict[int, Entry]:
-    """The entries of a directory that say what the raster is, as GDAL writes them.
-
-    Args:
-        units, of_bands: each band's unit and own tags; empty says none.
-    """
+    """The entries of a directory that say what the raster is, as GDAL writes them."""
     from rasterio.io import MemoryFile
     from rasterio.transform import Affine
 
@@ -91,8 +87,8 @@ def described(
                 dataset.set_band_description(place, name)
             for place, unit in enumerate(units, start=1):
                 dataset.set_band_unit(place, unit)
-            for place, own in enumerate(of_bands, start=1):
-                dataset.update_tags(place, **own)
+            for place, said in enumerate(band_tags, start=1):
+                dataset.update_tags(place, **said)
             dataset.update_tags(**tags)
         return _entries(memory.read())
 

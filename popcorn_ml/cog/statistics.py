@@ -23,20 +23,27 @@ class BandStatistics:
     mean: float = 0.0
     squares: float = 0.0
 
-    def add(self, values: np.ndarray, nodata: float) -> None:
-        """Count what was written into a window."""
+    @classmethod
+    def of(cls, values: np.ndarray, nodata: float) -> BandStatistics:
+        """Of the values of a window."""
         kept = values[~np.isnan(values)] if nodata != nodata else values[values != nodata]
         if kept.size == 0:
-            return
+            return cls()
         seen = kept.astype(np.float64)
         mean = float(seen.mean())
-        apart, total = mean - self.mean, self.count + seen.size
-        self.squares += float(((seen - mean) ** 2).sum())
-        self.squares += apart * apart * self.count * seen.size / total
-        self.mean += apart * seen.size / total
+        squares = float(((seen - mean) ** 2).sum())
+        return cls(seen.size, float(seen.min()), float(seen.max()), mean, squares)
+
+    def add(self, other: BandStatistics) -> None:
+        """Count in what was written elsewhere (Chan, Golub and LeVeque 1979)."""
+        if other.count == 0:
+            return
+        apart, total = other.mean - self.mean, self.count + other.count
+        self.squares += other.squares + apart * apart * self.count * other.count / total
+        self.mean += apart * other.count / total
         self.count = total
-        self.smallest = min(self.smallest, float(seen.min()))
-        self.largest = max(self.largest, float(seen.max()))
+        self.smallest = min(self.smallest, other.smallest)
+        self.largest = max(self.largest, other.largest)
 
     def as_fact(self) -> dict[str, float]:
         """The same as STAC names it; empty where there is no value."""

@@ -6,7 +6,6 @@ import os
 import shutil
 import struct
 import tempfile
-import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -124,9 +123,9 @@ class CogWriter:
         tags: what the file says about itself.
         resampling: of the overviews; "nearest" for identifiers.
         units: unit of each band's values; empty says none.
-        statistics: count the values as they are written, and have each band say its smallest,
-            largest and mean value, so that no program has to read it through to draw it. All of it
-            is then to be written by this process.
+        statistics: count the values while they are written, and have each band say its smallest,
+            largest and mean value, so that no program has to read it through to draw it. Not for
+            shares that others write.
 
     Each pixel is written once, in windows of any size, in any order, by any number of threads: who
     brings a block's last pixel encodes it. The file's bytes depend on the pixels alone. Machines
@@ -154,16 +153,10 @@ class CogWriter:
         self.scale = scale
         self.tags = {k: str(v) for k, v in (tags or {}).items()}
         self.units = tuple(units)
-        self.statistics = [BandStatistics() for _ in self.bands] if statistics else []
-        self._counting = threading.Lock()
-
-    def _described(self) -> dict[int, Entry]:
-        of_bands = [seen.tags() for seen in self.statistics]
-        about = (self.profile, self.grid, self.bands, self.scale, self.tags)
-        return described(*about, self.units, of_bands)
+        self._seen: dict[Window, list[BandStatistics]] | None = {} if statistics else None
 
     def __enter__(self) -> CogWriter:
-        self._described()  # what cannot be said is refused before hours of work
+        self._told = self._describe()
         with naming_the_disk(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             drafts = tempfile.mkdtemp(
@@ -179,12 +172,29 @@ class CogWriter:
     def write(self, values: np.ndarray, window: Window | None = None) -> None:
         """Write stored values, (bands, rows, columns) or, for one band, (rows, columns)."""
         window = window or self.grid.whole()
-        stored = shaped(values, window, self.profile)
-        with self._counting:
-            for seen, band in zip(self.statistics, stored, strict=False):
-                seen.add(band, self.profile.nodata)
+        kept = shaped(values, window, self.profile)
+        if self._seen is not None:
+            self._seen[window] = [BandStatistics.of(band, self.profile.nodata) for band in kept]
         with naming_the_disk(self.path):
-            self._pyramid.add(0, window.row, window.col, stored)
+            self._pyramid.add(0, window.row, window.col, kept)
+
+    @property
+    def statistics(self) -> list[BandStatistics]:
+        """Of each band, of what has been written; none where they are not counted."""
+        if self._seen is None:
+            return []
+        found = [BandStatistics() for _ in self.bands]
+        # In one order, whichever thread was first: the last digits depend on it.
+        for window in sorted(self._seen, key=lambda window: (window.row, window.col)):
+            for band, seen in zip(found, self._seen[window], strict=True):
+                band.add(seen)
+        return found
+
+    def _describe(self) -> dict[int, Entry]:
+        said = [seen.tags() for seen in self.statistics]
+        return described(
+            self.profile, self.grid, self.bands, self.scale, self.tags, self.units, said
+        )
 
     @property
     def desk(self) -> Desk:
@@ -233,6 +243,8 @@ class CogWriter:
         self._prepared = True
 
     def _put_together(self) -> None:
+        if self._seen is not None:
+            self._told = self._describe()
         self._pyramid.complete(self._parts.index.__contains__)
         index = self._parts.index
         sizes = [
@@ -242,7 +254,7 @@ class CogWriter:
             )
             for level, (rows, cols) in enumerate(self.profile.blocks)
         ]
-        layout = laid_out(self.profile, self._described(), sizes)
+        layout = laid_out(self.profile, self._told, sizes)
         checksum = self._join(layout, self._whole)
         sync(self._whole)
         _check_written(self._whole, layout, checksum, self.profile)

@@ -90,5 +90,3 @@ def shares_held(
 
 def _plain(text: str) -> str:
     return text.replace("$", r"\$")
-
-
