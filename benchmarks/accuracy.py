@@ -52,6 +52,7 @@ class Place:
     folder: Path
     country: Country
     threads: int
+    year: int = YEAR
 
     def composites(self) -> dict:
         """Season -> its two composites."""
@@ -90,7 +91,7 @@ def prepare(place: Place) -> None:
         return
     grid, census = place.country.pixel_grid(), place.country.census
     write_country(
-        place.folder / "demo", CountrySpec(seed=place.seed), [YEAR], workers=place.threads
+        place.folder / "demo", CountrySpec(seed=place.seed), [place.year], workers=place.threads
     )
     settings = place.country.imagery.rooted(place.folder)
     for sensor in SENSORS:
@@ -98,7 +99,7 @@ def prepare(place: Place) -> None:
         for season, folder in folders.items():
             scratch = place.folder / "scratch" / folder.name
             build_season(
-                sensor, season, YEAR, grid, settings, folder, scratch, workers=place.threads
+                sensor, season, place.year, grid, settings, folder, scratch, workers=place.threads
             )
         fill_gaps(sensor, folders, grid, settings, place.folder / f"{sensor}_composites")
     map_builtup(
@@ -111,8 +112,8 @@ def prepare(place: Place) -> None:
         device="cpu",
     )
     units, counts = place.folder / "units", place.folder / "counts"
-    prepare_units("demo", YEAR, census, grid, units, place.folder)
-    prepare_counts("demo", YEAR, census, units, counts, place.folder)
+    prepare_units("demo", place.year, census, grid, units, place.folder)
+    prepare_counts("demo", place.year, census, units, counts, place.folder)
     done.touch()
 
 
@@ -159,7 +160,7 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         out / name for name in ("population.tif", "population_members.tif", "builtup_score.tif")
     )
     adjust_map(*names, place.units(place.level), people, grid, out / "adjusted")
-    truth = (place.country.evaluation.truth or "").format(year=YEAR)
+    truth = (place.country.evaluation.truth or "").format(year=place.year)
     found = evaluate(
         grid=grid,
         population=out / "population.tif",
