@@ -7,11 +7,12 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from popcorn_assets.assets.census import COUNTS, UNITS, levels_of
+from popcorn_assets.assets.change import CHANGE, change
 from popcorn_assets.assets.evaluation import evaluation
 from popcorn_assets.assets.imagery import FILLED
 from popcorn_assets.assets.maps import adjusted_map, hectare_map, population_map
@@ -25,7 +26,7 @@ from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.recipe import ROWS
 from popcorn_assets.store.records import Records
-from popcorn_assets.store.versions import Version
+from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import StoreError
 from popcorn_ml.sentinel import SEASONS, SENSORS
 
@@ -40,7 +41,7 @@ CODE = code_digest("publishing", "mapping", "census")
 
 @dg.asset(
     name=PUBLICATION,
-    deps=[population_map, adjusted_map, hectare_map, evaluation],
+    deps=[population_map, adjusted_map, hectare_map, evaluation, change],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
     pool="duckdb",
@@ -103,6 +104,9 @@ def origin_of(making: Making, country: Country, threads: int) -> "Origin":
     level = adjusted.manifest()["parameters"]["level"]
     known = levels_of(making, adjusted)
     settings = country.census.levels
+    told: Mapping[str, Any] = {"why": "no change of this version of the map has been worked out"}
+    if CHANGE in versions:
+        told = versions[CHANGE].manifest()["facts"]
     making.parameter(
         name=country.name,
         terms=country.publication.model_dump(mode="json"),
@@ -123,7 +127,8 @@ def origin_of(making: Making, country: Country, threads: int) -> "Origin":
         },
         rows=_rows(making, versions),
         terms=Terms(**country.publication.model_dump()),
-        why_no_change="no earlier year was compared with",
+        change_from=told.get("from_year"),
+        why_no_change=str(told.get("why") or ""),
         simulated=bool(country.evaluation.truth),
         threads=threads,
     )
@@ -149,6 +154,9 @@ def _versions(making: Making) -> dict[str, Version]:
                 found=of.version,
                 remedy=f"materialise {found['evaluation'].address} and {hectares.address} again",
             )
+    changed = making.store.find(Address(CHANGE, making.country, making.year))
+    if changed is not None and _is_of(changed, hectares):
+        found[CHANGE] = making.input(CHANGE)
     found["builtup_area"] = making.input_of(predicted, "builtup_area")
     for composites, sensor in zip(FILLED, SENSORS, strict=True):
         found[composites] = making.input_of(predicted, composites)
@@ -163,7 +171,15 @@ def _versions(making: Making) -> dict[str, Version]:
     return found
 
 
-ROWS_OF = {"map_sums": "evaluation", "map_intervals": "hectare_map"}
+def _is_of(made: Version, used: Version) -> bool:
+    """Whether a version was made from another one."""
+    address = used.address
+    entry = (address.asset, address.country, address.year, used.version)
+    inputs = made.manifest()["inputs"]
+    return entry in [(e["asset"], e["country"], e["year"], e["version"]) for e in inputs]
+
+
+ROWS_OF = {"map_sums": "evaluation", "map_intervals": "hectare_map", "map_change": CHANGE}
 """Tables of the warehouse that are told of, and whose rows they are."""
 
 
@@ -178,9 +194,9 @@ def _rows(making: Making, versions: Mapping[str, Version]) -> "UnitRows":
 
     warehouse, found, digests = Warehouse(making.store.warehouse), {}, {}
     for table, asset in ROWS_OF.items():
-        version = versions[asset]
-        told = version.manifest()["tables"].get(table)
-        if told is None:  # made before there were such rows, or there are none
+        version = versions.get(asset)
+        told = version.manifest()["tables"].get(table) if version else None
+        if version is None or told is None:  # made before there were such rows, or there are none
             found[table] = []
             continue
         records = Records(making.store, version.address, making.context.log)
@@ -195,7 +211,7 @@ def _rows(making: Making, versions: Mapping[str, Version]) -> "UnitRows":
         found[table] = rows[table].to_pylist()
         digests[table] = told["digest"]
     making.parameter(**{ROWS: digests})
-    return UnitRows(found["map_sums"], found["map_intervals"])
+    return UnitRows(*(found[table] for table in ROWS_OF))
 
 
 assets: list[dg.AssetsDefinition] = [publication]

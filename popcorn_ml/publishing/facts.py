@@ -97,7 +97,7 @@ def facts_of(
         "checks": _checks(origin),
         "quality": {"rule": QUALITY_RULE, "seasons": _seasons(origin)},
         "intervals": _intervals(origin),
-        "change": {"from_year": origin.change_from, "why_not": origin.why_no_change or None},
+        "change": _change(origin),
         "mask": dict(mask) if mask else None,
         "products": [one.as_fact() for one in products],
         "tables": [dict(one) for one in tables],
@@ -230,6 +230,16 @@ def _intervals(origin: Origin) -> dict[str, Any]:
     told = origin.manifests["hectare_map"]["facts"].get("intervals") or {}
     there = origin.file("hectare_map", "intervals.tif").is_file()
     return {"available": there, "why": why_no_intervals(origin), "model": None, **told}
+
+
+def _change(origin: Origin) -> dict[str, Any]:
+    """Which earlier year the map was compared with, and what was found; or why with none."""
+    manifest = origin.manifests.get("change") if origin.change_from is not None else None
+    return {
+        "from_year": origin.change_from,
+        "why_not": origin.why_no_change or None,
+        "found": dict(manifest["shown"]) if manifest else None,
+    }
 
 
 def why_no_intervals(origin: Origin) -> str:
