@@ -12,7 +12,7 @@ TICKS = (-300, -100, -30, -10, -3, 0, 3, 10, 30, 100, 300)
 def change_png(change: Path, title: str, note: str) -> bytes:
     """People gained (red) and lost (blue) per hectare, as a PNG.
 
-    Two maps: every difference, and the significant ones on light grey where people live.
+    Two maps: every difference, and the significant ones alone.
 
     Args:
         change: `change.tif`.
@@ -43,6 +43,7 @@ def change_png(change: Path, title: str, note: str) -> bytes:
         colours="RdBu_r",
         legend="people per hectare gained (red) or lost (blue)",
         ticks=ticks,
+        beyond="both",
         note=note,
     )
     return figure_png(figure)

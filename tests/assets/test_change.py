@@ -12,7 +12,7 @@ from popcorn_assets.store.versions import Address
 from popcorn_ml import raster
 from popcorn_ml.mapping.aggregate import cell_sums
 from popcorn_ml.warehouse.warehouse import Warehouse
-from tests.assets.squares import GRID, GREW, TOWN, Squares
+from tests.assets.squares import GREW, GRID, TOWN, Squares
 from tests.platforms import enter, make_place
 
 pytestmark = [pytest.mark.timeout(300)]
