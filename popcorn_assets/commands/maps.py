@@ -22,12 +22,12 @@ from popcorn_ml.publishing.web.page import (
     MAPS,
     PAGE,
     PARTS,
-    QUANTILES,
+    LAW,
     in_order,
     page_files,
     page_html,
 )
-from popcorn_ml.publishing.web.entries import quantile_tables
+from popcorn_ml.publishing.web.entries import law_json
 from popcorn_ml.publishing.web.server import Find, MapServer, Served, of_folder, serve
 
 PUBLICATION = "publication"
@@ -85,15 +85,15 @@ def of_store(root: Path) -> Find:
     """
     store = Published(root)
     same = page_files()
-    quantiles = quantile_tables()
+    law = law_json()
 
     def find(name: str) -> Served | None:
         if name == PAGE:
             return Served(content=page_html([]))
         if name == f"{PARTS}/{MAPS}":
             return Served(content=_maps(store))
-        if name == f"{PARTS}/{QUANTILES}":
-            return Served(content=quantiles)
+        if name == f"{PARTS}/{LAW}":
+            return Served(content=law)
         if name in same:
             return Served(content=same[name])
         told = _NAME.fullmatch(name)

@@ -59,6 +59,7 @@ def write_report(folder: Path, facts: Mapping[str, Any]) -> Path:
         facts=facts,
         pictures=_pictures(folder, facts, frame),
         levels=_levels(frame, facts),
+        basis=((facts["intervals"].get("model") or {}).get("basis") or {}).get("told"),
         measured=_measured(facts),
         seasons=_seasons(facts),
         units=_unit_rows(frame, facts),
@@ -191,17 +192,7 @@ def _levels(frame: gpd.GeoDataFrame, facts: Mapping[str, Any]) -> list[dict[str,
         of = frame[frame["level"] == told["level"]]
         counted, predicted = of["census"].to_numpy(float), of["map"].to_numpy(float)
         known = np.isfinite(counted) & np.isfinite(predicted)
-        held = {}
-        for title, before in (("the model alone", ""), ("this map", "adjusted_")):
-            if before and told["level"] == facts["census"]["level"]:
-                continue  # whole units of an adjusted map hold their count by construction
-            ends = {
-                level: (of[f"{before}{low}"].to_numpy(float), of[f"{before}{high}"].to_numpy(float))
-                for level, (low, high) in LEVELS.items()
-            }
-            shares = charts.shares_held(counted, ends)
-            if shares:
-                held[title] = shares
+        held = _held(of, counted, told["level"], facts)
         found.append(
             {
                 **told,
@@ -214,6 +205,31 @@ def _levels(frame: gpd.GeoDataFrame, facts: Mapping[str, Any]) -> list[dict[str,
             }
         )
     return found
+
+
+def _held(
+    of: gpd.GeoDataFrame, counted: np.ndarray, level: str, facts: Mapping[str, Any]
+) -> dict[str, dict[int, float]]:
+    """Whose intervals -> level in per cent -> share of a census level's counts that they held.
+
+    Units that the model was trained on say nothing of its intervals, and those that the map is
+    adjusted to hold their count by construction: of these it is told what was held when they were
+    predicted by members that had not seen them.
+    """
+    if level == facts["census"]["level"]:
+        shares = ((facts["intervals"].get("model") or {}).get("coverage")) or {}
+        unseen = {int(meant): float(found) for meant, found in shares.items()}
+        return {"predicted without having been seen": unseen} if unseen else {}
+    held = {}
+    for title, before in (("the model alone", ""), ("this map", "adjusted_")):
+        ends = {
+            meant: (of[f"{before}{low}"].to_numpy(float), of[f"{before}{high}"].to_numpy(float))
+            for meant, (low, high) in LEVELS.items()
+        }
+        shares = charts.shares_held(counted, ends)
+        if shares:
+            held[title] = shares
+    return held
 
 
 def _measured(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

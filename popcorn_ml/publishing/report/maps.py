@@ -83,8 +83,7 @@ def draw_map(
 
     figure, axes = _canvas(picture.extent, borders.crs.is_geographic)
     uppers = [c["upper"] for c in picture.classes if c["upper"] is not None]
-    colours = ListedColormap([c["colour"] for c in picture.classes])
-    colours.set_bad(NOTHING)
+    colours = ListedColormap([c["colour"] for c in picture.classes]).with_extremes(bad=NOTHING)
     norm = BoundaryNorm([-np.inf, *uppers, np.inf], colours.N)
     axes.imshow(
         np.ma.masked_invalid(picture.values), cmap=colours, norm=norm, extent=picture.extent,

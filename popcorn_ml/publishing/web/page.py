@@ -11,12 +11,12 @@ from typing import Any
 
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_bytes, write_json
-from popcorn_ml.publishing.web.entries import entry_of, quantile_tables
+from popcorn_ml.publishing.web.entries import entry_of, law_json
 
 PAGE = "index.html"
 PARTS = "web"
 MAPS = "maps.json"
-QUANTILES = "quantiles.json"
+LAW = "law.json"
 FACTS = "*_facts.json"
 
 STATIC = resources.files("popcorn_ml.publishing.web") / "static"
@@ -49,7 +49,7 @@ def write_web_map(folder: Path) -> Path:
     parts.mkdir(exist_ok=True)
     entries = [entry_of(folder, facts, parts) for facts in facts_in(folder)]
     write_json(parts / MAPS, {"schema": 1, "maps": in_order(entries)})
-    write_bytes(parts / QUANTILES, quantile_tables())
+    write_bytes(parts / LAW, law_json())
     (parts / "vendor").mkdir(exist_ok=True)
     for name, content in page_files().items():
         write_bytes(folder / name, content)
