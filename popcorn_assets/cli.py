@@ -11,6 +11,7 @@ import click
 from popcorn_assets.commands.audit import audit, impact, reproduce
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.commands.doctor import doctor
+from popcorn_assets.commands.export import export
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
 from popcorn_assets.commands.maps import view
@@ -35,6 +36,7 @@ for command in (
     reproduce,
     countries,
     doctor,
+    export,
     gc,
     imagery,
     models,

@@ -104,6 +104,7 @@ def secrets_of_environment() -> Secrets:
     )
 
 
+ENGINES = ("auto", "openvino", "torch")
 LAUNCHERS = ("subprocess", "inline", "dask")
 
 
@@ -117,6 +118,8 @@ class ComputeResource(dg.ConfigurableResource):
     Attributes:
         device: auto (a free GPU where there is one), cpu, cuda (a free GPU) or cuda:N.
         precision: float32, or bfloat16 for speed on a GPU.
+        engine: what runs the networks of a map: auto (OpenVINO on a CPU, torch on a GPU), openvino
+            or torch.
         threads: CPU threads of a step; 0 means all cores.
         launcher: subprocess (a process of its own for each member and map), inline (in the step's
             own process) or dask (on the workers of a cluster).
@@ -125,6 +128,7 @@ class ComputeResource(dg.ConfigurableResource):
 
     device: str = "auto"
     precision: str = "float32"
+    engine: str = "auto"
     threads: int = 0
     launcher: str = "subprocess"
     scheduler: str = ""
@@ -133,6 +137,7 @@ class ComputeResource(dg.ConfigurableResource):
     def _possible(self) -> Self:
         check_device(self.device)
         _one_of("precision", self.precision, ("float32", "bfloat16"))
+        _one_of("engine", self.engine, ENGINES)
         _one_of("launcher", self.launcher, LAUNCHERS)
         if self.threads < 0:
             raise ConfigError(
@@ -156,15 +161,26 @@ class ComputeResource(dg.ConfigurableResource):
         """Refuse what is asked for and absent.
 
         Raises:
-            ConfigError, ComputeError: no such GPU; or no scheduler, worker or GPU of a worker.
+            ConfigError, ComputeError: no such GPU or engine; or no scheduler, worker, or GPU or
+                engine of a worker.
         """
         if self.launcher == "dask":
             from popcorn_ml.launching.cluster import connected, examine
 
             with connected(self.scheduler_address()) as client:
-                examine(client, self.scheduler_address(), self.device)
+                examine(
+                    client,
+                    self.scheduler_address(),
+                    self.device,
+                    engine=self.engine,
+                    precision=self.precision,
+                )
         else:
             require_device(self.device)
+            if self.engine == "openvino":
+                from popcorn_ml.mapping.engine.choice import require_engine
+
+                require_engine(self.engine, self.device, self.precision)
 
     def scheduler_address(self) -> str:
         """Where the dask scheduler listens; empty where nobody said."""
@@ -177,7 +193,8 @@ class ComputeResource(dg.ConfigurableResource):
 
 def compute_resource() -> ComputeResource:
     """The compute resource as the environment has it: POPCORN_DEVICE, POPCORN_PRECISION,
-    POPCORN_THREADS, POPCORN_LAUNCHER, POPCORN_SCHEDULER. A run's configuration may say otherwise.
+    POPCORN_ENGINE, POPCORN_THREADS, POPCORN_LAUNCHER, POPCORN_SCHEDULER. A run's configuration may
+    say otherwise.
 
     Raises:
         ConfigError: a value that cannot be.
@@ -215,7 +232,7 @@ def steps_at_once() -> int:
     return int(given)
 
 
-_COMPUTE_VARIABLES = ("device", "precision", "threads", "launcher", "scheduler")
+_COMPUTE_VARIABLES = ("device", "precision", "engine", "threads", "launcher", "scheduler")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

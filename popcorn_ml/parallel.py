@@ -7,7 +7,9 @@ Any executor with `submit` will do: threads, processes, or the one that dask.dis
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -25,7 +27,7 @@ def in_order(
     items: Iterable[Item],
     pool: Pool | None = None,
     ahead: int = 4,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`work` of every item, in the items' order.
 
     Args:
@@ -51,3 +53,17 @@ def in_order(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Generator[Result, None, None]:
+    """`in_order` in so many threads of this process; none are begun for one."""
+    if threads <= 1:
+        yield from map(work, items)
+        return
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        closing(in_order(work, items, pool, threads + 1)) as results,
+    ):
+        yield from results

@@ -7,23 +7,27 @@ bad file is reported with its path and what was expected.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from popcorn_ml.cog.profile import BLOCK_PX
+from popcorn_ml.cog.writer import CogWriter, together
 from popcorn_ml.errors import GridMismatch, RasterError
-from popcorn_ml.files import naming_the_disk, sync
 from popcorn_ml.grid import Grid, Window
-from popcorn_ml.raster_values import decoded, rasterio_window, stored
+from popcorn_ml.raster_cache import current, holding, keep_gdal_small
+from popcorn_ml.raster_values import Meaning, decoded, meant, stored
 
 if TYPE_CHECKING:
     import numpy as np
     import rasterio
 
-BLOCK_PX = 256
+__all__ = [
+    "BLOCK_PX", "CogWriter", "bounded_cache", "check", "grid_of", "opened", "read", "read_float",
+    "same_grid", "tags", "together", "write",
+]  # fmt: skip
+
 GRID_TOLERANCE_PX = 1e-3
 """How far a raster's corners may lie from the grid's, in pixels, to count as the same."""
 
@@ -35,26 +39,30 @@ raster under any name and follow the paths and addresses written in it."""
 MAX_SIDE_PX = 1_000_000
 """10,000 km at 10 m. A file of a few bytes may claim more, and a strip of it fill the memory."""
 
-CACHE_BYTES = 128 << 20
-"""GDAL's block cache; its own default, a share of the machine's memory, grows with a country."""
-
 
 @contextmanager
 def bounded_cache() -> Iterator[None]:
-    """Keep GDAL's block cache small while rasters are read and written."""
-    import rasterio
+    """Hold decoded blocks up to a bound while rasters are read window by window (`raster_cache`).
 
-    # rasterio hands a number to GDAL as bytes, though GDAL's option of that name counts in MB
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
+    A file that is replaced meanwhile is seen as another.
+    """
+    with holding(_handle):
         yield
 
 
 @contextmanager
-def opened(path: str | Path):
+def opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """Open a GeoTIFF for reading; one missing or unreadable raises `RasterError` with its path."""
-    import rasterio
-    from rasterio.errors import RasterioError, RasterioIOError
+    dataset = _handle(path)
+    with _explained(path), dataset:
+        yield dataset
 
+
+def _handle(path: str | Path) -> rasterio.DatasetReader:
+    import rasterio
+    from rasterio.errors import RasterioIOError
+
+    keep_gdal_small()
     try:
         dataset = rasterio.open(path, driver=DRIVER)
     except RasterioIOError as error:
@@ -65,16 +73,24 @@ def opened(path: str | Path):
             found=None if missing else str(error),
             remedy="materialise or fetch it again",
         ) from error
+    if max(dataset.width, dataset.height) > MAX_SIDE_PX:
+        dataset.close()
+        raise RasterError(
+            "the raster is larger than any country",
+            where=path,
+            expected=f"at most {MAX_SIDE_PX} pixels a side",
+            found=f"{dataset.width} x {dataset.height}",
+        )
+    return dataset
+
+
+@contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    """Say of which raster GDAL cannot read something, and what to do."""
+    from rasterio.errors import RasterioError, RasterioIOError
+
     try:
-        with dataset:
-            if max(dataset.width, dataset.height) > MAX_SIDE_PX:
-                raise RasterError(
-                    "the raster is larger than any country",
-                    where=path,
-                    expected=f"at most {MAX_SIDE_PX} pixels a side",
-                    found=f"{dataset.width} x {dataset.height}",
-                )
-            yield dataset
+        yield
     except RasterioIOError as error:
         raise RasterError(
             "the raster cannot be read to its end",
@@ -159,14 +175,8 @@ def check(
                 expected=count,
                 found=dataset.count,
             )
-        if grid is not None and not same_grid(found, grid):
-            raise GridMismatch(
-                "the raster is not on the country's grid",
-                where=path,
-                expected=_describe(grid),
-                found=_describe(found),
-                remedy="warp it to the grid, or correct the grid in the country's file",
-            )
+        if grid is not None:
+            _require(found, grid, path)
         if readable:
             for _, window in dataset.block_windows(1):
                 dataset.read(window=window)
@@ -210,17 +220,46 @@ def read(
             (bands, rows, columns).
         grid: refuse the raster if it lies elsewhere.
     """
+    index = _numbers(bands)
+    found = _held(path, index, window, grid)
+    if found is not None:
+        return found[0][0] if isinstance(bands, int) else found[0]
     with opened(path) as dataset:
         if grid is not None:
-            found = _grid_of(dataset, path)
-            if not same_grid(found, grid):
-                raise GridMismatch(
-                    "the raster is not on the country's grid",
-                    where=path,
-                    expected=_describe(grid),
-                    found=_describe(found),
-                )
+            _require(_grid_of(dataset, path), grid, path)
         return stored(dataset, bands, window)
+
+
+def _numbers(bands: Sequence[int] | int | None) -> list[int] | None:
+    return None if bands is None else [bands] if isinstance(bands, int) else list(bands)
+
+
+def _held(
+    path: str | Path, index: list[int] | None, window: Window | None, grid: Grid | None
+) -> tuple[np.ndarray, list[int], Meaning] | None:
+    """Stored values from the blocks that are held, the bands' numbers and what values mean; None
+    where they have to be read from the file."""
+    cache = current()
+    if cache is None or window is None or grid is not None:
+        return None
+    with _explained(path):
+        return cache.read(str(path), index, window)
+
+
+def _require(found: Grid, grid: Grid, path: str | Path) -> None:
+    """Refuse a raster that lies elsewhere.
+
+    Raises:
+        GridMismatch: it does.
+    """
+    if not same_grid(found, grid):
+        raise GridMismatch(
+            "the raster is not on the country's grid",
+            where=path,
+            expected=_describe(grid),
+            found=_describe(found),
+            remedy="warp it to the grid, or correct the grid in the country's file",
+        )
 
 
 def read_float(
@@ -236,165 +275,23 @@ def read_float(
     beside it (`.msk`), or its alpha band. Arguments as `read`. Integer composites (hundredths of
     dB) and float ones (dB) read alike.
     """
-    with opened(path) as dataset:
-        if grid is not None and not same_grid(_grid_of(dataset, path), grid):
-            raise GridMismatch(
-                "the raster is not on the country's grid",
-                where=path,
-                expected=_describe(grid),
-                found=_describe(_grid_of(dataset, path)),
-            )
-        index = (
-            list(dataset.indexes)
-            if bands is None
-            else list(bands)
-            if isinstance(bands, Sequence)
-            else [bands]
-        )
-        out = decoded(dataset, index, window, dtype)
-        return out[0] if isinstance(bands, int) else out
+    index = _numbers(bands)
+    found = _held(path, index, window, grid)
+    if found is not None:
+        raw, index, meaning = found
+        out = meant(raw, index, meaning, dtype)
+    else:
+        with opened(path) as dataset:
+            if grid is not None:
+                _require(_grid_of(dataset, path), grid, path)
+            out = decoded(dataset, index or list(dataset.indexes), window, dtype)
+    return out[0] if isinstance(bands, int) else out
 
 
 def tags(path: str | Path) -> dict[str, str]:
     """The raster's own tags (not GDAL's)."""
     with opened(path) as dataset:
         return {k: v for k, v in dataset.tags().items() if k != "AREA_OR_POINT"}
-
-
-class CogWriter:
-    """Write a raster window by window; on leaving the `with` it becomes a COG under its name.
-
-    Args:
-        path: where the COG will be. Nothing is there until all is written and synced, and on an
-            exception nothing ever is.
-        grid: the raster's grid.
-        bands: one description a band.
-        dtype: numpy name of the stored type.
-        nodata: stored value that means "no value"; NaN for floats.
-        scale: value of one stored unit, where the stored value is not the value.
-        tags: what the file says about itself.
-        resampling: of the overviews; "nearest" for identifiers.
-
-    Memory stays at the windows written and GDAL's block cache, whatever the raster's size.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        grid: Grid,
-        bands: Sequence[str],
-        dtype: str,
-        nodata: float,
-        *,
-        scale: float = 1.0,
-        tags: dict[str, Any] | None = None,
-        resampling: str = "average",
-    ) -> None:
-        self.path, self.grid, self.bands = Path(path), grid, tuple(bands)
-        self.dtype, self.nodata, self.scale = dtype, nodata, scale
-        self.tags = {k: str(v) for k, v in (tags or {}).items()}
-        self.resampling = resampling
-
-    def __enter__(self) -> CogWriter:
-        import rasterio
-        from rasterio.transform import Affine
-
-        with naming_the_disk(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                prefix=f".{self.path.stem}.", suffix=".partial.tif", dir=self.path.parent
-            )
-            os.close(handle)
-        self._draft = Path(name)
-        self._cog = self._draft.with_suffix(".cog")
-        self._dataset = rasterio.open(
-            self._draft,
-            "w",
-            driver="GTiff",
-            crs=self.grid.crs,
-            transform=Affine(*self.grid.transform),
-            width=self.grid.width,
-            height=self.grid.height,
-            count=len(self.bands),
-            dtype=self.dtype,
-            nodata=self.nodata,
-            tiled=True,
-            blockxsize=BLOCK_PX,
-            blockysize=BLOCK_PX,
-            BIGTIFF="IF_SAFER",
-        )
-        self._dataset.scales = [self.scale] * len(self.bands)
-        for i, description in enumerate(self.bands, start=1):
-            self._dataset.set_band_description(i, description)
-        self._dataset.update_tags(**self.tags)
-        return self
-
-    def write(self, values: np.ndarray, window: Window | None = None) -> None:
-        """Write stored values, (bands, rows, columns) or, for one band, (rows, columns)."""
-        if values.ndim == 2:
-            values = values[None]
-        window = window or self.grid.whole()
-        expected = (len(self.bands), window.height, window.width)
-        if values.shape != expected:
-            raise ValueError(f"{self.path}: writing {values.shape} into a window of {expected}")
-        stored = values.astype(self.dtype, copy=False)
-        with naming_the_disk(self.path):
-            self._dataset.write(stored, window=rasterio_window(window))
-
-    def __exit__(self, kind, error, trace) -> None:
-        import rasterio.shutil
-
-        try:
-            if kind is not None:
-                with suppress(Exception):  # what went wrong first is what is told
-                    self._dataset.close()
-                return
-            self._dataset.close()
-            predictor = 3 if self.dtype.startswith("float") else 2
-            rasterio.shutil.copy(
-                self._draft,
-                self._cog,
-                driver="COG",
-                COMPRESS="DEFLATE",
-                PREDICTOR=str(predictor),
-                BLOCKSIZE=str(BLOCK_PX),
-                OVERVIEW_RESAMPLING=self.resampling.upper(),
-                BIGTIFF="IF_SAFER",
-            )
-            sync(self._cog)
-            _read_through(self._cog)
-            os.replace(self._cog, self.path)
-            sync(self.path.parent)
-        except Exception as failure:  # GDAL's errors are of many kinds
-            with naming_the_disk(self.path):
-                raise RasterError(
-                    "the raster could not be written",
-                    where=self.path,
-                    found=str(failure),
-                    remedy="see whether the disk is full or read-only",
-                ) from failure
-        finally:
-            for left in (self._draft, self._cog):
-                left.unlink(missing_ok=True)
-
-
-def _read_through(path: Path) -> None:
-    """Decode every block of a file and of its overviews.
-
-    On a full disk GDAL may close a file that lacks its end without a word.
-
-    Raises:
-        RasterError: a block cannot be decoded.
-    """
-    import rasterio
-
-    check(path, readable=True)
-    with opened(path) as dataset:
-        levels = len(dataset.overviews(1))
-    for level in range(levels):
-        with rasterio.open(path, driver=DRIVER, overview_level=level) as overview:
-            for _, window in overview.block_windows(1):
-                overview.read(window=window)
 
 
 def write(

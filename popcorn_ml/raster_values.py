@@ -6,7 +6,7 @@ Of open datasets; which file, and on which grid, is `raster`'s business.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from popcorn_ml.grid import Window
 
@@ -55,19 +55,63 @@ def decoded(
     from rasterio.enums import MaskFlags
 
     alpha = sorted(set(dataset.indexes) - set(value_bands(dataset)))
-    raw = stored(dataset, index, window)
-    out = raw.astype(dtype)
+    out = meant(stored(dataset, index, window), index, _meaning(dataset), dtype)
     for i, band in enumerate(index):
-        scale, offset = dataset.scales[band - 1], dataset.offsets[band - 1]
-        nodata = dataset.nodatavals[band - 1]
-        if scale != 1.0 or offset != 0.0:
-            out[i] = raw[i].astype(np.float64) * scale + offset
-        if nodata is not None and not np.isnan(nodata):
-            out[i][raw[i] == nodata] = np.nan
         if alpha and band not in alpha:  # GDAL makes a mask of it only where it has 8 or 16 bits
             out[i][stored(dataset, alpha[0], window) == 0] = np.nan
         elif MaskFlags.per_dataset in dataset.mask_flag_enums[band - 1]:
             out[i][_mask(dataset, band, window) == 0] = np.nan
+    return out
+
+
+class Meaning(NamedTuple):
+    """What the numbers that a raster stores stand for; of each band where not of all.
+
+    Attributes:
+        dtype: of all bands.
+        scales, offsets: a value is the number times the scale and the offset.
+        nodata: number that means "no value", or None.
+    """
+
+    dtype: str
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+    nodata: tuple[float | None, ...]
+
+
+def _meaning(dataset: rasterio.DatasetReader) -> Meaning:
+    return Meaning(dataset.dtypes[0], dataset.scales, dataset.offsets, dataset.nodatavals)
+
+
+def meaning_of(dataset: rasterio.DatasetReader) -> Meaning | None:
+    """What numbers mean, where they say it by themselves, row by row from the north; None where
+    there is a mask besides, where bands are of several types, or where rows run the other way."""
+    from rasterio.enums import MaskFlags
+
+    masked = any(MaskFlags.per_dataset in flags for flags in dataset.mask_flag_enums)
+    plain = len(value_bands(dataset)) == dataset.count and len(set(dataset.dtypes)) == 1
+    return _meaning(dataset) if plain and not masked and dataset.transform.e < 0 else None
+
+
+def meant(
+    raw: np.ndarray, index: Sequence[int], meaning: Meaning, dtype: str = "float32"
+) -> np.ndarray:
+    """Values of stored numbers, NaN where they mean that there is none.
+
+    Args:
+        raw: (bands, rows, columns).
+        index: which bands of the raster those are, from 1.
+    """
+    import numpy as np
+
+    out = raw.astype(dtype)
+    for i, band in enumerate(index):
+        scale, offset = meaning.scales[band - 1], meaning.offsets[band - 1]
+        nodata = meaning.nodata[band - 1]
+        if scale != 1.0 or offset != 0.0:
+            out[i] = raw[i].astype(np.float64) * scale + offset
+        if nodata is not None and not np.isnan(nodata):
+            out[i][raw[i] == nodata] = np.nan
     return out
 
 

@@ -27,6 +27,9 @@ CODE = code_digest("model", "mapping")
 GPU_POOL = "gpu"
 BUILTUP = "builtup_score.tif"
 
+RAN = "networks run by"
+"""Among a map's facts: engine, its version, precision and device of what ran the networks."""
+
 DEMO_EXTRACTOR = (
     Path(popcorn_ml.__file__).parent / "simulate" / "weights" / "demo_extractor.safetensors"
 )
@@ -99,10 +102,10 @@ def builtup_area(
     grid = making.grid(country)
     composites = composites_by_season(making)
     weights = extractor_file(making, country)
-    making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px)
+    making.parameter(grid=grid.as_dict(), tile_px=country.mapping.tile_px, **named_engine(compute))
 
     def make(folder: Path) -> Outcome:
-        launch.map_builtup(
+        written = launch.map_builtup(
             context,
             compute,
             BuiltupSpec(
@@ -118,7 +121,7 @@ def builtup_area(
         save_picture(folder, folder / BUILTUP, "builtup")
         return Outcome(
             {"extractor": country.extractor, **raster_summary(folder / BUILTUP, None)},
-            Extractor.of_file(weights).as_fact(),
+            {**Extractor.of_file(weights).as_fact(), RAN: written["ran"]},
         )
 
     return making.publish(make)
@@ -129,8 +132,15 @@ def tile_work(country: Country, compute: ComputeResource) -> dict[str, Any]:
     return {
         "tile_px": country.mapping.tile_px,
         "device": compute.device,
+        "engine": compute.engine,
         "threads": compute.thread_count(),
     }
+
+
+def named_engine(compute: ComputeResource) -> dict[str, str]:
+    """The engine among a map's parameters: one asked for by name. Left to choose, any may have
+    made the version, as they give the same to 1e-5; which one did, its facts say."""
+    return {} if compute.engine == "auto" else {"engine": compute.engine}
 
 
 def place_tags(making: Making) -> dict[str, str]:

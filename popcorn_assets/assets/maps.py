@@ -13,12 +13,23 @@ import dagster as dg
 from popcorn_assets.assets.builtup import (
     BUILTUP,
     GPU_POOL,
+    RAN,
     builtup_area,
     builtup_of_composites,
+    named_engine,
     place_tags,
     tile_work,
 )
-from popcorn_assets.assets.census import UNITS, counts_by_number, unit_ids
+from popcorn_assets.assets.census import (
+    POOL as DUCKDB,
+)
+from popcorn_assets.assets.census import (
+    UNITS,
+    counts_by_number,
+    levels_of,
+    unit_ids,
+    units_raster,
+)
 from popcorn_assets.assets.deployed_model import DEPLOYED, deployed_members, model_names, model_tags
 from popcorn_assets.assets.extractors import SAME_EXTRACTOR, SameExtractor, extractor_of
 from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season, provenance
@@ -47,6 +58,7 @@ if TYPE_CHECKING:
 
 GROUP = "maps"
 CODE = code_digest("model", "mapping")
+HECTARES_CODE = code_digest("model", "mapping", "intervals")
 
 POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
@@ -107,10 +119,11 @@ def population_map(
         tile_px=country.mapping.tile_px,
         pixel_area_ratio=area_ratio,
         precision=compute.precision,
+        **named_engine(compute),
     )
 
     def make(folder: Path) -> Outcome:
-        launch.map_population(
+        written = launch.map_population(
             context,
             compute,
             MappingSpec(
@@ -135,7 +148,7 @@ def population_map(
                 "extractor of the built-up score": str(same.score),
                 "members": len(deployed.files),
             },
-            same.score.as_fact() if same.score else {},
+            {RAN: written["ran"], **(same.score.as_fact() if same.score else {})},
             checks=[
                 *(
                     replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
@@ -277,26 +290,44 @@ def adjusted_map(
     deps=[population_map, adjusted_map],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
-    kinds={"cog"},
-    code_version=CODE,
+    kinds={"cog", "duckdb"},
+    pool=DUCKDB,
+    code_version=HECTARES_CODE,
 )
-def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """People per hectare and the members' spread: the product. Unadjusted sums lie beside it."""
+def hectare_map(
+    context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
+) -> dg.MaterializeResult:
+    """People per hectare and how far they may be off: the product. Unadjusted sums lie beside it.
+
+    Intervals rest on census units that were predicted by members which never saw them; where there
+    are too few of those, there are none, and it is said why.
+    """
+    from popcorn_assets.assets.intervals import Sources, give_intervals, trained_on
     from popcorn_ml.mapping.aggregate import aggregate_map
 
-    making = Making(context, store.open(), "hectare_map", code_version=CODE)
+    making = Making(context, store.open(), "hectare_map", code_version=HECTARES_CODE)
     country = load_country(making.country)
     grid = making.grid(country)
     adjusted = making.input("adjusted_map")
     predicted = making.input_of(adjusted, "population_map")
-    units = making.input_of(adjusted, UNITS)
     level = adjusted.manifest()["parameters"]["level"]
+    units, people = counts_by_number(making, level, of=adjusted)
+    known = [name for name in country.census.levels if name in levels_of(making, adjusted)]
     tags = {**place_tags(making), **model_tags(model_names(predicted))}
+    sources = Sources(
+        predicted=predicted,
+        adjusted=adjusted,
+        levels={level: units, **{n: units_raster(making, n, of=adjusted) for n in known}},
+        level=level,
+        people=people,
+        trained=trained_on(making, predicted),
+        grid=grid,
+    )
 
     def make(folder: Path) -> Outcome:
         aggregate_map(
             adjusted.file(POPULATION),
-            adjusted_members(adjusted, predicted, units.file(f"units_{level}.tif"), grid),
+            adjusted_members(adjusted, predicted, units, grid),
             grid,
             folder,
             tags={"adjusted_to_census": "yes", **tags},
@@ -311,13 +342,17 @@ def hectare_map(context: dg.AssetExecutionContext, store: StoreResource) -> dg.M
         )
         save_picture(folder, folder / POPULATION, "population")
         unadjusted = raster_summary(folder / "unadjusted" / POPULATION, "unadjusted")
+        told = give_intervals(making, sources, folder, threads=compute.thread_count(), tags=tags)
         return Outcome(
             {
                 **raster_summary(folder / POPULATION, IN_UNITS),
                 "people on the grid, unadjusted": unadjusted["unadjusted"],
+                **told.shown,
                 **model_names(predicted),
                 **cell_area(grid),
             },
+            facts=told.facts,
+            tables={"map_intervals": told.rows},
             checks=[
                 hectares_keep_every_person(folder / POPULATION, adjusted.file(POPULATION)),
             ],

@@ -22,6 +22,7 @@ from popcorn_assets.assets.builtup import (
     builtup_of_composites,
     extractor_file,
 )
+from popcorn_assets.assets.census import POOL as WAREHOUSE_POOL
 from popcorn_assets.assets.census import counts_file, units_raster
 from popcorn_assets.assets.extractors import UNKNOWN, Extractor, extractor_of
 from popcorn_assets.assets.imagery import composites_by_season, provenance
@@ -37,7 +38,9 @@ from popcorn_assets.store.recipe import same_code
 from popcorn_assets.store.versions import Version
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.errors import StoreError
+from popcorn_ml.files import write_bytes
 from popcorn_ml.sentinel import Season
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, collected, collected_json
 from popcorn_ml.training.run import LOCK_FILE
 
 GROUP = "training"
@@ -191,7 +194,7 @@ def copy_member(trained: Path, target: Path) -> None:
     shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
 
 
-@dg.op
+@dg.op(pool=WAREHOUSE_POOL)
 def collect_members(
     context: dg.OpExecutionContext,
     store: StoreResource,
@@ -226,10 +229,14 @@ def collect_members(
         first = Path(members[0]["spec"]["out"]) / "loss.png"
         shutil.copyfile(first, folder / PICTURE)
         seeds = [member["spec"]["seed"] for member in members]
+        unseen = collected({str(seed): folder / f"member_{seed}" for seed in seeds})
+        write_bytes(folder / OUT_OF_FOLD_FILE, collected_json(unseen))
         # In the manifest, so that nothing is made from them and no promotion overlooks it.
         verdict = finite_training(folder, [f"member_{seed}" for seed in seeds])
         facts = {"seeds": seeds, **members[0]["extractor"]}
-        return Outcome({"members": rows}, facts, checks=[verdict])
+        shown = {"members": rows, "units predicted unseen": len(unseen)}
+        tables = {"out_of_fold": [unit.as_row() for unit in unseen]}
+        return Outcome(shown, facts, checks=[verdict], tables=tables)
 
     version = making.publish_version(make)
     _clear(making.work())

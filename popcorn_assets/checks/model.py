@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
@@ -77,8 +78,10 @@ def model_beats_builtup(
 ) -> dg.AssetCheckResult:
     """On held-out units the members do better than people in proportion to built-up score.
 
-    Both are given the training units only. The simplest model has one figure, the training units'
-    people by their built-up score; error is the mean |log ratio| of people a held-out unit.
+    Both are given the training units only: where members hold out folds, these are other units for
+    each, and all units are told by a member that never saw them. The simplest model has one figure,
+    the training units' people by their built-up score; error is the mean |log ratio| of people a
+    held-out unit.
     """
     version = newest(context, store, CHECKPOINTS)
     members = _members(version)
@@ -91,7 +94,7 @@ def model_beats_builtup(
         )
     simple, ratio = builtup_error(store.open(), version)
     mean = sum(known) / len(known)
-    held_out = len(_json(version, members[0], UNITS)["held_out"])
+    held_out = len({unit for m in members for unit in _json(version, m, UNITS)["held_out"]})
     found = (
         f"mean |log ratio| on {held_out} held-out units: members {mean:.3f}, built-up score "
         f"alone {simple:.3f}"
@@ -124,7 +127,7 @@ def builtup_error(store: Store, version: Version) -> tuple[float, float]:
 
     Returns:
         Mean |log((predicted + 1) / (counted + 1))| of the held-out units, and people per pixel of
-        full built-up score in the training units.
+        full built-up score in the training units (mean of the folds, where there are any).
 
     Raises:
         StoreError: what the checkpoints were trained from is no longer in the store.
@@ -148,16 +151,22 @@ def builtup_error(store: Store, version: Version) -> tuple[float, float]:
     seen = sums.valid > 0
     mean_score = np.where(seen, sums.sums, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
 
-    said = _json(version, _members(version)[0], UNITS)
     by_id = {count["id"]: count for count in counts}
-    trained, held_out = ([by_id[i] for i in said[key]] for key in ("trained", "held_out"))
-    people = sum(count["people"] for count in trained)
-    ratio = people / max(sum(mean_score[count["number"]] for count in trained), 1e-9)
-    logs = [
-        abs(math.log((ratio * mean_score[count["number"]] + 1) / (count["people"] + 1)))
-        for count in held_out
-    ]
-    return float(sum(logs) / len(logs)), float(ratio)
+    logs, ratios = [], []
+    for said in _distinct(_json(version, member, UNITS) for member in _members(version)):
+        trained, held_out = ([by_id[i] for i in said[key]] for key in ("trained", "held_out"))
+        people = sum(count["people"] for count in trained)
+        ratios.append(people / max(sum(mean_score[count["number"]] for count in trained), 1e-9))
+        logs += [
+            abs(math.log((ratios[-1] * mean_score[count["number"]] + 1) / (count["people"] + 1)))
+            for count in held_out
+        ]
+    return float(sum(logs) / len(logs)), float(sum(ratios) / len(ratios))
+
+
+def _distinct(said: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What members say of their units, once for all that hold out the same ones."""
+    return list({"\0".join(sorted(units["held_out"])): units for units in said}.values())
 
 
 @dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR)

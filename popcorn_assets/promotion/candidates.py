@@ -10,6 +10,7 @@ import json
 import math
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,18 @@ from popcorn_assets.promotion.entries import CHECKPOINTS, InUse, Model
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, read_ledger
 from popcorn_assets.promotion.soundness import finite_training
 from popcorn_assets.store.versions import Address, Store, Version, failed_checks
-from popcorn_ml.errors import StoreError
+from popcorn_ml.errors import StoreError, TrainingError
+from popcorn_ml.training.out_of_fold import (
+    OUT_OF_FOLD_FILE,
+    OutOfFold,
+    log_ratio,
+    read_collected,
+    read_member,
+)
 
 COUNTS = "census_counts"
+CERTAIN = 1.645
+"""Standard errors that chance alone exceeds, one way, once in twenty times."""
 COUNTS_UNKNOWN = "it is not known whether the same people were counted in their held-out units"
 
 
@@ -29,7 +39,8 @@ COUNTS_UNKNOWN = "it is not known whether the same people were counted in their 
 class Metrics:
     """How checkpoints do on the census units that they were not trained on.
 
-    Each member counts with the epoch it kept; the figures are means over members.
+    Each member counts with the epoch it kept. Where members hold out folds, the figures are means
+    over all units, each by the member that never saw it; else means over members.
 
     Attributes:
         loss: held-out loss (100 x |log ratio| and the occupancy's weight); None: nothing was held
@@ -108,17 +119,21 @@ def metrics_of(store: Store, model: Model) -> Metrics:
         return statistics.fmean(float(value) for value in values if value is not None)
 
     losses = [epoch.get("held_out_loss") for epoch in kept]
-    loss = mean("held_out_loss")
+    loss, units = mean("held_out_loss"), next(iter(held_out)).split("\n") if any(held_out) else []
+    found = {name: mean(f"held_out_{name}") for name in ("log_l1", "total_ratio", "mae_people")}
+    if by_unit := unit_losses(store, model):
+        # Every unit once, by a member that never saw it; which member it was is of no consequence.
+        told = read_collected(version.file(OUT_OF_FOLD_FILE))
+        units, held_out = [unit.id for unit in told], {"\n".join(sorted(by_unit))}
+        loss, found = statistics.fmean(by_unit.values()), _over_units(told)
     return Metrics(
         loss=loss,
         loss_spread=None
-        if loss is None or len(losses) < 2
+        if loss is None or len(losses) < 2 or not all(is_number(value) for value in losses)
         else statistics.stdev(float(value) for value in losses if value is not None),
-        log_l1=mean("held_out_log_l1"),
-        total_ratio=mean("held_out_total_ratio"),
-        mae_people=mean("held_out_mae_people"),
+        **found,
         members=len(kept),
-        units=len(next(iter(held_out)).split("\n")) if held_out and any(held_out) else 0,
+        units=len(units),
         level=str(manifest["parameters"].get("level", "")),
         held_out=hashlib.sha256("\0".join(sorted(held_out)).encode()).hexdigest()[:16],
         occupancy_weight=next(iter(weights)) if len(weights) == 1 else None,
@@ -126,6 +141,69 @@ def metrics_of(store: Store, model: Model) -> Metrics:
         broken=not finite_training(version.path, [f"member_{seed}" for seed in seeds]).passed,
         people=_digest_of_people(held_out_people(store, model)),
     )
+
+
+def unit_losses(store: Store, model: Model) -> dict[str, float]:
+    """The loss of every census unit by the member that never saw it, by the unit's id.
+
+    Empty where all members hold out the same units, or the checkpoints are from before there were
+    folds, or a loss is no number.
+
+    Raises:
+        StoreError: the checkpoints are not in the store, or what they say cannot be read.
+    """
+    from popcorn_ml.training.loss import LOSS_SCALE  # only here: it loads PyTorch
+
+    version = store.version(model.address, model.version)
+    found: dict[str, float] = {}
+    for seed in version.manifest()["facts"]["seeds"]:
+        folder = version.path / f"member_{seed}"
+        if not (folder / OUT_OF_FOLD_FILE).exists():
+            return {}
+        try:
+            fold, unseen = read_member(folder)
+        except TrainingError as error:
+            raise StoreError(
+                error.what, where=error.where, found=error.found, remedy=error.remedy
+            ) from error
+        if fold is None:
+            return {}
+        weight = _json(folder / "card.json")["hyperparameters"]["occupancy_weight"]
+        for unit in unseen:
+            distance = abs(log_ratio(unit.predicted, unit.people))
+            found[unit.id] = LOSS_SCALE * (distance + weight * unit.occupancy)
+    return found if all(is_number(value) for value in found.values()) else {}
+
+
+def _over_units(units: Sequence[OutOfFold]) -> dict[str, float | None]:
+    """What `Metrics` has beside the loss, over all units that were predicted unseen."""
+    people = sum(unit.people for unit in units)
+    return {
+        "log_l1": statistics.fmean(abs(log_ratio(unit.predicted, unit.people)) for unit in units),
+        "total_ratio": sum(unit.predicted for unit in units) / people if people else None,
+        "mae_people": statistics.fmean(abs(unit.predicted - unit.people) for unit in units),
+    }
+
+
+def margin_of_chance(store: Store, model: Model, other: Model, best: float) -> float | None:
+    """How much worse than another a model may look by chance, relative to the other's loss.
+
+    Both predicted the same units unseen. Their losses differ from unit to unit, here one way, there
+    the other; the mean of these differences is uncertain by their standard deviation over the root
+    of the number of units, and `CERTAIN` times that is what chance makes of equals at most once in
+    twenty trainings.
+
+    Returns:
+        None where the losses of single units are not known, or fewer than two are.
+    """
+    try:
+        ours, theirs = unit_losses(store, model), unit_losses(store, other)
+    except (StoreError, KeyError, TypeError, ValueError):
+        return None
+    if len(ours) < 2 or ours.keys() != theirs.keys() or best <= 0:
+        return None
+    apart = [ours[unit] - theirs[unit] for unit in sorted(ours)]
+    return CERTAIN * statistics.stdev(apart) / math.sqrt(len(apart)) / best
 
 
 def candidates(store: Store, country: str) -> list[dict[str, Any]]:

@@ -182,6 +182,7 @@ class _Case:
             if earlier is not None:
                 told = f"{model} was refused by entry {earlier.id} and does not come back by itself"
                 said, allowed = f"{told}: {earlier.reason}", self.choice.margin
+                allowed = earlier.margin if allowed is None else allowed
                 return self._refuse(model, metrics, said, margin=allowed, flags=FORCING)
         replaced = {} if against is None else {self.scope: against}
         verdict = judge(

@@ -13,10 +13,17 @@ from popcorn_assets.promotion.candidates import (
     Metrics,
     incomparable,
     loss_shift,
+    margin_of_chance,
     on_current_counts,
 )
 from popcorn_assets.promotion.entries import Entry, InUse, Ledger, Model
 from popcorn_assets.store.versions import Store
+
+MARGIN = 0.05
+"""How much worse a model may be where neither the country's file nor its units' losses say."""
+
+MOST_BY_CHANCE = 0.25
+"""However few units there are, a model a quarter worse does not come into use by itself."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ def judge(
     metrics: Metrics,
     replaced: Mapping[int | None, InUse],
     *,
-    margin: float,
+    margin: float | None,
     explicit: bool,
 ) -> Verdict:
     """Whether a model is good enough to replace all that it would.
@@ -64,7 +71,9 @@ def judge(
 
     Args:
         replaced: what it would replace, or is to be compared with, by the years that maps.
-        margin: how much worse it may be, relative to the loss in use.
+        margin: how much worse it may be, relative to the loss in use; None: what chance makes of
+            equals, from the differences of the losses of single units, or `MARGIN` where these are
+            not known.
         explicit: somebody decides it. Otherwise what somebody chose has no margin.
     """
     verdicts: dict[int | None, Verdict] = {}
@@ -115,10 +124,12 @@ def last_of(ledger: Ledger, country: str, metrics: Metrics, year: int | None) ->
     return None if found is None else InUse(found.model, found.metrics, found)
 
 
-def refused_by(ledger: Ledger, model: Model, year: int | None, margin: float) -> Entry | None:
+def refused_by(
+    ledger: Ledger, model: Model, year: int | None, margin: float | None
+) -> Entry | None:
     """The entry that refused a model for all years, or for this one.
 
-    None: there is none, it came into use for that since, or more is allowed by now.
+    None: there is none, it came into use for that since, or the country's file allows more by now.
     """
     found, line = None, {use.entry.number for use in ledger.line(year)}
     for entry in (entry for entry in ledger.entries if entry.model == model):
@@ -126,7 +137,7 @@ def refused_by(ledger: Ledger, model: Model, year: int | None, margin: float) ->
             found = None if entry.number in line else found
         elif entry.year not in (None, year):
             continue
-        elif found is None and (entry.margin is None or margin <= entry.margin):
+        elif found is None and (entry.margin is None or margin is None or margin <= entry.margin):
             found = entry
     return found
 
@@ -138,7 +149,7 @@ def _compare(
     metrics: Metrics,
     against: InUse,
     where: str,
-    margin: float,
+    margin: float | None,
     year: int | None,
     *,
     lenient: bool,
@@ -157,7 +168,7 @@ def _compare(
     if shift is None:
         differs = differs or COUNTS_UNKNOWN
         said = f"{model} cannot be compared with {against.model} {where}: {differs}"
-        return Verdict(False, said, margin)
+        return Verdict(False, said, MARGIN if margin is None else margin)
     assert metrics.loss is not None
     best_model, best = against.model, float(against.metrics["loss"])
     out = ledger.rolled_back_from() - {against.model}
@@ -173,10 +184,16 @@ def _compare(
             break
     if best_model != against.model:
         where = f"in use before {against.model}"
+    by_chance = ""
+    if margin is None:
+        margin = margin_of_chance(store, model, best_model, best)
+        if margin is not None:
+            by_chance = f", by chance over {metrics.units} units"
+        margin = MARGIN if margin is None else min(margin, MOST_BY_CHANCE)
     change = f"{metrics.loss / best - 1:+.1%}" if best > 0 else f"{metrics.loss - best:+.4g}"
     said = (
         f"{model}: held-out loss {metrics.loss:.4g} against {best:.4g} of {best_model} {where} "
-        f"({change}, at most {margin:+.1%} is allowed)"
+        f"({change}, at most {margin:+.1%} is allowed{by_chance})"
     )
     low, high = max(best - shift, 0.0), best + shift
     sure = metrics.loss <= low * (1 + margin)

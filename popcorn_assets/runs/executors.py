@@ -28,6 +28,11 @@ EXECUTOR_VARIABLE = "POPCORN_EXECUTOR"
 KUBERNETES_VARIABLE = "POPCORN_KUBERNETES_STEPS"
 """File with the configuration of dagster-k8s's executor: nodes and resources of each step."""
 
+AHEAD = ("__main__", "popcorn_assets.runs.ahead")
+"""What the server that forks the steps' processes imports before, so that they need not: the
+program that the run was started by, which every one of them would load again, and the definitions.
+"""
+
 GPU_STEPS = ("builtup_area", "train_member", "population_map")
 """Steps that work on a GPU: those of the pool `gpu`."""
 
@@ -99,8 +104,7 @@ def _processes() -> dg.ExecutorDefinition:
         {
             "multiprocess": {
                 "max_concurrent": steps_at_once(),
-                # A forked server that has imported the code starts a step in a third less time.
-                "start_method": {"forkserver": {"preload_modules": ["popcorn_assets.definitions"]}},
+                "start_method": {"forkserver": {"preload_modules": list(AHEAD)}},
             }
         }
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from popcorn_ml.launching.cluster import Cluster
     from popcorn_ml.mapping.builtup import BuiltupSpec
     from popcorn_ml.mapping.predict import MappingSpec
+    from popcorn_ml.mapping.tiles import Written
     from popcorn_ml.parallel import Pool
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
@@ -92,43 +93,43 @@ def train_member(context: Context, compute: ComputeResource, spec: TrainingSpec)
 
 def map_population(
     context: Context, compute: ComputeResource, spec: MappingSpec, progress: Tiles
-) -> None:
-    """`popcorn_ml.mapping.predict.map_population` where the resource says.
+) -> dict[str, Any]:
+    """`popcorn_ml.mapping.predict.map_population` where the resource says; `Written.as_dict`.
 
     Raises: as `train_member`.
     """
 
-    def here(given: MappingSpec, pool: Pool | None) -> None:
+    def here(given: MappingSpec, pool: Pool | None) -> Written:
         from popcorn_ml.mapping import predict
 
-        predict.map_population(given, progress, pool=pool)
+        return predict.map_population(given, progress, pool=pool)
 
-    _map(context, compute, spec, here, "the process that maps the population")
+    return _map(context, compute, spec, here, "the process that maps the population")
 
 
 def map_builtup(
     context: Context, compute: ComputeResource, spec: BuiltupSpec, progress: Tiles
-) -> None:
-    """`popcorn_ml.mapping.builtup.run_builtup` where the resource says.
+) -> dict[str, Any]:
+    """`popcorn_ml.mapping.builtup.run_builtup` where the resource says; `Written.as_dict`.
 
     Raises: as `train_member`.
     """
 
-    def here(given: BuiltupSpec, pool: Pool | None) -> None:
+    def here(given: BuiltupSpec, pool: Pool | None) -> Written:
         from popcorn_ml.mapping.builtup import run_builtup
 
-        run_builtup(given, progress, pool=pool)
+        return run_builtup(given, progress, pool=pool)
 
-    _map(context, compute, spec, here, "the process that maps the built-up area")
+    return _map(context, compute, spec, here, "the process that maps the built-up area")
 
 
 def _map(
     context: Context,
     compute: ComputeResource,
     spec: Any,
-    here: Callable[[Any, Pool | None], None],
+    here: Callable[[Any, Pool | None], Written],
     what: str,
-) -> None:
+) -> dict[str, Any]:
     """One map, whichever it is."""
     with _failing_once(context):
         if compute.launcher == "dask":
@@ -140,15 +141,13 @@ def _map(
                 pool = client.get_executor(pure=False, resources=workers.resources or None)
                 context.log.info(f"tiles go to {len(workers.workers)} workers of the cluster")
                 with explained(what.removeprefix("the process that "), workers.address):
-                    here(given, pool)
-            return
+                    return here(given, pool).as_dict()
         with _gpu(context, spec.device) as claim:
             if compute.launcher == "inline":
-                here(replace(spec, device=_here(claim, spec.device)), None)
-                return
+                return here(replace(spec, device=_here(claim, spec.device)), None).as_dict()
             there = replace(spec, device=_there(claim, spec.device))
             command = [sys.executable, "-m", "popcorn_ml.mapping"]
-            run_process(context, command, there.to_json(), what, claim)
+            return run_process(context, command, there.to_json(), what, claim)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -65,7 +66,10 @@ def code_parts(digest: str) -> list[str] | None:
 @cache
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that results depend on."""
-    return {name: metadata.version(name) for name in _LIBRARIES}
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    with suppress(metadata.PackageNotFoundError):  # there is no wheel of it for every machine
+        versions["openvino"] = metadata.version("openvino")
+    return versions
 
 
 @cache

@@ -195,6 +195,7 @@ def _compute(connect: bool) -> Finding:
     return Finding(
         True,
         f"compute: device {compute.device} gives {where}; {compute.precision}, "
+        f"engine {compute.engine}, "
         f"launcher {compute.launcher}",
     )
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from isal import isal_zlib
+
 from popcorn_ml.census.globe import on_plane
 from popcorn_ml.census.settings import SmallUnits
 from popcorn_ml.errors import CensusError
@@ -250,44 +252,59 @@ def write_units(
     windows = strips(grid)
     merged = np.zeros(count + 1, np.int64)
     status = ["centre"] * count
-    with CogWriter(path, grid, ("unit",), "uint32", 0, tags=tags, resampling="nearest") as out:
-        for done, window in enumerate(windows, start=1):
-            numbers = burner.burn(window)
-            out.write(numbers, window)
-            _tally(numbers, row_area_m2[window.slices[0]], pixels, area_m2)
-            if progress is not None:
-                progress(done, len(windows))
-        if not pixels[1:].any():
-            raise _nowhere(path, grid)
-        small = [int(n) for n in np.flatnonzero(pixels[1:] == 0) + 1]
-        places = {n: _covered(polygons[n - 1], grid) if polygons is not None else [] for n in small}
-        owner_at = _owners(burner, windows, [place for own in places.values() for place in own])
-        given: set[Place] = set()
-        for number in small:
-            owners = [owner_at[place] for place in places[number]]
-            taken = None
-            if rule == "best_pixel":
-                taken = next(
-                    (
-                        place
-                        for place, owner in zip(places[number], owners, strict=True)
-                        if owner == 0 or (pixels[owner] > 1 and place not in given)
-                    ),
-                    None,
-                )
-            if taken is None:
-                merged[number] = next((owner for owner in owners if owner), 0)
-                status[number - 1] = "merged" if merged[number] else "outside"
-                continue
-            owner, (row, col) = owner_at[taken], taken
-            out.write(np.full((1, 1), number, np.uint32), Window(row, col, 1, 1))
-            owner_at[taken] = number
-            given.add(taken)
-            for unit, sign in ((owner, -1), (number, 1)):
-                pixels[unit] += sign
-                area_m2[unit] += sign * row_area_m2[row]
-            status[number - 1] = "best_pixel"
+    packed = []  # almost nothing, of numbers that mostly are their neighbours'
+    for done, window in enumerate(windows, start=1):
+        numbers = burner.burn(window)
+        packed.append(isal_zlib.compress(np.ascontiguousarray(numbers, np.uint32), 1))
+        _tally(numbers, row_area_m2[window.slices[0]], pixels, area_m2)
+        if progress is not None:
+            progress(done, len(windows))
+    if not pixels[1:].any():
+        raise _nowhere(path, grid)
+    small = [int(n) for n in np.flatnonzero(pixels[1:] == 0) + 1]
+    places = {n: _covered(polygons[n - 1], grid) if polygons is not None else [] for n in small}
+    owner_at = _owners(burner, windows, [place for own in places.values() for place in own])
+    given: dict[Place, int] = {}
+    for number in small:
+        owners = [owner_at[place] for place in places[number]]
+        taken = None
+        if rule == "best_pixel":
+            taken = next(
+                (
+                    place
+                    for place, owner in zip(places[number], owners, strict=True)
+                    if owner == 0 or (pixels[owner] > 1 and place not in given)
+                ),
+                None,
+            )
+        if taken is None:
+            merged[number] = next((owner for owner in owners if owner), 0)
+            status[number - 1] = "merged" if merged[number] else "outside"
+            continue
+        owner = owner_at[taken]
+        owner_at[taken] = given[taken] = number
+        for unit, sign in ((owner, -1), (number, 1)):
+            pixels[unit] += sign
+            area_m2[unit] += sign * row_area_m2[taken[0]]
+        status[number - 1] = "best_pixel"
+    _write_numbers(path, grid, packed, given, tags)
     return Placement(pixels[1:], status, merged[1:], area_m2[1:] / 1e4)
+
+
+def _write_numbers(
+    path: Path, grid: Grid, packed: list[bytes], given: dict[Place, int], tags: dict[str, Any]
+) -> None:
+    """Write the strips, with the pixels that small units were given."""
+    import numpy as np
+
+    with CogWriter(path, grid, ("unit",), "uint32", 0, tags=tags, resampling="nearest") as out:
+        for window, held in zip(strips(grid), packed, strict=True):
+            numbers = np.frombuffer(isal_zlib.decompress(held), np.uint32)
+            numbers = numbers.reshape(window.height, window.width).copy()
+            for (row, col), number in given.items():
+                if window.row <= row < window.row + window.height:
+                    numbers[row - window.row, col] = number
+            out.write(numbers, window)
 
 
 def _owners(burner: Burner, windows: Sequence[Window], places: Iterable[Place]) -> dict[Place, int]:

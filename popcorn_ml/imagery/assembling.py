@@ -1,4 +1,4 @@
-"""From a season's finished tiles to its files, in the order of the grid."""
+"""From a season's finished tiles to its files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from popcorn_ml.grid import Grid, Tile
 from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.season_report import SeasonReport
 from popcorn_ml.imagery.source import Encoding, opposite
+from popcorn_ml.parallel import in_threads
 from popcorn_ml.sentinel import BANDS, Orbit, Sensor
 
 if TYPE_CHECKING:
@@ -71,6 +72,17 @@ class _Tally:
             missing &= missing_of(other, self.encoding)
         self.left += int(missing.any(axis=0).sum())
 
+    def merge(self, other: _Tally) -> None:
+        """Count another's tiles in."""
+        for band in self.bands:
+            self.stats[band].counts += other.stats[band].counts
+            self.aside_stats[band].counts += other.aside_stats[band].counts
+        self.counts += other.counts
+        self.asked += other.asked
+        self.gaps += other.gaps
+        self.left += other.left
+        self.aside |= other.aside
+
 
 def assemble(
     report: SeasonReport,
@@ -80,50 +92,56 @@ def assemble(
     wanted: Sequence[Tile],
     scratch: Scratch,
     out_dir: Path,
+    threads: int = 1,
 ) -> None:
-    """Write the season's files from the finished tiles, in the order of the grid."""
+    """Write the season's files from the finished tiles, so many of them at once."""
     import numpy as np
 
     from popcorn_ml.imagery.stats import clear_summary
-    from popcorn_ml.raster import CogWriter
+    from popcorn_ml.raster import CogWriter, together
 
     bands = BANDS[report.sensor]
     tally = _Tally(report.sensor, encoding)
     chosen = {tile.index for tile in wanted}
-    with (
-        _composite_writer(
-            out_dir / "composite.tif", report, encoding, grid, report.orbit
-        ) as composite,
-        CogWriter(
-            out_dir / "clear_count.tif",
-            grid,
-            ("clear_count",),
-            "uint16",
-            NOT_ASKED_FOR,
-            tags=_tags(report),
-            resampling="nearest",
-        ) as clear,
-    ):
-        for tile in tiles:
-            shape = (len(bands), tile.core.height, tile.core.width)
-            if tile.index not in chosen:
-                composite.write(np.full(shape, encoding.nodata, encoding.dtype), tile.core)
-                clear.write(np.full(shape[1:], NOT_ASKED_FOR, np.uint16), tile.core)
-                continue
-            arrays, _ = _tile(scratch, tile)
-            composite.write(arrays["values"], tile.core)
-            clear.write(arrays["clear"], tile.core)
-            tally.add(tile.index, arrays)
+    composite = _composite_writer(out_dir / "composite.tif", report, encoding, grid, report.orbit)
+    clear = CogWriter(
+        out_dir / "clear_count.tif",
+        grid,
+        ("clear_count",),
+        "uint16",
+        NOT_ASKED_FOR,
+        tags=_tags(report),
+        resampling="nearest",
+    )
+
+    def work(tile: Tile) -> _Tally | None:
+        """Write a tile; what is counted of it."""
+        shape = (len(bands), tile.core.height, tile.core.width)
+        if tile.index not in chosen:
+            composite.write(np.full(shape, encoding.nodata, encoding.dtype), tile.core)
+            clear.write(np.full(shape[1:], NOT_ASKED_FOR, np.uint16), tile.core)
+            return None
+        arrays, _ = _tile(scratch, tile)
+        composite.write(arrays["values"], tile.core)
+        clear.write(arrays["clear"], tile.core)
+        own = _Tally(report.sensor, encoding)
+        own.add(tile.index, arrays)
+        return own
+
+    with together(composite, clear):
+        for own in in_threads(work, tiles, threads):
+            if own is not None:
+                tally.merge(own)
     report.files = ["composite.tif", "clear_count.tif"]
     report.nodata_share = round(tally.gaps / tally.asked, 6)
     report.clear = clear_summary(tally.counts)
     report.bands = {band: tally.stats[band].as_dict() for band in bands}
     if not tally.aside:
         return
-    elsewhere = _write_aside(report, encoding, grid, tiles, tally.aside, scratch, out_dir)
+    aside = _write_aside(report, encoding, grid, tiles, tally.aside, scratch, out_dir, threads)
     report.files.append("other_orbit.tif")
     report.other_orbit = {
-        "share": round(elsewhere / tally.asked, 6),
+        "share": round(aside / tally.asked, 6),
         "nodata_share": round(tally.left / tally.asked, 6),
         "bands": {band: tally.aside_stats[band].as_dict() for band in bands},
     }
@@ -137,22 +155,25 @@ def _write_aside(
     aside: set[int],
     scratch: Scratch,
     out_dir: Path,
+    threads: int,
 ) -> int:
     """Write what the other orbit holds of the gaps; how many pixels that is."""
     import numpy as np
 
-    elsewhere = 0
     orbit = opposite(report.orbit or "descending")
     path = out_dir / "other_orbit.tif"
     with _composite_writer(path, report, encoding, grid, orbit) as writer:
-        for tile in tiles:
-            shape = (len(BANDS[report.sensor]), tile.core.height, tile.core.width)
-            values = np.full(shape, encoding.nodata, encoding.dtype)
-            if tile.index in aside:
-                values = _tile(scratch, tile)[0]["other"]
-                elsewhere += int((~missing_of(values, encoding)).any(axis=0).sum())
+
+        def work(tile: Tile) -> int:
+            if tile.index not in aside:
+                shape = (len(BANDS[report.sensor]), tile.core.height, tile.core.width)
+                writer.write(np.full(shape, encoding.nodata, encoding.dtype), tile.core)
+                return 0
+            values = _tile(scratch, tile)[0]["other"]
             writer.write(values, tile.core)
-    return elsewhere
+            return int((~missing_of(values, encoding)).any(axis=0).sum())
+
+        return sum(in_threads(work, tiles, threads))
 
 
 def _composite_writer(

@@ -153,7 +153,9 @@ def _build_season(
                 "resumed": resumed,
             }
             tell_losses(report, losses, [main, *([other] if other else ())])
-            assemble(report, source.encoding(request), grid, tiles, wanted, scratch, out_dir)
+            assemble(
+                report, source.encoding(request), grid, tiles, wanted, scratch, out_dir, workers
+            )
             tell_scenes(report, main, other, wanted, scratch)
     finally:
         source.close()

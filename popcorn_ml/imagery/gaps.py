@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -28,10 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from popcorn_ml.compute.devices import cpus
 from popcorn_ml.errors import RasterError
-from popcorn_ml.grid import Grid, Window
+from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.imagery.source import FLOAT_ENCODING, STANDARD_ENCODING, Encoding
-from popcorn_ml.raster import bounded_cache
+from popcorn_ml.parallel import in_threads
+from popcorn_ml.raster import CogWriter, bounded_cache, together
+from popcorn_ml.raster_cache import in_bands
 from popcorn_ml.sentinel import BANDS, SEASONS, Season, Sensor
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ def fill_gaps(
     settings: ImagerySettings,
     out_dir: Path,
     progress: Callable[[int, int], None] | None = None,
+    threads: int = 0,
 ) -> FillReport:
     """Write `spring.tif` ... `winter.tif`, gap-filled, from the four folders of `build_season`.
 
@@ -86,6 +89,7 @@ def fill_gaps(
         settings: `gaps` and `tile_px` are used.
         out_dir: where the four files go.
         progress: told (tiles done, tiles in all).
+        threads: tiles at once; 0 takes all cores. The result does not depend on it.
 
     Returns:
         What share of each band came from where.
@@ -93,49 +97,66 @@ def fill_gaps(
     Raises:
         RasterError: a season is missing, unreadable, or on another grid.
     """
-    from popcorn_ml.raster import CogWriter
-
     _check_seasons(sensor, season_dirs, grid)
     rules = settings.gaps
     encoding = _common_encoding(sensor, season_dirs)
     counts = {s: np.zeros((len(BANDS[sensor]), len(RULES)), np.int64) for s in SEASONS}
-    tiles = list(grid.tiles(settings.tile_px, rules.nearest_px))
+    tiles = in_bands(grid.tiles(settings.tile_px, rules.nearest_px))
     inside = 0
-    with ExitStack() as stack:
-        stack.enter_context(bounded_cache())
-        writers = {
-            season: stack.enter_context(
-                CogWriter(
-                    out_dir / f"{season}.tif",
-                    grid,
-                    BANDS[sensor],
-                    encoding.dtype,
-                    encoding.nodata,
-                    scale=encoding.scale,
-                    tags={"sensor": sensor, "season": season, "gaps": rules.model_dump_json()},
-                )
-            )
+    writers = _writers(sensor, grid, encoding, rules.model_dump_json(), out_dir)
+
+    def work(tile: Tile) -> tuple[int, dict[Season, np.ndarray]]:
+        """Fill a tile; the pixels that were asked for, and how many of them each rule gave."""
+        asked = _asked_for(season_dirs, tile.read)
+        observed = {
+            season: _read(season_dirs[season] / "composite.tif", tile.read, encoding)
             for season in SEASONS
         }
-        for done, tile in enumerate(tiles, start=1):
-            asked = _asked_for(season_dirs, tile.read)
-            observed = {
-                season: _read(season_dirs[season] / "composite.tif", tile.read, encoding)
-                for season in SEASONS
-            }
-            core = tile.core.inside(tile.read)
-            inside += int(asked[core].sum())
+        core = tile.core.inside(tile.read)
+        found = {}
+        for season in SEASONS:
+            values, rule = _fill(
+                season, observed, season_dirs[season], tile.read, asked, encoding, sensor, rules
+            )
+            writers[season].write(values[(slice(None), *core)], tile.core)
+            given = [band[core][asked[core]] for band in rule]
+            found[season] = np.array([np.bincount(one, minlength=len(RULES)) for one in given])
+        return int(asked[core].sum()), found
+
+    with bounded_cache(), together(*writers.values()):
+        results = in_threads(work, tiles, threads or cpus())
+        for done, (pixels, found) in enumerate(results, start=1):
+            inside += pixels
             for season in SEASONS:
-                values, rule = _fill(
-                    season, observed, season_dirs[season], tile.read, asked, encoding, sensor, rules
-                )
-                writers[season].write(values[(slice(None), *core)], tile.core)
-                for band in range(len(values)):
-                    found = rule[band][core][asked[core]]
-                    counts[season][band] += np.bincount(found, minlength=len(RULES))
+                counts[season] += found[season]
             if progress:
                 progress(done, len(tiles))
-    report = FillReport(sensor, pixels_inside=inside, rules=rules.model_dump())
+    return _report(sensor, rules.model_dump(), inside, counts)
+
+
+def _writers(
+    sensor: Sensor, grid: Grid, encoding: Encoding, rules: str, out_dir: Path
+) -> dict[Season, CogWriter]:
+    """Of each season."""
+    return {
+        season: CogWriter(
+            out_dir / f"{season}.tif",
+            grid,
+            BANDS[sensor],
+            encoding.dtype,
+            encoding.nodata,
+            scale=encoding.scale,
+            tags={"sensor": sensor, "season": season, "gaps": rules},
+        )
+        for season in SEASONS
+    }
+
+
+def _report(
+    sensor: Sensor, rules: dict[str, Any], inside: int, counts: Mapping[Season, np.ndarray]
+) -> FillReport:
+    """What was counted, as shares of the pixels inside."""
+    report = FillReport(sensor, pixels_inside=inside, rules=rules)
     for season in SEASONS:
         report.files.append(f"{season}.tif")
         report.shares[season] = {

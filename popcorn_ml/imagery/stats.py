@@ -40,7 +40,14 @@ class BandStats:
         if flat.dtype.kind == "f":
             flat = flat[np.isfinite(flat)]
             flat = np.clip(np.rint(flat / self.scale), self.lowest + 1, self.lowest + CODES - 1)
-        codes = flat.astype(np.int64) - self.lowest
+            flat = flat.astype(np.int32)
+        codes: np.ndarray
+        if flat.dtype == np.int16 and self.lowest:
+            codes = flat.view(np.uint16) ^ np.uint16(-self.lowest)  # from -32768 as from 0
+        elif flat.dtype == np.uint16:
+            codes = flat
+        else:
+            codes = flat.astype(np.int64) - self.lowest
         seen = np.bincount(codes, minlength=CODES)
         seen[0] = 0
         self.counts += seen

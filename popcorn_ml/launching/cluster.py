@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import popcorn_ml
 from popcorn_ml.errors import ComputeError, ConfigError, LostConnection
+from popcorn_ml.mapping.engine.choice import is_installed, require_engine
 from popcorn_ml.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
@@ -115,7 +116,15 @@ def connected(address: str) -> Iterator[Client]:
         client.close(timeout=5)
 
 
-def examine(client: Client, address: str, device: str, shared: Path | None = None) -> Cluster:
+def examine(
+    client: Client,
+    address: str,
+    device: str,
+    shared: Path | None = None,
+    *,
+    engine: str = "auto",
+    precision: str = "float32",
+) -> Cluster:
     """Whether the cluster can do the work, asked before there is any.
 
     Args:
@@ -123,9 +132,11 @@ def examine(client: Client, address: str, device: str, shared: Path | None = Non
         device: auto, cpu or cuda; for cuda, workers with a GPU are needed, for auto they are
             preferred.
         shared: folder that the workers have to see as we do.
+        engine, precision: what the networks of a map run in there.
 
     Raises:
-        ConfigError: no worker declares a GPU and one is asked for.
+        ConfigError: no worker declares a GPU and one is asked for; or a worker lacks an engine
+            that is asked for by name.
         ComputeError: no worker, one of another version, or one that does not see the folder.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
@@ -148,6 +159,8 @@ def examine(client: Client, address: str, device: str, shared: Path | None = Non
     chosen = with_gpu if use_gpu else workers
     slots = sum(int(w["resources"][GPU]) if use_gpu else w["nthreads"] for w in chosen.values())
     _same_code(client, address, list(chosen))
+    if engine != "auto":
+        client.run(require_engine, engine, device, precision, workers=list(chosen))
     if shared is not None:
         _same_files(client, shared, list(chosen))
     return Cluster(address, tuple(chosen), max(slots, 1), {GPU: 1.0} if use_gpu else {})
@@ -157,13 +170,14 @@ def code_facts() -> dict[str, str]:
     """What has to be the same wherever a part of one result is computed."""
     science = Path(popcorn_ml.__file__).parent
     digest = hashlib.sha256()
-    for folder in (science, *(science / part for part in _SCIENCE)):
-        for path in sorted(folder.glob("*.py")):
-            digest.update(path.relative_to(science).as_posix().encode() + path.read_bytes())
+    parts = (sorted((science / part).rglob("*.py")) for part in _SCIENCE)
+    for path in (*sorted(science.glob("*.py")), *(path for part in parts for path in part)):
+        digest.update(path.relative_to(science).as_posix().encode() + path.read_bytes())
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         "popcorn_ml": digest.hexdigest()[:12],
         **{name: metadata.version(name) for name in _LIBRARIES},
+        "openvino": metadata.version("openvino") if is_installed() else "not installed",
     }
 
 

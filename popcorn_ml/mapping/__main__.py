@@ -34,16 +34,16 @@ def _map(text: str, path: Path, report: Report) -> dict[str, Any]:
         builtup = BuiltupSpec.from_json(text, path)
         out = builtup.out
         report.device(builtup.device)
-        run_builtup(builtup, report.tiles)
+        written = run_builtup(builtup, report.tiles)
     else:
         from popcorn_ml.mapping.predict import MappingSpec, map_population
 
         mapping = MappingSpec.from_json(text, path)
         out = mapping.out
         report.device(mapping.device)
-        map_population(mapping, report.tiles)
+        written = map_population(mapping, report.tiles)
     seconds = round(time.monotonic() - begin, 1)
-    return {"finished": True, "out": str(out), "seconds": seconds}
+    return {"finished": True, "out": str(out), "seconds": seconds, **written.as_dict()}
 
 
 def split_task(text: str, where: Path) -> tuple[str, str]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from popcorn_ml.compute.devices import cpus
 from popcorn_ml.grid import PIXELS_PER_HECTARE_SIDE, Grid, Window
 from popcorn_ml.mapping.dasymetric import AdjustedMembers
 from popcorn_ml.mapping.ensemble import SpreadAcross
+from popcorn_ml.parallel import in_threads
 from popcorn_ml.zones import BLOCK_PX
 
 
@@ -72,6 +74,7 @@ def aggregate_map(
     grid: Grid,
     out: Path,
     *,
+    threads: int = 0,
     tags: dict[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -86,6 +89,7 @@ def aggregate_map(
             `grid.hectares()`. Where cells of 10 x 10 pixels are no hectares (on a geographic grid,
             or of other pixels than 10 m) they are called what they are, and the tags
             `smallest_cell_ha` and `largest_cell_ha` say how large those are.
+        threads: blocks at once; 0 takes all cores. The result does not depend on it.
         tags: what the rasters say about themselves.
         progress: called with (blocks done, blocks).
 
@@ -111,25 +115,26 @@ def aggregate_map(
     def writer(name: str, band: str) -> raster.CogWriter:
         return raster.CogWriter(out / f"{name}.tif", hectares, [band], "float32", np.nan, tags=tags)
 
-    with (
-        bounded_cache(),
-        writer("population", quantity) as sums,
-        writer("population_std", f"standard deviation across members, {quantity}") as stds,
-    ):
-        for done, window in enumerate(windows, start=1):
-            people = raster.read_float(population, window, 1)
-            cells = cell_sums(people)
-            by_member = (
-                members.read(window)
-                if isinstance(members, AdjustedMembers)
-                else raster.read_float(members, window)
-            )
-            target = Window(
-                window.row // PIXELS_PER_HECTARE_SIDE,
-                window.col // PIXELS_PER_HECTARE_SIDE,
-                *cells.shape,
-            )
-            sums.write(cells, target)
-            stds.write(hectare_spread(by_member, people), target)
+    sums = writer("population", quantity)
+    stds = writer("population_std", f"standard deviation across members, {quantity}")
+
+    def work(window: Window) -> None:
+        people = raster.read_float(population, window, 1)
+        cells = cell_sums(people)
+        by_member = (
+            members.read(window)
+            if isinstance(members, AdjustedMembers)
+            else raster.read_float(members, window)
+        )
+        target = Window(
+            window.row // PIXELS_PER_HECTARE_SIDE,
+            window.col // PIXELS_PER_HECTARE_SIDE,
+            *cells.shape,
+        )
+        sums.write(cells, target)
+        stds.write(hectare_spread(by_member, people), target)
+
+    with bounded_cache(), raster.together(sums, stds):
+        for done, _ in enumerate(in_threads(work, windows, threads or cpus()), start=1):
             if progress is not None:
                 progress(done, len(windows))

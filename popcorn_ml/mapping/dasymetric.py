@@ -24,6 +24,7 @@ import numpy as np
 from popcorn_ml.errors import CensusError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.mapping.placing import UNCOUNTED, Adjustment, Area, adjusted_members, apply, plan
+from popcorn_ml.parallel import in_threads
 from popcorn_ml.zones import (
     BLOCK_PX,
     ZoneNumberError,
@@ -33,6 +34,9 @@ from popcorn_ml.zones import (
 )
 
 ADJUSTMENT_FILE = "adjustment.json"
+
+WRITTEN_PX = 512
+"""Side of the blocks of the second pass: whole blocks of our rasters."""
 
 BLOCKS_HELD = 64
 """Blocks of single rasters in memory at once: of many members, fewer threads read."""
@@ -270,7 +274,7 @@ def adjust_map(
         out: folder for `population.tif`, `population_std.tif` (with `members`), `factor.tif` (what
             the prediction was multiplied with: 1 in a unit without a count, NaN outside units and
             where a fallback placed the people) and `adjustment.json` (`Adjustment.as_dict`).
-        threads: of the first pass.
+        threads: blocks at once. The result does not depend on it.
         tags: what the rasters say about themselves.
         progress: called with (blocks done, blocks), both passes together.
 
@@ -281,41 +285,39 @@ def adjust_map(
         GridMismatch: a raster lies elsewhere.
         RasterError: a raster is unreadable.
     """
-    from contextlib import ExitStack
-
     from popcorn_ml import raster
     from popcorn_ml.files import write_json
     from popcorn_ml.raster import bounded_cache
 
     layers = Layers(population, members, builtup, units, grid, spread)
     layers.check()
-    windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
+    first = grid.tile_count(BLOCK_PX)
+    windows = [tile.core for tile in grid.tiles(WRITTEN_PX)]
 
     def report(done: int) -> None:
         if progress is not None:
-            progress(done, 2 * len(windows))
+            progress(done, first + len(windows))
 
-    with bounded_cache(), ExitStack() as stack:
+    def writer(name: str, band: str) -> raster.CogWriter:
+        return raster.CogWriter(out / f"{name}.tif", grid, [band], "float32", np.nan, tags=tags)
+
+    writers = [
+        writer("population", "people per pixel, adjusted to the census"),
+        writer("factor", "counted people over predicted people of the unit"),
+    ]
+    if members is not None:
+        writers.append(writer("population_std", "standard deviation across members, people"))
+
+    def work(window: Window) -> None:
+        for sink, values in zip(writers, layers.adjusted(adjustment, window), strict=True):
+            sink.write(values, window)
+
+    with bounded_cache():
         adjustment = plan_of_map(
             layers, people, threads=threads, progress=lambda done, _: report(done)
         )
-
-        def writer(name: str, band: str) -> raster.CogWriter:
-            path = out / f"{name}.tif"
-            return stack.enter_context(
-                raster.CogWriter(path, grid, [band], "float32", np.nan, tags=tags)
-            )
-
-        writers = [
-            writer("population", "people per pixel, adjusted to the census"),
-            writer("factor", "counted people over predicted people of the unit"),
-        ]
-        if members is not None:
-            writers.append(writer("population_std", "standard deviation across members, people"))
-        for done, window in enumerate(windows, start=len(windows) + 1):
-            found = layers.adjusted(adjustment, window)
-            for sink, values in zip(writers, found, strict=True):
-                sink.write(values, window)
-            report(done)
+        with raster.together(*writers):
+            for done, _ in enumerate(in_threads(work, windows, threads), start=first + 1):
+                report(done)
     write_json(out / ADJUSTMENT_FILE, adjustment.as_dict())
     return adjustment

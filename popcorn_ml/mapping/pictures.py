@@ -7,6 +7,7 @@ Pixels without a value are light grey. Every picture of a quantity has its legen
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Kind = Literal[
-    "population", "population_std", "occupancy", "builtup", "rgb", "sar", "units", "factor", "count"
+    "population",
+    "population_std",
+    "relative_width",
+    "occupancy",
+    "builtup",
+    "rgb",
+    "sar",
+    "units",
+    "factor",
+    "count",
 ]
 
 NODATA_COLOUR = (0.88, 0.88, 0.88, 1.0)
@@ -41,6 +51,7 @@ _LOOKS: dict[str, _Look] = {
     ),
     "occupancy": _Look("cividis", "people per fully built-up pixel", "range"),
     "builtup": _Look("magma", "built-up score", "unit"),
+    "relative_width": _Look("cividis", "width of the 80 % interval over the estimate", "factor"),
     "factor": _Look("RdBu_r", "counted over predicted people", "factor"),
     "count": _Look("viridis", "clear observations", "range"),
 }
@@ -62,8 +73,8 @@ def thumbnail(
             columns), for "rgb" (4, rows, columns) in the order of `sentinel.S2_BANDS`, for "sar"
             (2, rows, columns) in dB. NaN has no value.
         kind: population and population_std (people per pixel, shown per hectare on a logarithmic
-            scale), occupancy, builtup, rgb (2 to 98 % stretch), sar (VV, VH and their difference),
-            units (neighbouring numbers in different colours), factor, count.
+            scale), relative_width, occupancy, builtup, rgb (2 to 98 % stretch), sar (VV, VH and
+            their difference), units (neighbouring numbers in different colours), factor, count.
         max_px: longest side of the map in the picture; a small array is enlarged to about it.
         pixels_per_hectare: for population; None takes the true area of a raster's own pixels, row
             by row, and 100 for an array.
@@ -102,6 +113,22 @@ def figure_png(figure: Figure) -> bytes:
     """A figure as PNG, the same bytes for the same figure."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()
+
+
+def side_by_side(pictures: Sequence[bytes]) -> bytes:
+    """PNGs in one, from left to right on white, each at its own size."""
+    from matplotlib.image import imread, imsave
+
+    images = [imread(io.BytesIO(picture))[..., :3] for picture in pictures]
+    height = max(image.shape[0] for image in images)
+    canvas = np.ones((height, sum(image.shape[1] for image in images), 3), np.float32)
+    left = 0
+    for image in images:
+        canvas[: image.shape[0], left : left + image.shape[1]] = image
+        left += image.shape[1]
+    stream = io.BytesIO()
+    imsave(stream, canvas, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 

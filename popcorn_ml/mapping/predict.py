@@ -9,36 +9,33 @@ census and summing to hectares come after, in modules of their own.
 from __future__ import annotations
 
 import functools
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from popcorn_ml.compute.devices import cpus
-from popcorn_ml.errors import ConfigError, RasterError
-from popcorn_ml.grid import Grid, Tile, Window
-from popcorn_ml.inputs import read_channels
+from popcorn_ml.errors import ConfigError
+from popcorn_ml.grid import Tile, Window
 from popcorn_ml.mapping.engine.api import Bag, Engine, check_precision
 from popcorn_ml.mapping.engine.choice import open_engine
-from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
 from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
-from popcorn_ml.mapping.spec import (
-    Composites,
-    check_composites,
-    composites_as_dict,
-    composites_of_dict,
-    in_season_order,
-    read_spec,
+from popcorn_ml.mapping.precision import STEP
+from popcorn_ml.mapping.sparing import Occupancies, TileScores, pilot_cells, score_to_spare
+from popcorn_ml.mapping.spec import MappingSpec, check_composites, in_season_order
+from popcorn_ml.mapping.tile_people import (
+    MEMBERS,
+    occupancies_of,
+    scores_of_tile,
+    season_bands,
+    tile_people,
 )
-from popcorn_ml.mapping.tiles import Computed, Layer, Written, write_tiles
-from popcorn_ml.model.canvas import occupancy_canvas
-from popcorn_ml.model.popcorn import population
+from popcorn_ml.mapping.tiles import Computed, Layer, Written, each_tile, write_tiles
 from popcorn_ml.parallel import Pool
-from popcorn_ml.sentinel import Season
+
+SPARE_BELOW = "score left out below"
+"""Among what is said of a map: `MappingSpec.spare_below`."""
 
 BANDS = {
     "population": "people per pixel",
@@ -49,122 +46,13 @@ BANDS = {
 """Rasters that a map consists of, beside `population_members`, and what their values are."""
 
 
-@dataclass(frozen=True)
-class MappingSpec:
-    """Everything that a map depends on, as paths and plain values.
-
-    Attributes:
-        composites: season -> Sentinel-1 and Sentinel-2 composite.
-        builtup: the built-up score of those seasons, bands named by season.
-        members: weights of the ensemble's members.
-        grid: on which all rasters lie.
-        out: folder that the map is written into.
-        tile_px: side of a tile; memory grows with it. 512 suits a CPU, 2048 a GPU.
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        precision: float32, or bfloat16 for speed on a GPU.
-        threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
-            most `tiles.TILES_ON_A_GPU`.
-        engine: openvino, torch or auto; see `engine.choice.open_engine`.
-        trained_pixel_m2: area of the pixels that the members were trained on. Occupancy counts
-            people in a pixel, so that of each row is multiplied with its own pixels' area over
-            this. None: what the members' cards say of it; where they say nothing, as in published
-            weights, people per pixel are taken as predicted.
-        pixel_area_ratio: what occupancy is multiplied with besides, the same everywhere.
-        tags: what the rasters say about themselves.
-    """
-
-    composites: Mapping[Season, Composites]
-    builtup: Path
-    members: Sequence[Path]
-    grid: Grid
-    out: Path
-    tile_px: int = 512
-    device: str = "auto"
-    precision: str = "float32"
-    threads: int = 0
-    engine: str = "auto"
-    trained_pixel_m2: float | None = None
-    pixel_area_ratio: float = 1.0
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "composites": composites_as_dict(self.composites),
-            "builtup": str(self.builtup),
-            "members": [str(path) for path in self.members],
-            "grid": self.grid.as_dict(),
-            "out": str(self.out),
-            "tile_px": self.tile_px,
-            "device": self.device,
-            "precision": self.precision,
-            "threads": self.threads,
-            "engine": self.engine,
-            "trained_pixel_m2": self.trained_pixel_m2,
-            "pixel_area_ratio": self.pixel_area_ratio,
-            "tags": dict(self.tags),
-        }
-
-    def to_json(self) -> str:
-        """The specification as `python -m popcorn_ml.mapping` reads it."""
-        return json.dumps(self.as_dict(), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str, where: str | Path | None = None) -> MappingSpec:
-        """Read a specification.
-
-        Args:
-            text: what `to_json` gives; fields with a default may be left out.
-            where: the file it came from, for messages.
-
-        Raises:
-            ConfigError: not JSON, or a field missing, unknown or of another form.
-        """
-        return read_spec(
-            cls,
-            text,
-            "the mapping specification cannot be used",
-            where,
-            composites=composites_of_dict,
-            builtup=Path,
-            members=lambda given: tuple(Path(path) for path in given),
-            grid=lambda given: Grid(**given),
-            out=Path,
-        )
-
-
-MEMBERS = "population_members"
-
-
-def season_bands(builtup: Path, seasons: Sequence[Season]) -> list[int]:
-    """1-based bands of a built-up raster that hold the seasons, found by their names.
-
-    Raises:
-        RasterError: a season has no band of its name.
-    """
-    from popcorn_ml import raster
-
-    with raster.opened(builtup) as dataset:
-        names = list(dataset.descriptions)
-    missing = [season for season in seasons if season not in names]
-    if missing:
-        raise RasterError(
-            "the built-up score lacks a season",
-            where=builtup,
-            expected=f"bands named {', '.join(seasons)}",
-            found=", ".join(str(name) for name in names),
-            remedy="materialise the built-up area from the same composites",
-        )
-    return [names.index(season) + 1 for season in seasons]
-
-
 def map_population(
     spec: MappingSpec,
     progress: Callable[[int, int], None] | None = None,
     *,
     pool: Pool | None = None,
 ) -> Written:
-    """Predict every pixel of a country and write the map.
+    """Predict every pixel of a country, but those that `spec.leave_out` spares, and write the map.
 
     Args:
         spec: what to map. Into its `out` go `population.tif`, `population_std.tif`,
@@ -178,7 +66,7 @@ def map_population(
     Memory: the tiles at work, whatever the country's size.
 
     Returns:
-        What ran the networks.
+        What ran the networks, and what tiles counted: see `tile_people.COMPUTED` and following.
 
     Raises:
         ConfigError: a specification that cannot be used.
@@ -186,7 +74,6 @@ def map_population(
         GridMismatch: a raster lies elsewhere.
         RasterError: a raster is missing, unreadable or truncated; nothing is written then.
     """
-
     _check(spec)
     spec = replace(
         spec,
@@ -197,10 +84,18 @@ def map_population(
     if pool is None:
         engine = open_engine(spec.engine, spec.device, spec.precision, spec.threads)
         on_gpu = engine.on_gpu
-        work = functools.partial(_predict, spec, engine, _load(engine, spec.members))
+        loaded = engine, _load(engine, spec.members)
+        learn = functools.partial(_learn, spec, *loaded)
     else:  # a device that the workers have, and perhaps not this machine
+        learn = functools.partial(learn_elsewhere, spec)
+    if spec.leave_out > 0:
+        at_work = functools.partial(each_tile, threads=spec.threads, pool=pool, on_gpu=on_gpu)
+        spec = replace(spec, spare_below=_score_to_spare(spec, learn, at_work))
+    if pool is None:
+        work = functools.partial(_predict, spec, *loaded)
+    else:
         work = functools.partial(predict_elsewhere, spec)
-    return write_tiles(
+    written = write_tiles(
         work,
         _layers(spec),
         spec.grid,
@@ -210,6 +105,17 @@ def map_population(
         on_gpu=on_gpu,
         progress=progress,
     )
+    return replace(written, largest={**written.largest, SPARE_BELOW: spec.spare_below})
+
+
+def _score_to_spare(
+    spec: MappingSpec, learn: Callable[[Window], Occupancies], at_work: Callable[..., Any]
+) -> float:
+    """The score below which pixels are left out; see `sparing`."""
+    look = functools.partial(look_elsewhere, spec)
+    tiles = list(at_work(look, list(spec.grid.tiles(spec.tile_px))))
+    learnt = list(at_work(learn, pilot_cells(tiles)))
+    return score_to_spare(tiles, learnt, spec.leave_out)
 
 
 def _layers(spec: MappingSpec) -> list[Layer]:
@@ -222,6 +128,7 @@ def _layers(spec: MappingSpec) -> list[Layer]:
             spec.out / f"{name}.tif",
             tuple(described),
             {"content": BANDS.get(name, "people per pixel by each member"), **spec.tags},
+            step=STEP if name == MEMBERS else None,
         )
         for name, described in bands.items()
     ]
@@ -241,6 +148,8 @@ def _check(spec: MappingSpec) -> None:
         wrong = ("members", "each member once", "one given twice")
     elif spec.tile_px < 1:
         wrong = ("tile_px", "a positive number of pixels", str(spec.tile_px))
+    elif not 0 <= spec.leave_out < 1:
+        wrong = ("leave_out", "a share of the people, 0 or more and below 1", str(spec.leave_out))
     for name in ("pixel_area_ratio", "trained_pixel_m2"):
         value = getattr(spec, name)
         if value is not None and not 0 < value < float("inf"):
@@ -262,70 +171,50 @@ def _load(engine: Engine, members: Sequence[Path]) -> Bag:
 def _predict(spec: MappingSpec, engine: Engine, bag: Bag, tile: Tile) -> Computed:
     """One tile, each of its pixels as the whole raster would give it.
 
-    A season without input or built-up score at a pixel is left out of that pixel's mean. A season
-    without any in the tile is not computed. Values are NaN where no season has one.
+    See `tile_people`.
     """
     with engine.at_work():
-        values = _tile_values(spec, bag, tile.core)
-    return Computed(values, engine.ran)
-
-
-def _tile_values(spec: MappingSpec, bag: Bag, core: Window) -> dict[str, np.ndarray]:
-    from popcorn_ml import raster
-
-    tile = occupancy_canvas(*spec.grid.shape).tile(core)
-    seasons = in_season_order(spec.composites)
-    area_ratio = _area_ratio(spec, core).astype(np.float32)
-    shape = (core.height, core.width)
-    people = SeasonMean((len(spec.members), *shape))
-    occupancy_mean, score_mean = SeasonMean(shape), SeasonMean(shape)
-    bands = season_bands(spec.builtup, tuple(seasons))
-    for pair, band in zip(seasons.values(), bands, strict=True):
-        score = raster.read_float(spec.builtup, core, band)
-        if np.isnan(score).all():
-            continue
-        channels, observed = read_channels(*pair, tile.source)
-        score[~observed[core.inside(tile.source)]] = np.nan
-        valid = ~np.isnan(score)
-        if not valid.any():
-            continue
-        score_mean.add(score)
-        occupancy = bag.occupancy(tile.lay(channels), tile.core_in_window, valid)
-        occupancy *= area_ratio
-        occupancy_mean.add(occupancy.mean(axis=0, dtype=np.float64))
-        people.add(population(occupancy, score))
-    by_member = people.mean()
-    found = {
-        "population": by_member.mean(axis=0),
-        "population_std": spread_of(by_member),
-        "occupancy": occupancy_mean.mean(),
-        "builtup_score": score_mean.mean(),
-        MEMBERS: by_member,
-    }
-    return {name: values.astype(np.float32) for name, values in found.items()}
-
-
-def _area_ratio(spec: MappingSpec, core: Window) -> np.ndarray:
-    """What the occupancy of each row of a tile is multiplied with, (rows, 1)."""
-    if spec.trained_pixel_m2 is None:
-        return np.full((core.height, 1), spec.pixel_area_ratio)
-    mean = spec.grid.pixel_area_m2 / spec.trained_pixel_m2
-    return spec.grid.relative_area(core) * (mean * spec.pixel_area_ratio)
+        found = tile_people(spec, bag, tile.core)
+    return Computed(found.values, engine.ran, found.counts, found.largest)
 
 
 def predict_elsewhere(spec: MappingSpec, tile: Tile) -> Computed:
     """One tile in a worker process, which keeps the members between its tiles."""
     from popcorn_ml.raster import bounded_cache
 
-    versions = tuple((str(path), _stamp(Path(path))) for path in spec.members)
     with bounded_cache():
-        loaded = _loaded(versions, spec.engine, spec.device, spec.precision)
-        return _predict(spec, *loaded, tile)
+        return _predict(spec, *_loaded_for(spec), tile)
+
+
+def look_elsewhere(spec: MappingSpec, tile: Tile) -> TileScores:
+    """What a tile's score says, before any of it is mapped; here or in a worker process."""
+    from popcorn_ml.raster import bounded_cache
+
+    with bounded_cache():
+        return scores_of_tile(spec, tile.core)
+
+
+def learn_elsewhere(spec: MappingSpec, cell: Window) -> Occupancies:
+    """What the networks say of a square, in a worker process."""
+    from popcorn_ml.raster import bounded_cache
+
+    with bounded_cache():
+        return _learn(spec, *_loaded_for(spec), cell)
+
+
+def _learn(spec: MappingSpec, engine: Engine, bag: Bag, cell: Window) -> Occupancies:
+    with engine.at_work():
+        return occupancies_of(spec, bag, cell)
 
 
 def _stamp(path: Path) -> int:
     file = path / "occupancy.safetensors" if path.is_dir() else path
     return os.stat(file).st_mtime_ns
+
+
+def _loaded_for(spec: MappingSpec) -> tuple[Engine, Bag]:
+    versions = tuple((str(path), _stamp(Path(path))) for path in spec.members)
+    return _loaded(versions, spec.engine, spec.device, spec.precision)
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,98 @@ Spec = TypeVar("Spec")
 
 Composites = tuple[Path | None, Path | None]
 """Sentinel-1 and Sentinel-2 composite of a season; None where that sensor is not used."""
+
+
+@dataclass(frozen=True)
+class MappingSpec:
+    """Everything that a map depends on, as paths and plain values.
+
+    Attributes:
+        composites: season -> Sentinel-1 and Sentinel-2 composite.
+        builtup: the built-up score of those seasons, bands named by season.
+        members: weights of the ensemble's members.
+        grid: on which all rasters lie.
+        out: folder that the map is written into.
+        tile_px: side of a tile; memory grows with it. 512 suits a CPU, 2048 a GPU.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        precision: float32, or bfloat16 for speed on a GPU.
+        threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
+            most `tiles.TILES_ON_A_GPU`.
+        engine: openvino, torch or auto; see `engine.choice.open_engine`.
+        trained_pixel_m2: area of the pixels that the members were trained on. Occupancy counts
+            people in a pixel, so that of each row is multiplied with its own pixels' area over
+            this. None: what the members' cards say of it; where they say nothing, as in published
+            weights, people per pixel are taken as predicted.
+        pixel_area_ratio: what occupancy is multiplied with besides, the same everywhere.
+        leave_out: share of the country's people that pixels which are hardly built up may hold for
+            the networks not to be run on them; 0 computes every pixel. See `sparing`.
+        spare_below: score below which, in every season, a pixel is left out. Found from
+            `leave_out` when the map is made; 0 leaves out none.
+        tags: what the rasters say about themselves.
+    """
+
+    composites: Mapping[Season, Composites]
+    builtup: Path
+    members: Sequence[Path]
+    grid: Grid
+    out: Path
+    tile_px: int = 512
+    device: str = "auto"
+    precision: str = "float32"
+    threads: int = 0
+    engine: str = "auto"
+    trained_pixel_m2: float | None = None
+    pixel_area_ratio: float = 1.0
+    leave_out: float = 0.0
+    spare_below: float = 0.0
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "composites": composites_as_dict(self.composites),
+            "builtup": str(self.builtup),
+            "members": [str(path) for path in self.members],
+            "grid": self.grid.as_dict(),
+            "out": str(self.out),
+            "tile_px": self.tile_px,
+            "device": self.device,
+            "precision": self.precision,
+            "threads": self.threads,
+            "engine": self.engine,
+            "trained_pixel_m2": self.trained_pixel_m2,
+            "pixel_area_ratio": self.pixel_area_ratio,
+            "leave_out": self.leave_out,
+            "spare_below": self.spare_below,
+            "tags": dict(self.tags),
+        }
+
+    def to_json(self) -> str:
+        """The specification as `python -m popcorn_ml.mapping` reads it."""
+        return json.dumps(self.as_dict(), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, where: str | Path | None = None) -> MappingSpec:
+        """Read a specification.
+
+        Args:
+            text: what `to_json` gives; fields with a default may be left out.
+            where: the file it came from, for messages.
+
+        Raises:
+            ConfigError: not JSON, or a field missing, unknown or of another form.
+        """
+        return read_spec(
+            cls,
+            text,
+            "the mapping specification cannot be used",
+            where,
+            composites=composites_of_dict,
+            builtup=Path,
+            members=lambda given: tuple(Path(path) for path in given),
+            grid=lambda given: Grid(**given),
+            out=Path,
+        )
 
 
 def read_spec(

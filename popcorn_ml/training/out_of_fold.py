@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from popcorn_ml.errors import TrainingError
 
@@ -54,6 +55,16 @@ class OutOfFold:
     members: int
     fold: int | None
     by: dict[str, float]
+
+    def as_row(self) -> dict[str, Any]:
+        """As the warehouse's table `out_of_fold` has it."""
+        return {
+            "unit_id": self.id,
+            "people": self.people,
+            "predicted": self.predicted,
+            "members": self.members,
+            "fold": self.fold,
+        }
 
 
 def losses(unseen: Sequence[Unseen], scale: float, occupancy_weight: float) -> dict[str, float]:

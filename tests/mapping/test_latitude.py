@@ -15,6 +15,7 @@ from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
 from popcorn_ml.mapping.aggregate import aggregate_map
 from popcorn_ml.mapping.dasymetric import AdjustedMembers, Layers, adjust_map
+from popcorn_ml.mapping.precision import STEP as STORED_STEP
 from popcorn_ml.mapping.predict import MappingSpec, map_population
 from popcorn_ml.model.weights import load_occupancy, save_occupancy
 from popcorn_ml.sentinel import S1_BANDS, S1_NODATA, S1_SCALE, S2_BANDS
@@ -99,7 +100,8 @@ def test_a_row_counts_with_its_own_area_over_that_of_the_trained_pixels(tall, tm
     ratio = spec.grid.row_area_m2()[:, None] / TRAINED_M2
     for name in ("population", "population_std", "occupancy", "population_members"):
         found, expected = (raster.read_float(s.out / f"{name}.tif") for s in (spec, flat))
-        np.testing.assert_allclose(found, expected * ratio, rtol=1e-5, atol=2e-6, err_msg=name)
+        atol = 3 * STORED_STEP if name == "population_members" else 2e-6
+        np.testing.assert_allclose(found, expected * ratio, rtol=1e-5, atol=atol, err_msg=name)
     same = [raster.read_float(s.out / "builtup_score.tif") for s in (spec, flat)]
     np.testing.assert_array_equal(*same)
 

@@ -17,6 +17,7 @@ import torch
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, GridMismatch, RasterError, WeightsError
 from popcorn_ml.inputs import read_channels
+from popcorn_ml.mapping.precision import STEP
 from popcorn_ml.mapping.predict import MappingSpec, map_population
 from popcorn_ml.model.weights import load_occupancy, save_occupancy
 from popcorn_ml.sentinel import SEASONS
@@ -147,7 +148,8 @@ def test_pixel_area_ratio_scales_people_and_occupancy_alone(tmp_path):
     map_population(half)
     before, after = read_map(spec), read_map(half)
     for name in ("population", "population_std", "occupancy", "population_members"):
-        np.testing.assert_allclose(after[name], before[name] * 0.5, rtol=1e-5, atol=1e-7)
+        atol = 3 * STEP if name == "population_members" else 1e-7
+        np.testing.assert_allclose(after[name], before[name] * 0.5, rtol=1e-5, atol=atol)
     np.testing.assert_array_equal(after["builtup_score"], before["builtup_score"])
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import socket
 from typing import Literal, get_args
 
+from popcorn_ml.errors import ConfigError
 from popcorn_ml.mapping.engine.api import Engine, check_precision, one_of
 
 EngineName = Literal["auto", "openvino", "torch"]
+
+PACKAGE = "openvino==2026.4.1"
+"""What to install; as in pyproject.toml."""
 
 
 def open_engine(
@@ -19,7 +25,7 @@ def open_engine(
             else torch.
         device: see `compute.devices.pick_device`.
         precision: float32, or bfloat16 for speed on a GPU.
-        threads: how many will use it at once. Results do not depend on it.
+        threads: how many will use it at once; 0 is one a core. Results do not depend on it.
 
     Raises:
         ConfigError: no such engine, precision or device; or one asked for by name that is not
@@ -27,6 +33,62 @@ def open_engine(
     """
     one_of("engine", name, get_args(EngineName))
     check_precision(precision)
+    require_engine(name, device, precision)
+    if name == "openvino" or (name == "auto" and suits_openvino(device, precision)):
+        from popcorn_ml.compute.devices import cpus
+        from popcorn_ml.mapping.engine.on_openvino import OpenVinoEngine
+
+        return OpenVinoEngine(threads or cpus())
     from popcorn_ml.mapping.engine.on_torch import TorchEngine
 
     return TorchEngine(device, precision)
+
+
+def require_engine(name: str, device: str = "auto", precision: str = "float32") -> None:
+    """Refuse an engine that is asked for by name and is not here or cannot do it.
+
+    Raises:
+        ConfigError: see there.
+    """
+    if name != "openvino":
+        return
+    if not is_installed():
+        raise ConfigError(
+            "the engine openvino is not installed",
+            where=f"engine, on {socket.gethostname()}",
+            expected="the package openvino",
+            found="none",
+            remedy=f"pip install {PACKAGE}, or set the engine to auto or torch",
+        )
+    if device.startswith("cuda") or precision != "float32":
+        raise ConfigError(
+            "the engine openvino computes in float32 on the CPU",
+            where="engine",
+            expected="device auto or cpu, precision float32",
+            found=f"device {device}, precision {precision}",
+            remedy="set the engine to auto or torch, or the device and precision to these",
+        )
+    from popcorn_ml.mapping.engine.on_openvino import require_float32
+
+    require_float32()
+
+
+def suits_openvino(device: str, precision: str) -> bool:
+    """Whether `auto` takes OpenVINO for a device: of a CPU, in float32, where it is there and
+    keeps to float32."""
+    from popcorn_ml.compute.devices import pick_device
+
+    if pick_device(device).type != "cpu" or precision != "float32" or not is_installed():
+        return False
+    from popcorn_ml.mapping.engine.on_openvino import require_float32
+
+    try:
+        require_float32()
+    except ConfigError:
+        return False
+    return True
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO can be imported here."""
+    return importlib.util.find_spec("openvino") is not None

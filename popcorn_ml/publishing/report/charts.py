@@ -97,5 +97,3 @@ def shares_held(
 
 def _plain(text: str) -> str:
     return text.replace("$", r"\$")
-
-

@@ -169,9 +169,7 @@ def _pictures(
     if change is not None:
         product = _product(facts, "change")
         assert product is not None
-        picture = maps.Picture(
-            change[0][0], change[1], product["classes"], _short(product["unit"])
-        )
+        picture = maps.Picture(change[0][0], change[1], product["classes"], _short(product["unit"]))
         found["change"] = maps.draw_map(picture, own)
     counted = own["census"].to_numpy(float)
     if np.isfinite(counted).any():

@@ -1,0 +1,281 @@
+"""What a hectare map says of its own error: the error model, rasters, pictures, rows of units.
+
+The law, its fit and the rasters are popcorn_ml.intervals' business.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from popcorn_assets.assets.census import unit_ids
+from popcorn_assets.promotion.entries import CHECKPOINTS
+from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
+from popcorn_assets.store.making import Making
+from popcorn_assets.store.versions import Store, Version
+from popcorn_ml.errors import StoreError
+from popcorn_ml.files import write_json
+from popcorn_ml.grid import HECTARE_M2, Grid
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, read_collected
+
+if TYPE_CHECKING:
+    from popcorn_ml.intervals.units import Given, Seen
+    from popcorn_ml.intervals.zones import MapFiles
+
+POPULATION = "population.tif"
+MEMBERS = "population_members.tif"
+COVERAGE = "coverage.json"
+COVERAGE_PICTURE = "coverage.png"
+WIDTH_PICTURE = "relative_width.png"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the model behind a map was trained on, as far as intervals ask.
+
+    Attributes:
+        country, year, level: of the census that it was trained on.
+        checkpoints: that version; None where it is no longer in the store.
+    """
+
+    country: str
+    year: int
+    level: str
+    checkpoints: Version | None
+
+
+@dataclass
+class Told:
+    """What an asset's outcome gains.
+
+    Attributes:
+        shown, facts, rows: for `Outcome`'s shown, its facts and the table `map_intervals`.
+    """
+
+    shown: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What intervals are made from, all of it noted as inputs.
+
+    Attributes:
+        predicted, adjusted: the maps' versions.
+        levels: census level -> raster of its units.
+        level: that the map is adjusted to.
+        people: counted in its units 1..n, NaN without a count.
+        trained: of the model.
+        grid: of the maps.
+    """
+
+    predicted: Version
+    adjusted: Version
+    levels: dict[str, Path]
+    level: str
+    people: Sequence[float]
+    trained: Trained
+    grid: Grid
+
+    def files(self, folder: Path) -> "MapFiles":
+        """For `people_in`, with the error model in a hectare map's folder."""
+        from popcorn_ml.intervals.zones import MapFiles
+
+        return MapFiles.of_folders(
+            self.predicted.path, self.adjusted.path, folder, self.levels[self.level]
+        )
+
+
+def map_files(store: Store, hectares: Version) -> "MapFiles":
+    """For `people_in`: the files behind a version of `hectare_map`.
+
+    Raises:
+        StoreError: what it was made from is no longer in the store.
+    """
+    from popcorn_ml.intervals.zones import MapFiles
+
+    adjusted = store.made_from(hectares, "adjusted_map")
+    predicted = store.made_from(adjusted, "population_map")
+    units = store.made_from(adjusted, "census_units")
+    level = adjusted.manifest()["parameters"]["level"]
+    return MapFiles.of_folders(
+        predicted.path, adjusted.path, hectares.path, units.file(f"units_{level}.tif")
+    )
+
+
+def trained_on(making: Making, predicted: Version) -> Trained:
+    """What a map's model was trained on; its checkpoints noted as an input where they are there."""
+    try:
+        deployed = making.store.made_from(predicted, DEPLOYED)
+        decision = json.loads(deployed.file(DEPLOYED_FILE).read_text("utf-8"))
+    except StoreError:  # not told by old maps: units count as seen by all of its members
+        return Trained(making.country, making.year, "", None)
+    country, year = decision["country"], int(decision["year"])
+    try:
+        checkpoints = making.input(
+            CHECKPOINTS, country=country, year=year, version=decision["version"]
+        )
+    except StoreError:  # taken away since; maps outlive their models
+        checkpoints = None
+    return Trained(country, year, decision["level"], checkpoints)
+
+
+def unseen_by(trained: Trained, country: str, level: str, units: Path) -> "dict[int, Seen] | None":
+    """Which members never saw which unit of a map, by number; None: none of them saw any.
+
+    Units of another level than was trained on were seen as parts of others: none is unseen then.
+    """
+    from popcorn_ml.intervals.units import Seen
+
+    if trained.country != country:
+        return None
+    if trained.checkpoints is None or trained.level != level:
+        return {}
+    seeds = trained.checkpoints.manifest()["facts"]["seeds"]
+    bands = {str(seed): band for band, seed in enumerate(seeds)}
+    numbers = {key: number for number, key in unit_ids(units).items()}
+    path = trained.checkpoints.path / OUT_OF_FOLD_FILE
+    return {
+        numbers[unit.id]: Seen(
+            tuple(sorted(bands[seed] for seed in unit.by if seed in bands)), unit.fold or 0
+        )
+        for unit in read_collected(path)
+        if unit.id in numbers
+    }
+
+
+def give_intervals(
+    making: Making,
+    sources: Sources,
+    folder: Path,
+    *,
+    threads: int = 2,
+    tags: dict[str, object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Told:
+    """Write error model, intervals, reliability and pictures into a hectare map's folder.
+
+    Where no interval can be given nothing is written; the facts say why.
+    """
+    from popcorn_ml.intervals.hectares import RULE, write_intervals
+    from popcorn_ml.intervals.measures import measure
+    from popcorn_ml.intervals.model import MODEL_FILE
+    from popcorn_ml.mapping.dasymetric import ADJUSTMENT_FILE, read_adjustment
+
+    units = sources.levels[sources.level]
+    maps = [version.file(POPULATION) for version in (sources.predicted, sources.adjusted)]
+    (of_map, of_adjusted), by_member = measure(
+        units,
+        maps,
+        sources.grid,
+        len(sources.people),
+        members=sources.predicted.file(MEMBERS),
+        threads=threads,
+    )
+    given = _given(making, sources, of_map, by_member)
+    if given.model is None:
+        making.context.log.warning(given.why)
+        return Told({"intervals": given.why}, {"intervals": {"given": False, "why": given.why}})
+    write_json(folder / MODEL_FILE, given.model.as_dict())
+    method = read_adjustment(sources.adjusted.file(ADJUSTMENT_FILE)).method
+    written = write_intervals(
+        given.model,
+        sources.grid,
+        folder,
+        population=maps[0],
+        adjusted=maps[1],
+        units=units,
+        unit_measures=of_adjusted,
+        method=method,
+        tags=tags,
+        progress=progress,
+    )
+    coverage = _coverage(given, folder)
+    _pictures(folder, written.relative_width)
+    cells = sources.grid.cell_name
+    usable = {
+        f"{cells}s to be used at this scale": f"{written.usable_cells:,} of {written.cells:,}",
+        "people in them": f"{written.usable:.1%}",
+    }
+    if written.not_known:
+        usable[f"{cells}s without an interval"] = f"{written.not_known:,}"
+    return Told(
+        {"intervals": given.why, "intervals hold": coverage, **usable},
+        {
+            "intervals": {
+                "given": True,
+                "why": given.why,
+                "reliability": RULE,
+                "model": given.model.as_dict(),
+            }
+        },
+        rows_of_units(sources, folder, threads),
+    )
+
+
+def _given(making: Making, sources: Sources, of_map: Any, by_member: Any) -> "Given":
+    """The error model, or why there is none."""
+    from popcorn_ml.intervals.units import give, unseen_units
+
+    trained = sources.trained
+    unseen = unseen_units(
+        of_map,
+        by_member,
+        sources.people,
+        unseen_by(trained, making.country, sources.level, sources.levels[sources.level]),
+        sources.grid.pixel_area_m2 / HECTARE_M2,
+    )
+    return give(
+        unseen,
+        level=sources.level,
+        country=making.country,
+        year=making.year,
+        trained_on=(trained.country, trained.year),
+    )
+
+
+def _coverage(given: "Given", folder: Path) -> list[dict[str, Any]]:
+    """Write how many units the intervals held when fitted without them; the overall rows."""
+    from popcorn_ml.intervals.coverage import coverage_png, of_fitted
+
+    assert given.fitted is not None
+    found = of_fitted(given.fitted)
+    write_json(folder / COVERAGE, [row.as_dict() for row in found])
+    (folder / COVERAGE_PICTURE).write_bytes(coverage_png(found))
+    return [row.as_dict() for row in found if row.by == "all"]
+
+
+def _pictures(folder: Path, relative_width: Any) -> None:
+    """The relative width, and the folder's picture: population with the width beside it."""
+    from popcorn_assets.show import PICTURE, PICTURE_PX
+    from popcorn_ml.mapping.pictures import side_by_side, thumbnail
+
+    width = thumbnail(relative_width, "relative_width", max_px=PICTURE_PX)
+    (folder / WIDTH_PICTURE).write_bytes(width)
+    (folder / PICTURE).write_bytes(side_by_side([(folder / PICTURE).read_bytes(), width]))
+
+
+def rows_of_units(sources: Sources, folder: Path, threads: int) -> list[dict[str, Any]]:
+    """`map_intervals`: units of every level in both maps; those without a value have no row."""
+    from popcorn_ml.intervals.zones import COLUMNS, Ready, asked
+
+    files, rows = sources.files(folder), []
+    for product in ("map", "adjusted"):
+        ready = Ready.of(files, product, threads=threads)
+        for level, raster in sources.levels.items():
+            ids = unit_ids(raster)
+            found = asked(raster, ready)
+            for number, row in found[found["people"].notna()].iterrows():
+                rows.append(
+                    {
+                        "level": level,
+                        "unit_id": ids[int(number)],
+                        "product": product,
+                        "people": float(row["people"]),
+                        **{name: float(row[name]) for name in COLUMNS.values()},
+                        "basis": ready.model.basis.told,
+                    }
+                )
+    return rows
