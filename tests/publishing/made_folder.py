@@ -137,7 +137,9 @@ def _units(grid: Grid, drawn: np.random.Generator) -> gpd.GeoDataFrame:
     corners = np.array([[(west + i * wide, south + j * high) for i in range(4)] for j in range(3)])
     corners[1, 1:3] += drawn.uniform(-0.25, 0.25, (2, 2)) * [wide, high]
     shapes = [
-        shapely.Polygon([corners[j, i], corners[j, i + 1], corners[j + 1, i + 1], corners[j + 1, i]])
+        shapely.Polygon(
+            [corners[j, i], corners[j, i + 1], corners[j + 1, i + 1], corners[j + 1, i]]
+        )
         for j in range(2)
         for i in range(3)
     ]
@@ -154,7 +156,7 @@ def _table(units, code, year, counts, predicted, numbers, grid) -> gpd.GeoDataFr
     frame["relative_difference"] = frame["difference"] / counts
     area = units.to_crs("EPSG:32736").area / 1e6
     frame["density_km2"] = counts / area
-    frame["placed_by"] = "model"
+    frame["placed_by"], frame["number"] = "model", np.arange(1, len(frame) + 1)
     empty = [f"{a}{q}" for a in ("", "adjusted_") for q in ("p2_5", "p10", "p90", "p97_5")]
     empty += ["change", "change_from", "change_p2_5", "change_p97_5"]
     frame[empty] = np.nan
@@ -193,7 +195,9 @@ def _change(stem, cells, hectares, drawn, year) -> tuple:
     more = drawn.normal(0, 1, hectares.shape) * np.sqrt(hectares)
     half = 1 + np.sqrt(hectares)
     significant = np.sign(more) * (np.abs(more) > half)
-    bands = np.stack([more, more - 2 * half, more - half, more + half, more + 2 * half, significant])
+    bands = np.stack(
+        [more, more - 2 * half, more - half, more + half, more + 2 * half, significant]
+    )
     return f"{stem}_change_{year - 1}_{year}_100m.tif", cells, bands, "people per cell"
 
 
@@ -209,7 +213,11 @@ def _write(path: Path, grid: Grid, values: np.ndarray, unit: str) -> None:
 
 def _facts(code, year, grid, files, frame, model) -> dict[str, Any]:
     why = "this version of the map was made without intervals"
-    left_out = [] if model else [{"what": "intervals", "why": why}, {"what": "change", "why": "it is the first year"}]  # noqa: E501
+    left_out = (
+        []
+        if model
+        else [{"what": "intervals", "why": why}, {"what": "change", "why": "it is the first year"}]
+    )
     score = {"r2": 0.9, "mae": 10.0, "rmse": 20.0, "bias": -1.0, "n": 6}
     season = {
         "sensor": "s2", "season": "spring", "from": f"{year}-03-01", "until": f"{year}-06-01",
@@ -226,9 +234,9 @@ def _facts(code, year, grid, files, frame, model) -> dict[str, Any]:
         "totals": {"map": float(frame["map"].sum()), "adjusted": float(frame["adjusted"].sum())},
         "model": {"title": "m", "members": 3, "another_country": False},
         "method": {"name": "POPCORN", "text": "T.", "citation": "C", "url": "javascript:alert(1)"},
-        "census": {"level": "coarse", "levels": [{"level": "coarse", "role": "train", "units": 6, "people": 1.0}]},  # noqa: E501
-        "evaluation": {"metrics": {"map": {"unit": score}, "adjusted": {"hectare": score}}, "unit_level": "coarse"},  # noqa: E501
-        "checks": [{"asset": "a", "name": "b", "passed": False, "severity": "warn", "message": "<i>no</i>"}],  # noqa: E501
+        "census": {"level": "coarse", "levels": [{"level": "coarse", "role": "train", "units": 6, "people": 1.0}]},
+        "evaluation": {"metrics": {"map": {"unit": score}, "adjusted": {"hectare": score}}, "unit_level": "coarse"},
+        "checks": [{"asset": "a", "name": "b", "passed": False, "severity": "warn", "message": "<i>no</i>"}],
         "quality": {"rule": "r", "seasons": [season]},
         "intervals": {"available": model is not None, "facts": {}, "model": model},
         "change": {"from_year": year - 1 if model else None},
@@ -246,7 +254,7 @@ def _facts(code, year, grid, files, frame, model) -> dict[str, Any]:
         ],
         "licence": "CC-BY-4.0", "licence_stated": True, "citation": "Cite <me>",
         "attribution": "None", "publisher": None, "contact": None,
-        "sources": [{"kind": "census", "name": HOSTILE[0], "licence": "not stated", "url": "javascript:alert(2)", "sha256": "ab" * 32}],  # noqa: E501
+        "sources": [{"kind": "census", "name": HOSTILE[0], "licence": "not stated", "url": "javascript:alert(2)", "sha256": "ab" * 32}],
         "lineage": {
             "versions": [
                 {"asset": "hectare_map", "country": code, "year": year, "version": "v",

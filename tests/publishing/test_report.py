@@ -62,7 +62,7 @@ def test_texts_from_files_are_never_markup(made):
 
 
 def test_a_file_that_is_not_there_is_named(made, tmp_path):
-    with pytest.raises(StoreError, match="tst_2021_units.parquet"):
+    with pytest.raises(StoreError, match=r"tst_2021_units\.parquet"):
         write_report(tmp_path, json.loads(json.dumps(made.facts)))
 
 

@@ -63,7 +63,9 @@ def test_every_file_of_the_page_is_written():
     names = {path.name for path in STATIC.iterdir() if path.is_file()} - {"index.html"}
     vendor = {path.name for path in (STATIC / "vendor").iterdir()}
     written = page_files()
-    assert {name.removeprefix("web/") for name in written} == names | {f"vendor/{n}" for n in vendor}
+    assert {name.removeprefix("web/") for name in written} == names | {
+        f"vendor/{n}" for n in vendor
+    }
 
 
 def test_maps_of_one_folder_share_a_page_and_the_same_folder_gives_the_same_bytes(made):
@@ -77,7 +79,7 @@ def test_maps_of_one_folder_share_a_page_and_the_same_folder_gives_the_same_byte
 def test_a_missing_file_and_foreign_facts_are_named(made, tmp_path):
     other = make_folder(tmp_path / "other", whole=False)
     other.path("builtup").unlink()
-    with pytest.raises(StoreError, match="tst_2021_builtup_10m.tif"):
+    with pytest.raises(StoreError, match=r"tst_2021_builtup_10m\.tif"):
         write_web_map(other.folder)
     (tmp_path / "other" / "tst_2021_facts.json").write_text('{"code": "abc", "year": 2020}')
     with pytest.raises(StoreError, match="expected: JSON with the country and year"):

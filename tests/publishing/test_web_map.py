@@ -111,8 +111,10 @@ def numbers(page, table: str) -> dict[str, float | tuple[float, float]]:
 
 
 def places(made, count: int = 4):
-    """Places in cells, in degrees, with row and column, none so near a unit's edge that the screen's
-    pixels could be on its other side."""
+    """Places in cells, in degrees, with row and column.
+
+    None is so near a unit's edge that a pixel of the screen could be on its other side.
+    """
     cells = made.grid.hectares()
     edges = made.units.boundary.union_all()
     drawn = np.random.default_rng(0)
@@ -149,7 +151,7 @@ def test_a_click_tells_the_numbers_of_the_rasters_and_the_table(opened, request,
 
 
 def drawn_areas(grid):
-    """Areas in the grid's CRS: a part of a unit, over several, a whole one and more, with a hole."""
+    """Areas in the grid's CRS: a part of a unit, over several, all and more, one with a hole."""
     west, south, east, north = grid.bounds
     wide, high = east - west, north - south
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,7 @@ def _product(facts: Mapping[str, Any], role: str) -> Mapping[str, Any] | None:
 def _classes(bounds: tuple[float, ...], colours: tuple[str, ...]) -> list[dict[str, Any]]:
     told = [f"{100 * bound:g}" for bound in bounds]
     labels = [f"below {told[0]} %"]
-    labels += [f"{low} to {high} %" for low, high in zip(told, told[1:], strict=False)]
+    labels += [f"{low} to {high} %" for low, high in pairwise(told)]
     labels += [f"{told[-1]} % and more"]
     rows = zip([*bounds, None], colours, labels, strict=True)
     return [{"upper": upper, "colour": colour, "label": label} for upper, colour, label in rows]

@@ -45,7 +45,7 @@ class Picture:
 
 
 def read_bands(path: Path, bands: Sequence[int]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Bands of a raster, averaged down to at most `MAX_PX`, and its extent: west, east, south, north.
+    """Bands of a raster, averaged to at most `MAX_PX`, and its west, east, south and north.
 
     Raises:
         RasterError: it cannot be read.

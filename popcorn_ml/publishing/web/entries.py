@@ -22,10 +22,11 @@ ROLES = (
 """Rasters that the page reads; any but the first may be missing."""
 
 KEPT = ("title", "unit", "file", "bands")
-PROJECTIONS = frozenset(
-    "longlat utm tmerc etmerc merc lcc aea laea sinu moll stere sterea somerc omerc krovak cass "
-    "eqc eqdc poly mill cea aeqd eqearth robin".split()
-)
+PROJECTIONS = (
+    "longlat", "utm", "tmerc", "etmerc", "merc", "lcc", "aea", "laea", "sinu",
+    "moll", "stere", "sterea", "somerc", "omerc", "krovak", "cass", "eqc", "eqdc",
+    "poly", "mill", "cea", "aeqd", "eqearth", "robin",
+)  # fmt: skip
 """Those of PROJ's projections that proj4.js has and grids are made in."""
 SHIFT_CELLS = 0.1
 """How far, in cells, the page's projection may be off from PROJ's."""
@@ -119,7 +120,7 @@ def _measured(
         return []
     from popcorn_ml.intervals.measures import measure
 
-    of_level = frame[frame["level"] == facts["census"]["level"]]
+    of_level = frame[frame["level"] == facts["census"]["level"]].sort_values("number")
     count = len(of_level)
     [measured], _ = measure(
         folder / rasters["units"]["file"],
