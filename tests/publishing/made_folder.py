@@ -234,9 +234,12 @@ def _facts(code, year, grid, files, frame, model) -> dict[str, Any]:
         "totals": {"map": float(frame["map"].sum()), "adjusted": float(frame["adjusted"].sum())},
         "model": {"title": "m", "members": 3, "another_country": False},
         "method": {"name": "POPCORN", "text": "T.", "citation": "C", "url": "javascript:alert(1)"},
-        "census": {"level": "coarse", "levels": [{"level": "coarse", "role": "train", "units": 6, "people": 1.0}]},
-        "evaluation": {"metrics": {"map": {"unit": score}, "adjusted": {"hectare": score}}, "unit_level": "coarse"},
-        "checks": [{"asset": "a", "name": "b", "passed": False, "severity": "warn", "message": "<i>no</i>"}],
+        "census": {"level": "coarse", "levels": [{"level": "coarse", "role": "train"}]},
+        "evaluation": {
+            "metrics": {"map": {"unit": score}, "adjusted": {"hectare": score}},
+            "unit_level": "coarse",
+        },
+        "checks": [{"asset": "a", "name": "b", "passed": False, "message": "<i>no</i>"}],
         "quality": {"rule": "r", "seasons": [season]},
         "intervals": {"available": model is not None, "facts": {}, "model": model},
         "change": {"from_year": year - 1 if model else None},
@@ -254,7 +257,10 @@ def _facts(code, year, grid, files, frame, model) -> dict[str, Any]:
         ],
         "licence": "CC-BY-4.0", "licence_stated": True, "citation": "Cite <me>",
         "attribution": "None", "publisher": None, "contact": None,
-        "sources": [{"kind": "census", "name": HOSTILE[0], "licence": "not stated", "url": "javascript:alert(2)", "sha256": "ab" * 32}],
+        "sources": [
+            {"kind": "census", "name": HOSTILE[0], "licence": "not stated",
+             "url": "javascript:alert(2)", "sha256": "ab" * 32},
+        ],
         "lineage": {
             "versions": [
                 {"asset": "hectare_map", "country": code, "year": year, "version": "v",

@@ -17,7 +17,13 @@ from pyproj import Transformer
 from popcorn_ml.errors import StoreError
 from popcorn_ml.publishing.web import write_web_map
 from popcorn_ml.publishing.web.entries import proj_text
-from popcorn_ml.publishing.web.page import STATIC, VENDOR, page_files
+from popcorn_ml.publishing.web.page import (
+    STATIC,
+    STATIC_SHA256,
+    VENDOR,
+    page_files,
+    static_digest,
+)
 from popcorn_ml.publishing.web.server import MapServer, of_folder
 from tests.publishing.made_folder import DEGREES, make_folder
 
@@ -59,6 +65,10 @@ def test_vendored_files_are_those_that_are_stated():
         assert hashlib.sha256(content).hexdigest() == digest, name
 
 
+def test_a_change_of_the_page_or_the_report_changes_the_code_version_of_publications():
+    assert STATIC_SHA256 == static_digest(), "write this digest into publishing/web/page.py"
+
+
 def test_every_file_of_the_page_is_written():
     names = {path.name for path in STATIC.iterdir() if path.is_file()} - {"index.html"}
     vendor = {path.name for path in (STATIC / "vendor").iterdir()}
@@ -72,8 +82,10 @@ def test_maps_of_one_folder_share_a_page_and_the_same_folder_gives_the_same_byte
     told = json.loads((made.folder / "web" / "maps.json").read_text("utf-8"))["maps"]
     assert [(one["code"], one["year"]) for one in told] == [("deg", 2022), ("tst", 2021)]
     before = {path: path.read_bytes() for path in (made.folder / "web").rglob("*.json")}
+    (made.folder / "web" / "of_an_earlier_page.mjs").write_text("")
     write_web_map(made.folder)
     assert {path: path.read_bytes() for path in before} == before
+    assert not (made.folder / "web" / "of_an_earlier_page.mjs").exists()
 
 
 def test_a_missing_file_and_foreign_facts_are_named(made, tmp_path):

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -240,5 +240,5 @@ def law_json() -> bytes:
     return f"{json.dumps(found, separators=(',', ':'))}\n".encode()
 
 
-def _short(values: Sequence[float]) -> list[float]:
+def _short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.12g}") for value in values]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 from collections.abc import Iterable
@@ -31,6 +32,11 @@ VENDOR = (
 )  # fmt: skip
 
 
+STATIC_SHA256 = "bedf40d50c9596474aabc66b7ffc89e0437cecc1abe5383de54fe908de8d360e"
+"""What `static_digest` gives. A publication's code version counts Python files: so it counts these
+as well, and a changed page has maps published again."""
+
+
 def write_web_map(folder: Path) -> Path:
     """Write `index.html` and `web/` for every map whose facts lie in a folder.
 
@@ -51,10 +57,31 @@ def write_web_map(folder: Path) -> Path:
     write_json(parts / MAPS, {"schema": 1, "maps": in_order(entries)})
     write_bytes(parts / LAW, law_json())
     (parts / "vendor").mkdir(exist_ok=True)
-    for name, content in page_files().items():
+    same = page_files()
+    for name, content in same.items():
         write_bytes(folder / name, content)
+    units = {level["file"] for entry in entries for level in entry["levels"]}
+    _remove_others(folder, {*same, *units, f"{PARTS}/{MAPS}", f"{PARTS}/{LAW}"})
     write_bytes(folder / PAGE, page_html([entry["title"] for entry in entries]))
     return folder / PAGE
+
+
+def _remove_others(folder: Path, written: set[str]) -> None:
+    """Remove what an earlier page had in its own folder and this one has not."""
+    for path in (folder / PARTS).rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in written:
+            path.unlink()
+
+
+def static_digest() -> str:
+    """SHA-256 over the page's own files and the report's template; see `STATIC_SHA256`."""
+    report = resources.files("popcorn_ml.publishing.report") / "report.html.j2"
+    digest = hashlib.sha256()
+    for source in (STATIC / PAGE, *(STATIC / name for name in SCRIPTS), report):
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    for name in VENDOR:
+        digest.update((STATIC / "vendor" / name).read_bytes())
+    return digest.hexdigest()
 
 
 def page_files() -> dict[str, bytes]:
