@@ -148,7 +148,7 @@ def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
 
 def export_years(console: Console) -> None:
     """Copy both years out into one folder, as `popcorn export` does, and say where they are."""
-    from popcorn_ml.publishing.names import WEB_PAGE, Names
+    from popcorn_ml.publishing.names import Names
 
     target = data_root() / "exports" / COUNTRY
     store = StoreResource().open()
@@ -158,7 +158,7 @@ def export_years(console: Console) -> None:
     console.print(
         f"\n[bold]What others are given[/bold]: {done.folder}\n"
         f"Its report of {RUNS[-1][0]}: {report}\n"
-        f"Its web map, by any web server: python3 -m http.server -d {done.folder}, then {WEB_PAGE}",
+        f"Its web map: popcorn view {done.folder}",
         soft_wrap=True,
     )
 
