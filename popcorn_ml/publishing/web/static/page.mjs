@@ -172,7 +172,8 @@ function choicesOfCountry(year, other) {
   const maps = state.maps.filter((one) => one.code === at('country').value);
   const years = maps.map((one) => [one.year, `${one.year}`]).reverse();
   fill(at('year'), years, year);
-  fill(at('other'), years, other ?? years.at(years.length > 1 ? 1 : 0)[0]);
+  const others = years.map(([one]) => one).filter((one) => one !== +at('year').value);
+  fill(at('other'), years, other ?? others.find((one) => one < +at('year').value) ?? others[0]);
   at('compare').disabled = years.length < 2;
   if (years.length < 2) at('compare').checked = false;
 }
