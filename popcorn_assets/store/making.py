@@ -21,12 +21,13 @@ import dagster as dg
 from popcorn_assets.partitions import country_and_year
 from popcorn_assets.show import PICTURE, as_check_result, as_metadata
 from popcorn_assets.store.code import code_parts, code_state, library_versions
-from popcorn_assets.store.manifests import SCHEMA, failing, finite, plain_check
+from popcorn_assets.store.manifests import SCHEMA, finite, plain_check
 from popcorn_assets.store.recipe import Recipe
 from popcorn_assets.store.records import Records
 from popcorn_assets.store.versions import Address, Store, Version, failed_checks
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import link_or_copy, naming_the_disk
+from popcorn_ml.published.folders import failing
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
