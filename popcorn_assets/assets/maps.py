@@ -139,7 +139,9 @@ def population_map(
             ),
             progress=making.progress("tiles"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder, folder / POPULATION, "population", f"People by the model, {making.place()}"
+        )
         return Outcome(
             {
                 **raster_summary(folder / POPULATION),
@@ -258,7 +260,13 @@ def adjusted_map(
             tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People, adjusted to the census, {making.place()}",
+            units,
+        )
         ids = unit_ids(units) if adjustment.uncounted else {}
         return Outcome(
             {
@@ -340,7 +348,13 @@ def hectare_map(
             folder / "unadjusted",
             tags={"adjusted_to_census": "no", **tags},
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People per {grid.cell_name}, adjusted, {making.place()}",
+            units,
+        )
         unadjusted = raster_summary(folder / "unadjusted" / POPULATION, "unadjusted")
         told = give_intervals(making, sources, folder, threads=compute.thread_count(), tags=tags)
         return Outcome(
