@@ -11,8 +11,10 @@ import click
 from popcorn_assets.commands.audit import audit, impact, reproduce
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.commands.doctor import doctor
+from popcorn_assets.commands.export import export
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
+from popcorn_assets.commands.maps import view
 from popcorn_assets.commands.models import models, promote, rollback
 from popcorn_assets.commands.record import record
 from popcorn_assets.commands.running import demo, ui
@@ -34,12 +36,14 @@ for command in (
     reproduce,
     countries,
     doctor,
+    export,
     gc,
     imagery,
     models,
     promote,
     record,
     rollback,
+    view,
     weights,
 ):
     cli.add_command(command)

@@ -20,11 +20,11 @@ from pydantic import (
     model_validator,
 )
 
+from popcorn_assets.countries.evaluation import ChangeSettings, EvaluationSettings
 from popcorn_assets.countries.grid import GridSettings, Section
 from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
 from popcorn_ml.census.settings import CensusSettings
-from popcorn_ml.edges import WrittenFile
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.secrets import scrub
@@ -153,17 +153,6 @@ class MappingSettings(Section):
     tile_px: int = Field(512, ge=64, multiple_of=20)
 
 
-class EvaluationSettings(Section):
-    """What a map is compared with.
-
-    Attributes:
-        truth: path of a raster of people per pixel on the country's grid, `{year}` replaced;
-            only a simulated country has one.
-    """
-
-    truth: WrittenFile | None = None
-
-
 class AutomationSettings(Section):
     """What of this country starts by itself; anything can be switched in the UI all the same.
 
@@ -179,6 +168,22 @@ class AutomationSettings(Section):
     stale: Literal["report", "refresh"] = "report"
 
 
+class PublicationSettings(Section):
+    """Under which terms the country's maps are published; what is not said here is said nowhere.
+
+    Attributes:
+        licence: SPDX identifier of the maps' licence, such as CC-BY-4.0, or words.
+        citation: how to cite them; `{year}` and `{version}` are replaced. Empty: a sentence made
+            from the country's name, the method and the version.
+        publisher, contact: who publishes them, and whom to ask.
+    """
+
+    licence: str = Field("", max_length=200)
+    citation: str = Field("", max_length=2000)
+    publisher: str = Field("", max_length=200)
+    contact: str = Field("", max_length=200)
+
+
 class Country(Section):
     """All settings of one country."""
 
@@ -191,7 +196,9 @@ class Country(Section):
     model: ModelChoice = ModelChoice()
     mapping: MappingSettings = MappingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    change: ChangeSettings = ChangeSettings()
     automation: AutomationSettings = AutomationSettings()
+    publication: PublicationSettings = PublicationSettings()
     code: str = Field("", exclude=True)
 
     @model_validator(mode="before")
@@ -414,4 +421,5 @@ def _allowed(place: list[str | int]) -> list[str]:
         if field is None:
             return []
         model = field.annotation
-    return sorted(set(getattr(model, "model_fields", {})) - {"code"})
+    fields = getattr(model, "model_fields", {})
+    return sorted({field.alias or name for name, field in fields.items()} - {"code"})

@@ -12,6 +12,7 @@ from popcorn_assets.assets import (
     evaluation,
     imagery,
     maps,
+    publication,
     training,
 )
 from popcorn_assets.checks import checks
@@ -30,6 +31,7 @@ defs = dg.Definitions(
             *deployed_model.assets,
             *maps.assets,
             *evaluation.assets,
+            *publication.assets,
         ]
     ),
     asset_checks=checks,

@@ -98,6 +98,10 @@ class LostConnection(ComputeError, Transient):
     """Work whose outcome is unknown because the connection to a cluster broke."""
 
 
+class ExportError(PopcornError):
+    """A folder that cannot be exported to, or files that are not what was published."""
+
+
 class StoreError(PopcornError):
     """A stored version that is missing, incomplete or not what its manifest says."""
 

@@ -35,7 +35,7 @@ def test_every_partitioned_asset_has_the_one_partitioning():
     assert [node.key.to_user_string() for node in nodes() if not node.is_partitioned] == [
         "builtup_extractor"
     ]
-    assert len(partitioned) == 19
+    assert len(partitioned) == 20
     assert all(node.partitions_def is COUNTRY_YEAR for node in partitioned)
 
 
@@ -55,7 +55,15 @@ def test_a_run_that_names_its_partition_as_text_alone_knows_its_country_and_year
 
 def test_every_asset_has_a_group_and_says_what_it_is():
     groups = {node.group_name for node in nodes()}
-    assert groups == {"imagery", "census", "builtup", "training", "maps", "evaluation"}
+    assert groups == {
+        "imagery",
+        "census",
+        "builtup",
+        "training",
+        "maps",
+        "evaluation",
+        "publication",
+    }
     assert all(node.description for node in nodes())
 
 

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from popcorn_assets.assets.census import counts_by_number, levels_of, units_raster
+from popcorn_assets.assets.comparison import (
+    brought_products,
+    product_files,
+    product_sums,
+    write_compared,
+)
 from popcorn_assets.assets.maps import (
     BUILTUP,
     MEMBERS,
@@ -59,7 +65,8 @@ def evaluation(
     Per hectare where the true population of every pixel is known (a simulated country), per unit
     of the last evaluation level in the country's file. Of a country without one only the map
     itself is scored, on the training level: the others match that by construction. The census is
-    the one that the adjusted map was made from, whatever has come in since.
+    the one that the adjusted map was made from, whatever has come in since. Rasters of people by
+    others that the country's file names are scored beside them.
     """
     from popcorn_ml.evaluation.report import evaluate, scatter_png
 
@@ -77,19 +84,18 @@ def evaluation(
         finest = kept_out[-1]
         fine_units, fine_people = counts_by_number(making, finest, of=adjusted)
         making.parameter(unit_level=finest)
-    truth = None
+    truth: Path | None = None
     if country.evaluation.truth:
-        truth = given_path(country.evaluation.truth.replace("{year}", str(making.year)))
-        truth = making.source(truth)
-
+        truth = making.source(given_path(country.evaluation.truth.format(year=making.year)))
+    products = product_files(making, country)
     rasters = {name: units_raster(making, name, of=adjusted) for name in known}
     making.parameter(levels=list(rasters))
     verdict = levels_kept_out(making.store, adjusted)
     making.parameter(**verdict.metadata)
-
     members = adjusted_members(adjusted, predicted, units, grid)
 
     def make(folder: Path) -> Outcome:
+        brought = brought_products(making, products, grid, units, people)
         found = evaluate(
             grid=grid,
             population=predicted.file(POPULATION),
@@ -100,17 +106,14 @@ def evaluation(
             truth=truth,
             fine_units=fine_units,
             fine_people=fine_people,
+            others={name: product.path for name, product in brought.items()},
             threads=compute.thread_count(),
             progress=making.progress("blocks"),
         )
         write_json(folder / METRICS, found.as_dict())
         if found.histograms:
             (folder / PICTURE).write_bytes(scatter_png(found))
-        rows = [
-            {"approach": approach, "per": found.cell_name if per == "hectare" else per, **scores}
-            for approach, by_unit in found.metrics.items()
-            for per, scores in by_unit.items()
-        ]
+        ours = {"adjusted map": adjusted, "map": predicted}
         sums = [
             row
             for name, raster in rasters.items()
@@ -118,15 +121,28 @@ def evaluation(
         ]
         return Outcome(
             {
-                "metrics": rows,
+                "metrics": shown_metrics(found),
                 "people on the grid": found.totals,
                 "people in census units": found.totals_in_units,
+                **write_compared(making, brought, ours, grid, folder),
             },
             checks=[verdict],
-            tables={"evaluation": metric_rows(found, finest, grid), "map_sums": sums},
+            tables={
+                "evaluation": metric_rows(found, finest, grid),
+                "map_sums": [*sums, *product_sums(brought, rasters, grid)],
+            },
         )
 
     return making.publish(make)
+
+
+def shown_metrics(found: "Evaluation") -> list[dict[str, Any]]:
+    """The metrics as a person reads them, a row an approach and kind of cell."""
+    return [
+        {"approach": approach, "per": found.cell_name if per == "hectare" else per, **scores}
+        for approach, by_unit in found.metrics.items()
+        for per, scores in by_unit.items()
+    ]
 
 
 def levels_kept_out(store: Store, made: Version) -> MapCheck:

@@ -21,10 +21,12 @@ from popcorn_assets.audit.trail import Node, walk
 from popcorn_assets.country import load_country
 from popcorn_assets.promotion.ledger import DEPLOYED
 from popcorn_assets.store.manifests import SCHEMA
+from popcorn_assets.store.recipe import ROWS
 from popcorn_assets.store.sources import kept_source, with_companions
 from popcorn_assets.store.versions import LATEST, MANIFEST, Address, Store, Version, sha256
 from popcorn_ml.compute.locks import held
 from popcorn_ml.errors import ConfigError, StoreError
+from popcorn_ml.warehouse.warehouse import Warehouse
 
 MAPS = ("population_map", "adjusted_map", "hectare_map")
 
@@ -183,6 +185,10 @@ def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:
                 remedy="restore it from a backup, or materialise the partition again",
             )
         (bench.folder(address) / LATEST).write_text(f"{version}\n")
+    if (node.manifest or {}).get("parameters", {}).get(ROWS):
+        for other in nodes:
+            if (other.address, other.path.name) in node.inputs:
+                _have_rows(store, bench, other)
     for one in node.outside:
         found = one.place
         if not found.is_file() or sha256(found) != one.sha256:
@@ -200,6 +206,20 @@ def _lay_out(store: Store, nodes: list[Node], node: Node, root: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if not target.exists():
                 _have(found, target)
+
+
+def _have_rows(store: Store, bench: Store, node: Node) -> None:
+    """Give the bench the warehouse's rows of a version, if they are still those that it wrote.
+
+    Where they are not, what reads them says so.
+    """
+    manifest, digest = node.manifest or {}, sha256(node.path / MANIFEST)
+    tables = manifest.get("tables") or {}
+    warehouse, place = Warehouse(store.warehouse), node.address
+    owner = (place.asset, place.country or "", place.year or 0)
+    if tables and warehouse.digests(*owner, tables) == tables:
+        rows = warehouse.rows_of(*owner, tables)
+        Warehouse(bench.warehouse).record_publication(manifest, digest, rows)
 
 
 def _have(source: str | Path, target: str | Path) -> None:

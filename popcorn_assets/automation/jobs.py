@@ -65,7 +65,8 @@ publish = dg.define_asset_job(
     PUBLISH_JOB,
     selection=FOLLOWS_A_MAP,
     partitions_def=COUNTRY_YEAR,
-    description="What follows a population map: adjusted to the census, per hectare, evaluated.",
+    description="What follows a population map: adjusted to the census, per hectare, evaluated, "
+    "published.",
 )
 
 jobs = [country_year, refresh, train, census, ingest, publish]

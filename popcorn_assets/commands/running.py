@@ -6,11 +6,12 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from popcorn_assets.runs.home import WEBSERVER_VARIABLE, enter_home
+from popcorn_assets.runs.home import MAPS_VARIABLE, WEBSERVER_VARIABLE, enter_home
 from popcorn_ml.errors import ConfigError
 
 
@@ -32,11 +33,23 @@ def demo() -> None:
     help="Port of the web interface.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-def ui(port: int, host: str) -> None:
-    """Open Dagster's web interface and daemon, on this machine only unless told otherwise."""
+@click.option(
+    "--maps-port",
+    type=click.IntRange(1, 65535),
+    show_default="the next free one",
+    help="Port of the published maps.",
+)
+def ui(port: int, host: str, maps_port: int | None) -> None:
+    """Open Dagster's web interface and daemon, on this machine only unless told otherwise.
+
+    The published maps are served beside them, read-only.
+    """
     folder = enter_home()
     require_port(host, port)
+    if maps_port is not None:
+        require_port(host, maps_port)
     tell_lost_runs()
+    show_maps(host, maps_port or next(free_ports(host, port)))
     dagster = Path(sys.executable).with_name("dagster")
     here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     os.environ.setdefault(WEBSERVER_VARIABLE, f"http://{here}:{port}")  # whom sensors may ask
@@ -44,10 +57,24 @@ def ui(port: int, host: str) -> None:
     os.execv(dagster, [str(dagster), *arguments])
 
 
-def require_port(host: str, port: int) -> None:
+def show_maps(host: str, port: int) -> None:
+    """Serve the store's published maps for as long as this process lives, and say where."""
+    from popcorn_assets.commands.maps import start_beside
+    from popcorn_assets.resources import StoreResource
+
+    here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    start_beside(StoreResource().open().root, host, port)
+    os.environ[MAPS_VARIABLE] = f"http://{here}:{port}/"  # what the asset links to
+    click.echo(f"published maps: {os.environ[MAPS_VARIABLE]}")
+
+
+def require_port(host: str, port: int, command: str = "popcorn ui") -> None:
     """Refuse a port that a web server could not listen on.
 
     Dagster would go on with the daemon alone, and the page would be another program's.
+
+    Args:
+        command: that is told of, and is to be given another.
 
     Raises:
         ConfigError: it is taken, or is not ours to take; or the host is none of this machine's.
@@ -58,18 +85,22 @@ def require_port(host: str, port: int) -> None:
     if reason.errno != errno.EADDRINUSE:
         raise ConfigError(
             f"cannot listen on {host}, port {port}",
-            where="popcorn ui",
+            where=command,
             found=reason.strerror or str(reason),
-            remedy="popcorn ui --host ADDRESS --port NUMBER; for this machine alone, 127.0.0.1 "
+            remedy=f"{command} --host ADDRESS --port NUMBER; for this machine alone, 127.0.0.1 "
             "and a number above 1023",
         )
-    others = (other for other in range(port + 1, 65_536) if _why_not(host, other) is None)
     raise ConfigError(
         f"port {port} of {host} is taken",
-        where="popcorn ui",
+        where=command,
         found=_listener(port),
-        remedy=f"end that program, or popcorn ui --port {next(others, 'NUMBER')}",
+        remedy=f"end that program, or {command} --port {next(free_ports(host, port), 'NUMBER')}",
     )
+
+
+def free_ports(host: str, port: int) -> Iterator[int]:
+    """Ports above one that a server could listen on."""
+    return (other for other in range(port + 1, 65_536) if _why_not(host, other) is None)
 
 
 def _why_not(host: str, port: int) -> OSError | None:

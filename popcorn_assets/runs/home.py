@@ -10,6 +10,8 @@ from popcorn_ml.errors import ConfigError
 HOME_VARIABLE = "DAGSTER_HOME"
 WEBSERVER_VARIABLE = "POPCORN_WEBSERVER"
 """Where this deployment's web server listens, where that is not 127.0.0.1:3000."""
+MAPS_VARIABLE = "POPCORN_MAPS"
+"""Where the published maps are served, where they are."""
 
 
 CONFIGURATION = "dagster.yaml"

@@ -24,6 +24,10 @@ from popcorn_assets.store.versions import (
 from popcorn_ml.errors import StoreError
 from popcorn_ml.grid import Grid
 
+ROWS = "rows of the warehouse"
+"""Parameter that names the digests of rows that a version was made from, by table: a version is
+named by its files, and its rows may differ while they are the same."""
+
 
 class Recipe:
     """What one version is made from, noted while it is being made.

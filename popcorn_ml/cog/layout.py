@@ -65,7 +65,13 @@ class Layout:
 
 
 def described(
-    profile: Profile, grid: Grid, bands: Sequence[str], scale: float, tags: Mapping[str, str]
+    profile: Profile,
+    grid: Grid,
+    bands: Sequence[str],
+    scale: float,
+    tags: Mapping[str, str],
+    units: Sequence[str] = (),
+    band_tags: Sequence[Mapping[str, str]] = (),
 ) -> dict[int, Entry]:
     """The entries of a directory that say what the raster is, as GDAL writes them."""
     from rasterio.io import MemoryFile
@@ -79,6 +85,10 @@ def described(
             dataset.scales = [scale] * profile.bands
             for place, name in enumerate(bands, start=1):
                 dataset.set_band_description(place, name)
+            for place, unit in enumerate(units, start=1):
+                dataset.set_band_unit(place, unit)
+            for place, said in enumerate(band_tags, start=1):
+                dataset.update_tags(place, **said)
             dataset.update_tags(**tags)
         return _entries(memory.read())
 

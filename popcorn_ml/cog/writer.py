@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from popcorn_ml.cog.layout import Layout, described, laid_out
+from popcorn_ml.cog.layout import Entry, Layout, described, laid_out
 from popcorn_ml.cog.parts import Kept, Parts, in_file_order
 from popcorn_ml.cog.profile import BLOCK_PX, Place, Profile
 from popcorn_ml.cog.pyramid import Pyramid
+from popcorn_ml.cog.statistics import BandStatistics
 from popcorn_ml.errors import RasterError
 from popcorn_ml.files import naming_the_disk, sync, umask
 from popcorn_ml.grid import Grid, Window
@@ -121,6 +122,10 @@ class CogWriter:
         scale: value of one stored unit, where the stored value is not the value.
         tags: what the file says about itself.
         resampling: of the overviews; "nearest" for identifiers.
+        units: unit of each band's values; empty says none.
+        statistics: count the values while they are written, and have each band say its smallest,
+            largest and mean value, so that no program has to read it through to draw it. Not for
+            shares that others write.
 
     Each pixel is written once, in windows of any size, in any order, by any number of threads: who
     brings a block's last pixel encodes it. The file's bytes depend on the pixels alone. Machines
@@ -140,15 +145,18 @@ class CogWriter:
         scale: float = 1.0,
         tags: dict[str, Any] | None = None,
         resampling: str = "average",
+        units: Sequence[str] = (),
+        statistics: bool = False,
     ) -> None:
         self.path, self.grid, self.bands = Path(path), grid, tuple(bands)
         self.profile = Profile(grid.height, grid.width, len(self.bands), dtype, nodata, resampling)
         self.scale = scale
         self.tags = {k: str(v) for k, v in (tags or {}).items()}
+        self.units = tuple(units)
+        self._seen: dict[Window, list[BandStatistics]] | None = {} if statistics else None
 
     def __enter__(self) -> CogWriter:
-        told = described(self.profile, self.grid, self.bands, self.scale, self.tags)
-        self._told = told
+        self._told = self._describe()
         with naming_the_disk(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             drafts = tempfile.mkdtemp(
@@ -164,8 +172,29 @@ class CogWriter:
     def write(self, values: np.ndarray, window: Window | None = None) -> None:
         """Write stored values, (bands, rows, columns) or, for one band, (rows, columns)."""
         window = window or self.grid.whole()
+        kept = shaped(values, window, self.profile)
+        if self._seen is not None:
+            self._seen[window] = [BandStatistics.of(band, self.profile.nodata) for band in kept]
         with naming_the_disk(self.path):
-            self._pyramid.add(0, window.row, window.col, shaped(values, window, self.profile))
+            self._pyramid.add(0, window.row, window.col, kept)
+
+    @property
+    def statistics(self) -> list[BandStatistics]:
+        """Of each band, of what has been written; none where they are not counted."""
+        if self._seen is None:
+            return []
+        found = [BandStatistics() for _ in self.bands]
+        # In one order, whichever thread was first: the last digits depend on it.
+        for window in sorted(self._seen, key=lambda window: (window.row, window.col)):
+            for band, seen in zip(found, self._seen[window], strict=True):
+                band.add(seen)
+        return found
+
+    def _describe(self) -> dict[int, Entry]:
+        said = [seen.tags() for seen in self.statistics]
+        return described(
+            self.profile, self.grid, self.bands, self.scale, self.tags, self.units, said
+        )
 
     @property
     def desk(self) -> Desk:
@@ -214,6 +243,8 @@ class CogWriter:
         self._prepared = True
 
     def _put_together(self) -> None:
+        if self._seen is not None:
+            self._told = self._describe()
         self._pyramid.complete(self._parts.index.__contains__)
         index = self._parts.index
         sizes = [

@@ -1,4 +1,4 @@
-"""Compare maps and baselines with known people, per hectare and per census unit.
+"""Compare maps, baselines and others' products with known people, per hectare and census unit.
 
 A hectare here is a cell of 10 x 10 pixels, whatever its area: that is told beside every figure.
 All approaches are scored on the same cells: a hectare counts where every approach has a value on
@@ -55,8 +55,9 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        metrics: approach -> "hectare" (absent without a true raster) and "unit" (of coarse units
-            for the map only: the others agree with them by construction) -> `Scores.as_dict`.
+        metrics: approach or product -> "hectare" (absent without a true raster) and "unit" (of
+            coarse units for the map and others' products only: the rest agree with them by
+            construction) -> `Scores.as_dict`.
         unit_level: which units "unit" means, "fine" or "coarse".
         totals: people in the whole of each approach's map, and "true" where known. A grid holds
             more than the country: the map has people outside all units, the others have none.
@@ -101,10 +102,11 @@ def evaluate(
     truth: Path | None = None,
     fine_units: Path | None = None,
     fine_people: np.ndarray | Sequence[float] | None = None,
+    others: Mapping[str, Path] | None = None,
     threads: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score the map, the adjusted map and two baselines.
+    """Score the map, the adjusted map, two baselines and products of others.
 
     Args:
         grid: on which every raster lies.
@@ -115,13 +117,15 @@ def evaluate(
             own, of which the baselines know nothing.
         truth: true people per pixel (float32, NaN where unknown); None where there is none.
         fine_units, fine_people: units of a finer level with their counts (NaN as above), used for
-            nothing but this; without them the coarse units are scored, and of the map only.
+            nothing but this; without them the coarse units are scored, and of the map and the
+            products of others only.
+        others: name -> people per pixel of others' products (`compare.bring`), scored where all
+            our approaches are; one without a value there is unpredicted, ours are scored.
         threads: of the first pass.
         progress: called with (blocks done, blocks), both passes together.
 
     Raises:
-        GridMismatch: a raster lies elsewhere.
-        RasterError: a raster is unreadable.
+        GridMismatch, RasterError: a raster lies elsewhere or is unreadable.
         CensusError: counts infinite, negative or not one a unit.
     """
     from popcorn_ml import raster
@@ -132,7 +136,8 @@ def evaluate(
         if fine_people is None:
             raise ValueError("fine_units without fine_people")
         scored_units, scored_people = fine_units, np.asarray(fine_people, np.float64)
-    for path in (population, adjusted, builtup, units, scored_units, *([truth] if truth else [])):
+    maps = {"map": population, "adjusted": adjusted, **(others or {})}
+    for path in (builtup, units, scored_units, *maps.values(), *([truth] if truth else [])):
         raster.check(path, grid)
     windows = [tile.core for tile in grid.tiles(BLOCK_PX)]
 
@@ -154,18 +159,15 @@ def evaluate(
             disaggregation(ZoneSums(sums.pixels, sums.sums[k, None], sums.missing[k, None]), people)
             for k in range(2)
         ]
-        tally = _Tally(len(scored_people), grid)
+        tally = _Tally(len(scored_people), grid, (*APPROACHES[:2], *maps))
         for done, window in enumerate(windows, start=len(windows) + 1):
             numbers = raster.read(units, window, 1)
-            baselines = [
-                disaggregated(plan, numbers, weight)
-                for plan, weight in zip(plans, weights(window), strict=True)
-            ]
-            own = [raster.read_float(path, window, 1) for path in (population, adjusted)]
-            maps = dict(zip(APPROACHES, (*baselines, *own), strict=True))
+            pairs = zip(plans, weights(window), strict=True)
+            values = [disaggregated(plan, numbers, weight) for plan, weight in pairs]
+            values += [raster.read_float(path, window, 1) for path in maps.values()]
             scored = numbers if fine_units is None else raster.read(scored_units, window, 1)
             known = None if truth is None else raster.read_float(truth, window, 1)
-            tally.add(scored, maps, known, numbers > 0)
+            tally.add(scored, dict(zip(tally.names, values, strict=True)), known, numbers > 0)
             report(done)
     return tally.result(scored_people, "coarse" if fine_units is None else "fine")
 
@@ -173,14 +175,14 @@ def evaluate(
 class _Tally:
     """What the blocks add up to."""
 
-    def __init__(self, units: int, grid: Grid) -> None:
-        self.units, self.grid = units, grid
-        self.zones = ZoneSums.none(len(APPROACHES), units)
-        self.hectares = {name: Scores() for name in APPROACHES}
+    def __init__(self, units: int, grid: Grid, names: Sequence[str]) -> None:
+        self.units, self.grid, self.names = units, grid, names
+        self.zones = ZoneSums.none(len(names), units)
+        self.hectares = {name: Scores() for name in names}
         bins = len(BINS) - 1
-        self.histograms = {name: np.zeros((bins, bins), np.int64) for name in APPROACHES}
-        self.totals = dict.fromkeys(APPROACHES, 0.0)
-        self.inside = dict.fromkeys(APPROACHES, 0.0)
+        self.histograms = {name: np.zeros((bins, bins), np.int64) for name in names}
+        self.totals = dict.fromkeys(names, 0.0)
+        self.inside = dict.fromkeys(names, 0.0)
         self.has_truth = False
 
     def add(
@@ -190,7 +192,7 @@ class _Tally:
         truth: np.ndarray | None,
         inside: np.ndarray,
     ) -> None:
-        holes = np.isnan(np.stack(list(maps.values()))).any(axis=0)
+        holes = np.isnan(np.stack([maps[name] for name in APPROACHES])).any(axis=0)
         self.zones += zone_table(
             units, [np.where(holes, np.nan, values) for values in maps.values()], self.units
         )
@@ -202,10 +204,10 @@ class _Tally:
         self.has_truth = True
         known = ~np.isnan(truth)
         true_cells = cell_sums(truth)
-        gap = np.nan_to_num(cell_sums((known & holes).astype(np.float32))) > 0
         for name, values in maps.items():
             cells = cell_sums(np.where(known, values, np.nan))
-            cells[gap] = np.nan
+            missing = known & (holes | np.isnan(values))
+            cells[cell_sums(missing.astype(np.float32)) > 0] = np.nan
             self.hectares[name] += Scores.of(true_cells, cells)
             both = ~np.isnan(true_cells) & ~np.isnan(cells)
             counts, _, _ = np.histogram2d(
@@ -214,10 +216,10 @@ class _Tally:
             self.histograms[name] += counts.astype(np.int64)
 
     def result(self, people: np.ndarray, level: str) -> Evaluation:
-        share = self.zones.valid[0, 1:] / np.maximum(self.zones.pixels[1:], 1)
+        shares = self.zones.valid[:, 1:] / np.maximum(self.zones.pixels[1:], 1)
         metrics: dict[str, dict[str, dict[str, float | int | None]]] = {}
-        for k, name in enumerate(APPROACHES):
-            predicted = np.where(share >= MIN_UNIT_SHARE, self.zones.sums[k, 1:], np.nan)
+        for k, name in enumerate(self.names):
+            predicted = np.where(shares[k] >= MIN_UNIT_SHARE, self.zones.sums[k, 1:], np.nan)
             metrics[name] = {}
             if level == "fine" or name not in MADE_TO_AGREE:
                 metrics[name]["unit"] = Scores.of(people, predicted).as_dict()
@@ -257,8 +259,11 @@ def scatter(evaluation: Evaluation) -> Figure:
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 8.0), dpi=100, layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    rows = -(-len(evaluation.histograms) // 2)
+    figure = Figure(figsize=(8.4, 4.0 * rows), dpi=100, layout="constrained")
+    axes = figure.subplots(rows, 2, sharex=True, sharey=True)
+    for axis in axes.flat[len(evaluation.histograms) :]:
+        axis.set_visible(False)
     top = max(int(histogram.max()) for histogram in evaluation.histograms.values())
     used = max(
         int(np.flatnonzero(histogram.sum(axis=0) + histogram.sum(axis=1)).max(initial=0))
@@ -268,7 +273,7 @@ def scatter(evaluation: Evaluation) -> Figure:
     ticks = [tick for tick in (0, 1, 10, 100, 1000) if np.log10(1 + tick) <= limit]
     places = np.log10(1.0 + np.array(ticks, dtype=float))
     mesh = None
-    for axis, (name, histogram) in zip(axes.flat, evaluation.histograms.items(), strict=True):
+    for axis, (name, histogram) in zip(axes.flat, evaluation.histograms.items(), strict=False):
         mesh = axis.pcolormesh(
             BINS,
             BINS,
@@ -280,7 +285,7 @@ def scatter(evaluation: Evaluation) -> Figure:
         figures = evaluation.metrics[name]["hectare"]
         r2 = figures["r2"]
         axis.set_title(
-            f"{TITLES[name]}\nR² {'n/a' if r2 is None else f'{r2:.2f}'}   "
+            f"{TITLES.get(name, name)}\nR² {'n/a' if r2 is None else f'{r2:.2f}'}   "
             f"MAE {figures['mae'] or 0:.2f}   RMSE {figures['rmse'] or 0:.2f}   n {figures['n']}",
             fontsize=10,
         )

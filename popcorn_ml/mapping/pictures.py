@@ -97,8 +97,8 @@ def thumbnail(
             columns), for "rgb" (4, rows, columns) in the order of `sentinel.S2_BANDS`, for "sar"
             (2, rows, columns) in dB. NaN has no value.
         kind: population and population_std (people per pixel, shown per hectare in the classes
-            `PEOPLE_CLASSES`), relative_width, occupancy, builtup, rgb (2 to 98 % stretch), sar (VV, VH and
-            their difference), units (neighbouring numbers in different colours), factor, count.
+            `PEOPLE_CLASSES`), relative_width, occupancy, builtup, rgb (2 to 98 % stretch), sar (VV,
+            VH and their difference), units (neighbouring numbers in different colours), factor, count.
         max_px: longest side of the map in the picture; a small array is enlarged to about it.
         pixels_per_hectare: for population; None takes the true area of a raster's own pixels, row
             by row, and 100 for an array.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from popcorn_ml.errors import StoreError, Unread
 from popcorn_ml.files import no_locks
+from popcorn_ml.warehouse.comments import write_comments
 from popcorn_ml.warehouse.schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def migrated(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+    write_comments(connection)
     return len(MIGRATIONS)
 
 

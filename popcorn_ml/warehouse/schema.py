@@ -383,6 +383,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         LEFT JOIN map_against_census m USING (country, year, level, unit_id, product)
         """,
     ),
+    (
+        # From the store's root; what has no partitions lies right below its asset's folder.
+        """
+        CREATE OR REPLACE VIEW current_versions AS
+        SELECT * EXCLUDE (current, removed),
+               CASE WHEN country = '' THEN concat_ws('/', asset, version)
+                    ELSE concat_ws('/', asset, country, year, version)
+               END AS path
+        FROM versions WHERE current
+        """,
+    ),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 

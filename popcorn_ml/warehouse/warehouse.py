@@ -197,6 +197,15 @@ class Warehouse:
         self, asset: str, country: str, year: int, tables: Iterable[str]
     ) -> dict[str, dict[str, Any]]:
         """Number and digest of the rows that an asset's partition has now, by table."""
+        return {
+            table: {"rows": data.num_rows, "digest": digest(data)}
+            for table, data in self.rows_of(asset, country, year, tables).items()
+        }
+
+    def rows_of(
+        self, asset: str, country: str, year: int, tables: Iterable[str]
+    ) -> dict[str, pa.Table]:
+        """The rows that an asset's partition has now, by table, in an order of their own."""
         found = {}
         with self.reading() as connection:
             for table in tables:
@@ -204,11 +213,10 @@ class Warehouse:
                     raise ValueError(f"no table of rows {table!r}")
                 owner = partition_of(table, asset, country, year)
                 condition = " AND ".join(f"{identifier(name)} = ?" for name in owner)
-                data = connection.sql(
-                    f"SELECT * FROM {identifier(table)} WHERE {condition}",
+                found[table] = connection.sql(
+                    f"SELECT * FROM {identifier(table)} WHERE {condition} ORDER BY ALL",
                     params=list(owner.values()),
                 ).to_arrow_table()
-                found[table] = {"rows": data.num_rows, "digest": digest(data)}
         return found
 
     def mark_removed(self, versions: Iterable[tuple[str, str | None, int | None, str]]) -> None:

@@ -50,6 +50,12 @@ def test_the_newest_publication_of_a_partition_is_the_current_one(warehouse):
     assert warehouse.query("SELECT count(*) FROM versions WHERE asset = 'map'") == [(4,)]
 
 
+def test_a_current_version_says_where_it_lies(warehouse):
+    found = dict(warehouse.query("SELECT asset, path FROM current_versions WHERE year <> 2021"))
+    assert found["extractor"] == f"extractor/{'e' * 16}"
+    assert found["map"] == f"map/rwa/2020/{'2' * 16}"
+
+
 def test_scenes_files_and_versions_are_followed_down(warehouse):
     made = warehouse.query(
         "SELECT asset, version, current FROM made_with_scene WHERE scene = 'S2_X' ORDER BY ALL"

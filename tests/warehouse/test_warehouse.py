@@ -295,3 +295,14 @@ def test_values_never_become_statements(warehouse: Warehouse) -> None:
 def test_remove(warehouse: Warehouse) -> None:
     remove(warehouse.path)
     assert list(warehouse.path.parent.iterdir()) == []
+
+
+def test_every_table_view_and_column_says_what_it_holds(warehouse: Warehouse) -> None:
+    warehouse.migrate()
+    found = warehouse.query(
+        "SELECT table_name, '', comment FROM duckdb_tables() WHERE NOT internal "
+        "UNION ALL SELECT view_name, '', comment FROM duckdb_views() WHERE NOT internal "
+        "UNION ALL SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+    )
+    assert {table for table, column, _ in found if not column} >= {*TABLES, *VIEWS}
+    assert [(table, column) for table, column, comment in found if not comment] == []

@@ -1,0 +1,146 @@
+"""Published maps in a browser: `popcorn view FOLDER`, and the store's own beside `popcorn ui`.
+
+The server of `popcorn ui` is a process of its own, which ends with the one that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from popcorn_assets.store.published import LATEST, Address, Published, Version
+from popcorn_ml.errors import ConfigError, StoreError
+from popcorn_ml.publishing.web.page import (
+    MAPS,
+    PAGE,
+    PARTS,
+    QUANTILES,
+    in_order,
+    page_files,
+    page_html,
+)
+from popcorn_ml.publishing.web.entries import quantile_tables
+from popcorn_ml.publishing.web.server import Find, MapServer, Served, of_folder, serve
+
+PUBLICATION = "publication"
+"""The asset whose versions are shown."""
+_NAME = re.compile(r"(?:web/)?(?P<code>[a-z0-9][a-z0-9_]*)_(?P<year>\d{4})_[^/]+")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3080,
+    show_default=True,
+    help="Port to serve it at, on this machine alone.",
+)
+def view(folder: Path, port: int) -> None:
+    """Show an exported FOLDER's web map in a browser."""
+    from popcorn_assets.commands.running import require_port
+
+    if not (folder / PAGE).is_file():
+        raise ConfigError(
+            "this is no exported folder",
+            where=folder,
+            expected=f"a folder with {PAGE}",
+            remedy="popcorn export COUNTRY YEAR --to DIR, then popcorn view DIR",
+        )
+    require_port("127.0.0.1", port, command="popcorn view")
+    with MapServer("127.0.0.1", port, of_folder(folder)) as server:
+        click.echo(f"{server.address} shows {folder}; Ctrl-C ends it")
+        serve(server)
+
+
+def start_beside(root: Path, host: str, port: int) -> None:
+    """Start a process that serves the store's maps for as long as this process lives.
+
+    It reads from a pipe of which this process, whatever program it becomes, has the other end.
+
+    Args:
+        root: of the store.
+        host, port: free ones, see `running.require_port`.
+    """
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    command = [sys.executable, "-m", __name__, str(root), host, str(port)]
+    subprocess.Popen(command, stdin=read, pass_fds=(), start_new_session=False)
+    os.close(read)
+
+
+def of_store(root: Path) -> Find:
+    """The current publications of a store as one folder of maps.
+
+    Args:
+        root: of the store; it need not be there yet.
+    """
+    store = Published(root)
+    same = page_files()
+    quantiles = quantile_tables()
+
+    def find(name: str) -> Served | None:
+        if name == PAGE:
+            return Served(content=page_html([]))
+        if name == f"{PARTS}/{MAPS}":
+            return Served(content=_maps(store))
+        if name == f"{PARTS}/{QUANTILES}":
+            return Served(content=quantiles)
+        if name in same:
+            return Served(content=same[name])
+        told = _NAME.fullmatch(name)
+        if told is None:
+            return None
+        try:
+            version = store.find(Address(PUBLICATION, told["code"], int(told["year"])))
+        except StoreError:
+            return None
+        return of_folder(version.path)(name) if version is not None else None
+
+    return find
+
+
+def _maps(store: Published) -> bytes:
+    """`maps.json` of all current publications; one that cannot be read is left out."""
+    entries = []
+    for version in _current(store):
+        try:
+            told = json.loads((version.path / PARTS / MAPS).read_text("utf-8"))
+            entries += [one for one in told["maps"] if one["code"] == version.address.country]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return json.dumps({"schema": 1, "maps": in_order(entries)}, ensure_ascii=False).encode()
+
+
+def _current(store: Published) -> Iterator[Version]:
+    for path in sorted((store.root / PUBLICATION).glob(f"*/*/{LATEST}")):
+        try:
+            version = store.find(Address(PUBLICATION, path.parts[-3], int(path.parts[-2])))
+        except (StoreError, ValueError):
+            continue
+        if version is not None:
+            yield version
+
+
+def main(root: str, host: str, port: str) -> None:
+    """Serve a store's maps until standard input ends."""
+    with MapServer(host, int(port), of_store(Path(root))) as server:
+        threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
+        serve(server)
+
+
+def _end_with_input(server: MapServer) -> None:
+    sys.stdin.buffer.read()
+    server.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
