@@ -2,10 +2,10 @@
 
 Dagster shows what is in an event, and keeps every event for ever: a picture in each would be most
 of what its databases hold. Its web server also answers `/logs/...` with the file that the
-instance's manager of compute logs names. Ours is Dagster's own for logs, and names a version's picture for
-`/logs/pictures/<asset>/<country>/<year>/<version>/png`: the same web server, started in whatever
-way, needs nothing else. Only the picture of a version that lies in the store is ever named; what
-else is asked for under that address is not there.
+instance's manager of compute logs names. Ours is Dagster's own for logs, and names a version's
+picture for `/logs/pictures/<asset>/<country>/<year>/<version>/png`: the same web server, started in
+whatever way, needs nothing else. Only the picture of a version that lies in the store is ever
+named; what else is asked for under that address is not there.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from popcorn_ml.mapping.colours import HEAT, PEOPLE_STEPS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -37,15 +39,6 @@ Kind = Literal[
 
 NODATA_COLOUR = (0.88, 0.88, 0.88, 1.0)
 PIXELS_PER_HECTARE = 100
-
-PEOPLE_CLASSES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-"""Bounds of the classes that people per hectare are shown in, the same for every map."""
-HEAT = (
-    "#f7f7f2", "#ffeda0", "#fed976", "#feb24c", "#fd8d3c", "#fc4e2a", "#e31a1c", "#b10026",
-    "#7a0177", "#49006a",
-)  # fmt: skip
-"""Their colours, one more: from light to dark, told apart by the colour-blind and in grey
-(ColorBrewer's YlOrRd, continued)."""
 
 MOST_BORDER = 0.25
 """Borders are left out where they would cover more than this share of the picture."""
@@ -97,8 +90,9 @@ def thumbnail(
             columns), for "rgb" (4, rows, columns) in the order of `sentinel.S2_BANDS`, for "sar"
             (2, rows, columns) in dB. NaN has no value.
         kind: population and population_std (people per pixel, shown per hectare in the classes
-            `PEOPLE_CLASSES`), relative_width, occupancy, builtup, rgb (2 to 98 % stretch), sar (VV,
-            VH and their difference), units (neighbouring numbers in different colours), factor, count.
+            `colours.PEOPLE_STEPS`), relative_width, occupancy, builtup, rgb (2 to 98 % stretch),
+            sar (VV, VH and their difference), units (neighbouring numbers in different colours),
+            factor, count.
         max_px: longest side of the map in the picture; a small array is enlarged to about it.
         pixels_per_hectare: for population; None takes the true area of a raster's own pixels, row
             by row, and 100 for an array.
@@ -381,8 +375,8 @@ def _quantity(values: np.ndarray, look: _Look, max_px: int, frame: _Frame) -> by
     norm: Normalize
     ticks: list[float] | None = None
     if look.stretch == "people":
-        norm = BoundaryNorm(PEOPLE_CLASSES, len(HEAT), extend="both")
-        ticks = [float(bound) for bound in PEOPLE_CLASSES]
+        norm = BoundaryNorm(PEOPLE_STEPS, len(HEAT), extend="both")
+        ticks = [float(bound) for bound in PEOPLE_STEPS]
     elif look.stretch == "unit":
         norm = Normalize(0.0, 1.0)
     elif look.stretch == "factor":

@@ -18,15 +18,12 @@ from typing import Any
 
 from popcorn_ml.errors import StoreError
 from popcorn_ml.published.versions import LATEST, NAME_PATTERN, Address, Published, Version
+from popcorn_ml.publishing.names import CELLS, HECTARE, NOTE, PIXEL, Names
 
 DATA_VARIABLE = "POPCORN_DATA"
 HECTARES = "hectare_map"
 """The asset that is the product."""
 
-EXPORT_NOTE = ".popcorn-export.json"
-"""Says which country-years were exported to a folder, and whether all of their files are there."""
-
-FINEST = "10m"
 _EXPORTED = re.compile(
     r"(?P<code>[a-z][a-z0-9_]*)_(?P<year>[12][0-9]{3})_population_(?P<cells>100m|cells)\.tif"
 )
@@ -199,30 +196,29 @@ def _exported_names(root: Path) -> Iterator[re.Match[str]]:
 def _half_written(root: Path) -> set[str]:
     """Country-years that an export began to write and has not ended, by the note it keeps."""
     try:
-        noted = json.loads((root / EXPORT_NOTE).read_text("utf-8"))["country_years"]
+        noted = json.loads((root / NOTE).read_text("utf-8"))["country_years"]
         return {stem for stem, one in noted.items() if not one.get("whole", True)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
 
 
 def _exported(root: Path, code: str, year: int) -> Place:
-    stem = f"{code}_{year}"
-    names = list(_exported_names(root))
-    sizes = {m["cells"] for m in names if (m["code"], m["year"]) == (code, str(year))}
-    cells = "cells" if "cells" in sizes else "100m"  # the map's own before those made of them
+    names, found = Names(code, year), list(_exported_names(root))
+    sizes = {m["cells"] for m in found if (m["code"], m["year"]) == (code, str(year))}
+    cells = CELLS if CELLS in sizes else HECTARE  # the map's own before those made of them
     named = {
-        "cells": f"population_{cells}.tif",
-        "cells_intervals": f"intervals_{cells}.tif",
-        "reliability": f"reliability_{cells}.tif",
-        "pixels": f"population_{FINEST}.tif",
-        "unadjusted_cells": f"population_unadjusted_{cells}.tif",
-        "unadjusted_cells_intervals": f"intervals_unadjusted_{cells}.tif",
-        "unadjusted_pixels": f"population_unadjusted_{FINEST}.tif",
-        "units": "units.parquet",
+        "cells": names.raster("population", cells),
+        "cells_intervals": names.raster("intervals", cells),
+        "reliability": names.raster("reliability", cells),
+        "pixels": names.raster("population", PIXEL),
+        "unadjusted_cells": names.raster("population_unadjusted", cells),
+        "unadjusted_cells_intervals": names.raster("intervals_unadjusted", cells),
+        "unadjusted_pixels": names.raster("population_unadjusted", PIXEL),
+        "units": Path(names.units).with_suffix(".parquet").name,
     }
-    files = {what: root / f"{stem}_{name}" for what, name in named.items()}
+    files = {what: root / name for what, name in named.items()}
     files = {what: path for what, path in files.items() if path.is_file()}
-    return Place(code, year, root, files, _exported_facts(root / f"{stem}_facts.json", files))
+    return Place(code, year, root, files, _exported_facts(root / names.facts, files))
 
 
 def _exported_facts(path: Path, files: Mapping[str, Path]) -> dict[str, Any]:

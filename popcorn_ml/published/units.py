@@ -18,16 +18,6 @@ WAREHOUSE = "warehouse.duckdb"
 WAIT_S = 60.0
 """How long a writer of the warehouse is waited for."""
 DEGREES = "EPSG:4326"
-HECTARES_A_KM2 = 100.0
-BOUNDS = ("p2_5", "p10", "p90", "p97_5")
-COLUMNS = (
-    "country", "year", "level", "unit_id", "name", "parent", "census", "census_kind",
-    "census_method", "map", "map_std", "adjusted", "difference", "relative_difference", "area_ha",
-    "density_km2", *BOUNDS, *(f"adjusted_{name}" for name in BOUNDS), "interval_basis", "change",
-    "change_from", *(f"change_{name}" for name in BOUNDS), "change_significant", "valid_share",
-    "pixels", "status", "merged_into",
-)  # fmt: skip
-
 _UNITS = """
 SELECT u.country, u.year, u.level, u.unit_id, u.name, u.parent, u.geometry, u.area_ha, u.pixels,
        u.status, u.merged_into, c.people AS census, c.kind AS census_kind,
@@ -98,6 +88,8 @@ def _exported(place: Place) -> gpd.GeoDataFrame:
 def _stored(place: Place, root: Path, warehouse: str | Path | None) -> gpd.GeoDataFrame:
     import geopandas as gpd
 
+    from popcorn_ml.publishing.unit_tables import COLUMNS, HECTARES_PER_KM2
+
     path = Path(warehouse) if warehouse else root / WAREHOUSE
     key = [place.code, place.year]
     with _reading(path) as connection:
@@ -117,7 +109,7 @@ def _stored(place: Place, root: Path, warehouse: str | Path | None) -> gpd.GeoDa
     found["difference"] = found["map"] - found["census"]
     found["relative_difference"] = found["difference"] / found["census"].where(found["census"] > 0)
     area = found["area_ha"].where(found["area_ha"] > 0)
-    found["density_km2"] = found["adjusted"] / area * HECTARES_A_KM2
+    found["density_km2"] = found["adjusted"] / area * HECTARES_PER_KM2
     shapes = gpd.GeoSeries.from_wkb(found["geometry"].map(_bytes), crs=DEGREES)
     return gpd.GeoDataFrame(found.reindex(columns=list(COLUMNS)), geometry=shapes)
 
@@ -127,6 +119,8 @@ def _bytes(blob: bytes | bytearray | None) -> bytes | None:
 
 
 def _with_intervals(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    from popcorn_ml.publishing.unit_tables import BOUNDS
+
     for product, before in (("map", ""), ("adjusted", "adjusted_")):
         of = rows[rows["product"] == product].rename(columns={b: f"{before}{b}" for b in BOUNDS})
         wanted = ["level", "unit_id", *(f"{before}{b}" for b in BOUNDS)]
@@ -137,6 +131,8 @@ def _with_intervals(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_change(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    from popcorn_ml.publishing.unit_tables import BOUNDS
+
     names = {"people": "change", "from_year": "change_from", "significant": "change_significant",
              **{name: f"change_{name}" for name in BOUNDS}}  # fmt: skip
     of = rows.rename(columns=names)[["level", "unit_id", *names.values()]]
