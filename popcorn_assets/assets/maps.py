@@ -146,7 +146,9 @@ def population_map(
             ),
             progress=making.progress("tiles"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder, folder / POPULATION, "population", f"People by the model, {making.place()}"
+        )
         left_out = few_people_left_out(written["counts"], country.mapping.leave_out)
         return Outcome(
             {
@@ -271,7 +273,13 @@ def adjusted_map(
             tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People, adjusted to the census, {making.place()}",
+            units,
+        )
         ids = unit_ids(units) if adjustment.uncounted else {}
         return Outcome(
             {
@@ -353,7 +361,13 @@ def hectare_map(
             folder / "unadjusted",
             tags={"adjusted_to_census": "no", **tags},
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People per {grid.cell_name}, adjusted, {making.place()}",
+            units,
+        )
         unadjusted = raster_summary(folder / "unadjusted" / POPULATION, "unadjusted")
         told = give_intervals(making, sources, folder, threads=compute.thread_count(), tags=tags)
         return Outcome(
