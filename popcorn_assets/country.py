@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -148,9 +148,16 @@ class ModelChoice(Section):
 
 
 class MappingSettings(Section):
-    """How the map is computed."""
+    """How the map is computed.
 
-    tile_px: int = Field(512, ge=64, multiple_of=20)
+    Attributes:
+        tile_px: side of the squares that it is computed in.
+        leave_out: share of the country's people that pixels which are hardly built up may hold to
+            be left out, and hold no one; 0 computes every pixel.
+    """
+
+    tile_px: int = Field(320, ge=64, multiple_of=20)
+    leave_out: float = Field(1e-4, ge=0, le=0.01)
 
 
 class AutomationSettings(Section):
@@ -284,12 +291,13 @@ def unused_files() -> dict[Path, str]:
 
 def country_codes() -> list[str]:
     """Codes of the countries whose files can be used."""
-    return [code for code in country_files() if not isinstance(_try(code), ConfigError)]
+    files = country_files()
+    return [code for code in files if not isinstance(_try(files[code]), ConfigError)]
 
 
 def broken_countries() -> dict[str, ConfigError]:
     """Code -> what is wrong with its file, of those that cannot be used."""
-    tried = {code: _try(code) for code in country_files()}
+    tried = {code: _try(path) for code, path in country_files().items()}
     return {code: error for code, error in tried.items() if isinstance(error, ConfigError)}
 
 
@@ -299,32 +307,50 @@ def load_country(code: str) -> Country:
     Raises:
         ConfigError: unknown, or its file has a wrong or missing key; names file and line.
     """
-    files = country_files()
-    if code not in files:
+    path = _file_of(code)
+    if path is None:
         raise ConfigError(
             f"there is no country {code!r}",
-            expected=", ".join(files) or "at least one country file",
+            expected=", ".join(country_files()) or "at least one country file",
             remedy=f"add {code}.yaml to the folder that {COUNTRIES_VARIABLE} names",
         )
-    path = files[code]
+    return _loaded(path)
+
+
+def _file_of(code: str) -> Path | None:
+    """As `country_files()[code]`, without a look at every other file."""
+    if not _CODE.fullmatch(code):
+        return None
+    paths = (folder / f"{code}.yaml" for folder in folders())
+    return next((path for path in paths if os.path.lexists(path)), None)
+
+
+def _try(path: Path) -> Country | ConfigError:
+    try:
+        return _loaded(path)
+    except ConfigError as error:
+        return error
+
+
+_read: dict[Path, tuple[int, Country]] = {}
+"""What was read of each file, and when it had been changed last."""
+
+
+def _loaded(path: Path) -> Country:
+    """The settings in a file, read again when it has changed."""
     try:
         modified = path.stat().st_mtime_ns
     except OSError as error:
         raise ConfigError(
             "the country's file cannot be read", where=path, found=error.strerror
         ) from error
-    return _load(path, modified)
+    held = _read.get(path)
+    if held is None or held[0] != modified:
+        held = _read[path] = (modified, _load(path))
+    return held[1]
 
 
-def _try(code: str) -> Country | ConfigError:
-    try:
-        return load_country(code)
-    except ConfigError as error:
-        return error
-
-
-@lru_cache(maxsize=256)
-def _load(path: Path, _modified: int) -> Country:
+def _load(path: Path) -> Country:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise OSError(f"it has more than {MAX_BYTES} bytes")
@@ -339,7 +365,7 @@ def _load(path: Path, _modified: int) -> Country:
     try:
         nodes = yaml.compose(text, Loader=yaml.SafeLoader)
         refuse_endless(path, nodes)
-        data = yaml.safe_load(text)
+        data = _values(deepcopy(nodes) if "<<" in text else nodes)  # `<<` is replaced in place
     except RecursionError:
         raise ConfigError(
             "the file is not a country's", where=path, found="values nested without measure"
@@ -371,6 +397,11 @@ def _load(path: Path, _modified: int) -> Country:
             "the country's file cannot be used:\n  " + "\n  ".join(problems),
             remedy="correct the lines named; docs/countries.md lists every key",
         ) from error
+
+
+def _values(nodes: yaml.Node | None) -> Any:
+    """What composed nodes stand for: the text, which takes longest, is not parsed twice."""
+    return None if nodes is None else yaml.SafeLoader("").construct_document(nodes)
 
 
 def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:
