@@ -112,6 +112,10 @@ def population_map(
         yield as_check_result(plain_check(same))
         raise WeightsError(same.message, where=str(making.address))
     trained_on, here = deployed.provenance, provenance(making)
+    quantities = [
+        replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
+        for s in SENSORS
+    ]
     area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
     scaled = scale_of_people(grid, deployed.pixel_area_m2)
     if scaled:
@@ -163,15 +167,7 @@ def population_map(
                 LEFT_OUT: left_out.metadata,
                 **(same.score.as_fact() if same.score else {}),
             },
-            checks=[
-                *(
-                    replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
-                    for s in SENSORS
-                ),
-                same,
-                left_out,
-                *_soundness(making, country, folder),
-            ],
+            checks=[*quantities, same, left_out, *_soundness(making, country, folder)],
         )
 
     yield making.publish(make)
