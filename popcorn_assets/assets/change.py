@@ -23,6 +23,7 @@ from popcorn_assets.resources import ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
+from popcorn_assets.store.manifests import finite
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
@@ -306,7 +307,7 @@ def _told(
         "errors together": together.as_dict(),
         "imagery that is not known": unknown,
     }
-    write_json(folder / SUMMARY, {"from_year": before.year, **shown, **facts})
+    write_json(folder / SUMMARY, finite({"from_year": before.year, **shown, **facts}))
     note = f"significant at a false discovery rate of 10 %: {shown['significant']}"
     title = f"change {before.year} to {now.year}"
     (folder / PICTURE).write_bytes(change_png(folder / CHANGE_FILE, title, note))
