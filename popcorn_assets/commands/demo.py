@@ -22,6 +22,7 @@ from rich.table import Table
 from popcorn_assets.assets.change import CHANGE, SUMMARY
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
 from popcorn_assets.commands.console import failure_text, open_console, printing
+from popcorn_assets.commands.export import export_year
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
@@ -71,6 +72,7 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     path = data_root() / "demo" / "summary.json"
     write_json(path, summary)
     print_summary(console, summary, path)
+    export_years(console)
     return 0
 
 
@@ -147,6 +149,23 @@ def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
         "wall_seconds": round(wall, 1),
         "peak_rss_mb": round(peak_rss_mb(), 1),
     }
+
+
+def export_years(console: Console) -> None:
+    """Copy both years out into one folder, as `popcorn export` does, and say where they are."""
+    from popcorn_ml.publishing.names import Names
+
+    target = data_root() / "exports" / COUNTRY
+    store = StoreResource().open()
+    for year, _, _ in RUNS:
+        done = export_year(store, COUNTRY, year, target)
+    report = done.folder / Names(COUNTRY, RUNS[-1][0]).report
+    console.print(
+        f"\n[bold]What others are given[/bold]: {done.folder}\n"
+        f"Its report of {RUNS[-1][0]}: {report}\n"
+        f"Its web map: popcorn view {done.folder}",
+        soft_wrap=True,
+    )
 
 
 def peak_rss_mb() -> float:
