@@ -231,7 +231,9 @@ class Imagery:
         """From the manifests of both years; what is no longer in the store is left out."""
         from popcorn_ml.evaluation.change_imagery import other_sources
 
-        clear, shares, sources = {}, {}, {}
+        clear: dict[str, list[Path]] = {}
+        shares: dict[str, float] = {}
+        sources: dict[tuple[int, str], Mapping[str, Any]] = {}
         for year in (before, now):
             for sensor in SENSORS:
                 band = f"{sensor} {year.year}"
@@ -248,11 +250,11 @@ class Imagery:
                         clear[band].append(found.file("clear_count.tif"))
                 except (StoreError, KeyError):
                     clear[band] = []
-        told = [
-            {sensor: sources.get((year.year, sensor), {}) for sensor in SENSORS}
+        one, two = (
+            {str(sensor): sources.get((year.year, sensor), {}) for sensor in SENSORS}
             for year in (before, now)
-        ]
-        return cls(clear, shares, other_sources(*told))
+        )
+        return cls(clear, shares, other_sources(one, two))
 
 
 def _observed(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:
