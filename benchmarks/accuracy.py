@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
+from popcorn_assets.assets.unseen import Honest, saw
 from popcorn_assets.country import Country, load_country
 from popcorn_ml.census.build import prepare_counts, prepare_units
 from popcorn_ml.evaluation.report import evaluate
+from popcorn_ml.evaluation.without_truth import score_without_truth, unseen_units
 from popcorn_ml.files import write_json
 from popcorn_ml.imagery.build import build_season
 from popcorn_ml.imagery.gaps import fill_gaps
@@ -160,6 +162,7 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         out / name for name in ("population.tif", "population_members.tif", "builtup_score.tif")
     )
     adjust_map(*names, place.units(place.level), people, grid, out / "adjusted")
+    fine_people = place.people("fine")
     truth = (place.country.evaluation.truth or "").format(year=place.year)
     found = evaluate(
         grid=grid,
@@ -169,8 +172,23 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         units=place.units(place.level),
         people=people,
         truth=place.folder / truth,
+        fine_units=place.units("fine"),
+        fine_people=fine_people,
         threads=place.threads,
     )
+    trained = [json.loads((one.parent / "units.json").read_text())["trained"] for one in members]
+    unseen = unseen_units(
+        grid=grid,
+        population=out / "population.tif",
+        members=out / "population_members.tif",
+        builtup=out / "builtup_score.tif",
+        units=place.units(place.level),
+        people=people,
+        saw=saw([set(ids) for ids in trained], place.units(place.level), len(members)),
+        threads=place.threads,
+    )
+    honest = Honest(unseen, score_without_truth(unseen))
+    honest.beside(found, fine_people)
     by = {name: scores["hectare"] for name, scores in found.metrics.items()}
     return {
         "seed": place.seed,
@@ -181,6 +199,24 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         "builtup_r2": by["builtup"]["r2"],
         "adjusted_r2": by["adjusted"]["r2"],
         "total": found.totals["map"] / found.totals["true"] - 1,
+        **estimates(honest),
+    }
+
+
+def estimates(honest: Honest) -> dict[str, float]:
+    """What is told without any truth over what it is on the finer level, less 1: 0 were exact.
+
+    Errors as shares of a unit's mean people: of the map, by units that members never saw; of the
+    adjusted map, within joined units. Empty where nothing was held out.
+    """
+    finer = honest.estimated()
+    if not finer:
+        return {}
+    told = {"map": honest.scores.out_of_fold, "adjusted": finer["estimated"]["adjusted"]}
+    return {
+        f"{product}_{share}_estimate": told[product][share] / finer["real"][product][share] - 1
+        for product in told
+        for share in ("mae_share", "rmse_share")
     }
 
 

@@ -81,7 +81,9 @@ def test_checks_that_fail_stop_what_follows():
         "training_helped",
         "model_beats_builtup",
         "map_beats_builtup",
+        "scored_without_truth",
         "members_agree",
+        "intervals_hold",
         "change_since_last_year",
         "inputs_are_current",
     }  # these only ever warn

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from popcorn_assets.assets.change import CHANGE, SUMMARY
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
 from popcorn_assets.commands.console import failure_text, open_console, printing
 from popcorn_assets.commands.export import export_year
@@ -128,7 +129,10 @@ def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
     store = StoreResource().open()
     metrics: dict[str, Any] = {}
     totals: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for year, _, _ in RUNS:
+        told = store.latest(Address(CHANGE, COUNTRY, year)).file(SUMMARY)
+        changes[str(year)] = json.loads(told.read_text("utf-8"))
         path = store.latest(Address("evaluation", COUNTRY, year)).file("metrics.json")
         found = json.loads(path.read_text("utf-8"))
         metrics[str(year)] = found["metrics"]
@@ -140,6 +144,7 @@ def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "totals": totals,
+        "change": changes,
         "seconds": seconds,
         "wall_seconds": round(wall, 1),
         "peak_rss_mb": round(peak_rss_mb(), 1),
@@ -197,6 +202,9 @@ def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None
             f"People: {people['predicted']:,.0f} on the map, {people['true']:,.0f} in truth "
             f"({people['predicted'] / people['true'] - 1:+.1%})"
         )
+        change = summary["change"][year]
+        if change["from_year"] is not None:
+            console.print(f"Since {change['from_year']}: {change['significant']}")
     console.print(
         f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
         f"The same figures: {path}\nSee the assets and their pictures: make ui"

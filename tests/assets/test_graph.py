@@ -32,6 +32,7 @@ ASSETS = [
     "adjusted_map",
     "hectare_map",
     "evaluation",
+    "change",
 ]
 
 
@@ -143,6 +144,8 @@ def test_summary_has_the_promised_keys(in_tiny):
             for per in ("hectare", "unit"):
                 assert {"r2", "mae", "rmse"} <= set(summary["metrics"][year][approach][per])
         assert {"predicted", "true"} <= set(summary["totals"][year])
+    assert summary["change"]["2020"]["from_year"] is None
+    assert summary["change"]["2021"]["from_year"] == 2020
     assert set(ASSETS) | {"checkpoints"} <= set(summary["seconds"])
     assert summary["wall_seconds"] > 0
     assert summary["peak_rss_mb"] > 100

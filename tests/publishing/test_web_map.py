@@ -187,6 +187,33 @@ def test_an_area_has_the_people_and_the_interval_that_python_gives_it(
             assert shown == pytest.approx([want[end] for end in ends], rel=1e-6, abs=1e-6)
 
 
+def test_a_very_large_area_is_summed_by_whole_cells(opened, made):
+    """As beyond 40 million pixels: here the page is kept from the pixels' raster."""
+    page = opened("#tst/2021/people")
+    area = gpd.GeoDataFrame(geometry=[list(drawn_areas(made.grid))[1]], crs=made.grid.crs)
+    ring = [list(point) for point in area.to_crs(4326).geometry[0].exterior.coords]
+    found = page.evaluate(
+        """async (rings) => {
+          const { measure } = await import('/web/areas.mjs');
+          const map = popcorn.maps.find((one) => one.key === 'tst_2021');
+          const rasters = { population: map.raster('population'), units: map.raster('units') };
+          const { people, cells, parts, whole } = await measure(map, rasters, rings);
+          return { people, cells, whole, parts: [...parts] };
+        }""",
+        [ring],
+    )
+    cells = made.grid.hectares()
+    x = cells.west + (np.arange(cells.width) + 0.5) * cells.step
+    y = cells.north - (np.arange(cells.height) + 0.5) * cells.step
+    inside = shapely.contains_xy(area.geometry[0], *np.meshgrid(x, y))
+    people = raster.read_float(made.path("population"), bands=1)
+    assert found["whole"]
+    assert found["people"] == pytest.approx(np.nansum(people[inside], dtype=np.float64), rel=1e-9)
+    exact = people_in(area, asked(made)).iloc[0]
+    assert found["people"] == pytest.approx(exact["people"], rel=0.05)
+    assert {number for number, _ in found["parts"]} == {1, 2, 3, 4, 5, 6}
+
+
 def test_an_area_is_drawn_with_the_mouse_and_closed(opened, made):
     page = opened("#tst/2021/builtup")
     page.click("#draw")

@@ -32,7 +32,7 @@ VENDOR = (
 )  # fmt: skip
 
 
-STATIC_SHA256 = "bedf40d50c9596474aabc66b7ffc89e0437cecc1abe5383de54fe908de8d360e"
+STATIC_SHA256 = "cf2772c6316305de7d490e478f494498cb1f76b3df367ec6e724a504391997f6"
 """What `static_digest` gives. A publication's code version counts Python files: so it counts these
 as well, and a changed page has maps published again."""
 

@@ -79,6 +79,7 @@ async function byPixels(map, raster, units, outline, bounds, progress) {
   const start = (v) => Math.floor(v / TILE) * TILE;
   for (let top = start(bounds.top); top < bounds.bottom; top += TILE) {
     for (let left = start(bounds.left); left < bounds.right; left += TILE) {
+      if (!reached(outline, left, top)) continue;
       const [read, numbers] = await Promise.all([
         raster.window(level, left, top, left + TILE, top + TILE),
         units ? units.window(unitLevel, left, top, left + TILE, top + TILE) : null,
@@ -101,6 +102,14 @@ async function byPixels(map, raster, units, outline, bounds, progress) {
     progress((top + TILE - bounds.top) / (bounds.bottom - bounds.top));
   }
   return { ...found, whole: false };
+}
+
+/** Whether any pixel of a tile lies inside: what does not is not read. */
+function reached(outline, left, top) {
+  for (let row = top; row < top + TILE; row += 1) {
+    if (spans(outline, row).some(([from, to]) => from < left + TILE && to > left)) return true;
+  }
+  return false;
 }
 
 /** People per hectare of each cell of a window that begins with whole cells. */
