@@ -166,9 +166,9 @@ def _versions(making: Making) -> dict[str, Version]:
             found[name] = making.input_of(found[composites], name)
     for entry in predicted.manifest()["inputs"]:
         if entry["asset"] == CHECKPOINTS:
-            of = {key: entry[key] for key in ("country", "year", "version")}
+            which = {key: entry[key] for key in ("country", "year", "version")}
             with suppress(StoreError):  # taken away since; maps outlive their models
-                found[CHECKPOINTS] = making.input(CHECKPOINTS, **of)
+                found[CHECKPOINTS] = making.input(CHECKPOINTS, **which)
     return found
 
 
@@ -193,7 +193,9 @@ def _rows(making: Making, versions: Mapping[str, Version]) -> "UnitRows":
     from popcorn_ml.publishing.unit_tables import UnitRows
     from popcorn_ml.warehouse.warehouse import Warehouse
 
-    warehouse, found, digests = Warehouse(making.store.warehouse), {}, {}
+    warehouse = Warehouse(making.store.warehouse)
+    found: dict[str, list[dict[str, Any]]] = {}
+    digests: dict[str, str] = {}
     for table, asset in ROWS_OF.items():
         version = versions.get(asset)
         told = version.manifest()["tables"].get(table) if version else None
@@ -212,7 +214,7 @@ def _rows(making: Making, versions: Mapping[str, Version]) -> "UnitRows":
         found[table] = rows[table].to_pylist()
         digests[table] = told["digest"]
     making.parameter(**{ROWS: digests})
-    return UnitRows(*(found[table] for table in ROWS_OF))
+    return UnitRows(found["map_sums"], found["map_intervals"], found["map_change"])
 
 
 assets: list[dg.AssetsDefinition] = [publication]
