@@ -66,7 +66,7 @@ def test_vendored_files_are_those_that_are_stated():
 
 
 def test_a_change_of_the_page_or_the_report_changes_the_code_version_of_publications():
-    assert STATIC_SHA256 == static_digest(), "write this digest into publishing/web/page.py"
+    assert static_digest() == STATIC_SHA256, "write this digest into publishing/web/page.py"
 
 
 def test_every_file_of_the_page_is_written():
