@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import geopandas
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 from shapely.geometry import box
 
+from popcorn_assets import country
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.country import (
     PACKAGED,
@@ -320,3 +324,26 @@ def test_what_is_held_out_follows_from_what_a_file_says(said, held_out, keep_epo
 def test_folds_that_cannot_be_are_refused_before_any_imagery(said, told):
     with pytest.raises(ValueError, match=told):
         TrainingSettings(**said)
+
+
+def test_three_hundred_files_are_each_read_once(tmp_path, monkeypatch):
+    """However often codes and settings are asked for, and in whatever order."""
+    text = (PACKAGED / "rwa.yaml").read_text("utf-8")
+    for number in range(300):
+        (tmp_path / f"c{number:03d}.yaml").write_text(text, "utf-8")
+    monkeypatch.setenv("POPCORN_COUNTRIES", str(tmp_path))
+    read, listed = [], []
+    load, files = country._load, country.country_files
+    monkeypatch.setattr(country, "_load", lambda path: read.append(path) or load(path))
+    monkeypatch.setattr(country, "country_files", lambda: listed.append(1) or files())
+    for _ in range(2):
+        codes = country.country_codes()
+        assert len([code for code in codes if re.fullmatch("c[0-9]{3}", code)]) == 300
+        for code in codes:
+            assert country.load_country(code).code == code
+    assert len([path for path in read if path.parent == tmp_path]) == 300
+    assert len(listed) == 2
+    changed = tmp_path / "c123.yaml"
+    changed.write_text(text.replace("name: ", "name: New ", 1), "utf-8")
+    os.utime(changed, ns=(1, 1))
+    assert country.load_country("c123").name.startswith("New ")

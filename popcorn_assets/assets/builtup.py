@@ -118,7 +118,7 @@ def builtup_area(
             ),
             making.progress("tiles"),
         )
-        save_picture(folder, folder / BUILTUP, "builtup")
+        save_picture(folder, folder / BUILTUP, "builtup", f"Built-up score, {making.place()}")
         return Outcome(
             {"extractor": country.extractor, **raster_summary(folder / BUILTUP, None)},
             {**Extractor.of_file(weights).as_fact(), RAN: written["ran"]},

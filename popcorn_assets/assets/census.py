@@ -82,7 +82,8 @@ def census_units(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
             progress=making.progress("strips"),
         )
         train = report.rasters[country.census.train_level]
-        save_picture(folder, train, "units")
+        level = country.census.train_level
+        save_picture(folder, train, "units", f"Census units, {level}, {making.place()}")
         return Outcome(
             shown={"levels": level_rows(report.coverage)},
             checks=report.checks,

@@ -1,6 +1,7 @@
 """Evaluation: the maps and the baselines they must beat, against what is known to be true."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from popcorn_assets.show import PICTURE
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Store, Version
+from popcorn_assets.wording import heading
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import HECTARE_M2, Grid, Window
@@ -127,7 +129,7 @@ def evaluation(
         ]
         scored = [*metric_rows(found, finest, grid), *honest.rows(level)]
         return Outcome(
-            {**_shown(found), **compared, **honest.shown()},
+            {**plotted(found), **_shown(found), **compared, **honest.shown()},
             checks=[verdict],
             tables={
                 "evaluation": scored,
@@ -136,6 +138,23 @@ def evaluation(
         )
 
     return making.publish(make)
+
+
+PLOTTED = ("r2", "rmse", "bias")
+
+
+def plotted(found: "Evaluation") -> dict[str, float]:
+    """Figures of the maps by themselves: Dagster plots numbers, not tables, over the partitions."""
+    cells = {"hectare": found.cell_name}
+    scores = {
+        f"{heading(metric)}, {approach}, per {cells.get(per, per)}": of.get(metric)
+        for approach in ("map", "adjusted")
+        for per, of in found.metrics.get(approach, {}).items()
+        for metric in PLOTTED
+    }
+    people = {f"people, {name}": found.totals.get(name) for name in ("map", "adjusted", "true")}
+    numbers = {**people, **scores}
+    return {title: float(n) for title, n in numbers.items() if n is not None and math.isfinite(n)}
 
 
 def shown_metrics(found: "Evaluation") -> list[dict[str, Any]]:

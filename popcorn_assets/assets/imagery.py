@@ -100,7 +100,8 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                     secrets=imagery.secrets(),
                     keep_work=True,
                 )
-            save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
+            title = f"{SENSOR_NAMES[sensor]}, {season}, {making.place()}"
+            save_picture(folder, folder / COMPOSITE, LOOKS[sensor], title)
             facts = report.as_dict()
             facts["scene_files"] = scene_files(making, facts)
             facts[CATALOGUES] = items_used(making, imagery.catalogue_files(settings), facts)
@@ -211,7 +212,8 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
             report = fill_gaps(
                 sensor, seasons, grid, settings, folder, progress=making.progress("blocks")
             )
-            save_picture(folder, folder / "summer.tif", LOOKS[sensor])
+            title = f"{SENSOR_NAMES[sensor]}, summer, gaps filled, {making.place()}"
+            save_picture(folder, folder / "summer.tif", LOOKS[sensor], title)
             return said(folder, {**report.as_dict(), "provenance": quantity})
 
         def said(folder: Path, facts: dict[str, Any]) -> Outcome:

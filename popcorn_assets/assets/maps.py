@@ -112,6 +112,10 @@ def population_map(
         yield as_check_result(plain_check(same))
         raise WeightsError(same.message, where=str(making.address))
     trained_on, here = deployed.provenance, provenance(making)
+    quantities = [
+        replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
+        for s in SENSORS
+    ]
     area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
     scaled = scale_of_people(grid, deployed.pixel_area_m2)
     if scaled:
@@ -146,7 +150,9 @@ def population_map(
             ),
             progress=making.progress("tiles"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder, folder / POPULATION, "population", f"People by the model, {making.place()}"
+        )
         left_out = few_people_left_out(written["counts"], country.mapping.leave_out)
         return Outcome(
             {
@@ -161,15 +167,7 @@ def population_map(
                 LEFT_OUT: left_out.metadata,
                 **(same.score.as_fact() if same.score else {}),
             },
-            checks=[
-                *(
-                    replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
-                    for s in SENSORS
-                ),
-                same,
-                left_out,
-                *_soundness(making, country, folder),
-            ],
+            checks=[*quantities, same, left_out, *_soundness(making, country, folder)],
         )
 
     yield making.publish(make)
@@ -271,7 +269,13 @@ def adjusted_map(
             tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People, adjusted to the census, {making.place()}",
+            units,
+        )
         ids = unit_ids(units) if adjustment.uncounted else {}
         return Outcome(
             {
@@ -353,7 +357,13 @@ def hectare_map(
             folder / "unadjusted",
             tags={"adjusted_to_census": "no", **tags},
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People per {grid.cell_name}, adjusted, {making.place()}",
+            units,
+        )
         unadjusted = raster_summary(folder / "unadjusted" / POPULATION, "unadjusted")
         told = give_intervals(making, sources, folder, threads=compute.thread_count(), tags=tags)
         return Outcome(

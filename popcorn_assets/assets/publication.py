@@ -67,7 +67,8 @@ def publication(
     def make(folder: Path) -> Outcome:
         facts = publish(origin, folder, progress=making.progress("steps"))
         population = next(one for one in facts["products"] if one["role"] == "population")
-        save_picture(folder, folder / population["file"], "population")
+        title = f"People, published, {making.place()}"
+        save_picture(folder, folder / population["file"], "population", title)
         return Outcome(
             {
                 "people": population["people"],

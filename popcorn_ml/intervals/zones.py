@@ -123,6 +123,38 @@ def with_variances(zones: gpd.GeoDataFrame | str | Path, ready: Ready) -> pd.Dat
     return pd.DataFrame(told, index=index)
 
 
+def sums_in(zones: gpd.GeoDataFrame | str | Path, population: Path) -> pd.DataFrame:
+    """People in zones of a map of which no error is known: `people`, `pixels`, `valid_share`.
+
+    Args:
+        zones: as `people_in`.
+        population: people per pixel.
+
+    Raises:
+        IntervalError, RasterError: as `people_in`.
+    """
+    import pandas as pd
+
+    from popcorn_ml import raster
+
+    layers, index = _layers(zones, raster.grid_of(population))
+    people, pixels, valid = (np.zeros(len(index)) for _ in range(3))
+    for layer in layers:
+        sums = ZoneSums.none(1, len(layer.rows))
+        with raster.bounded_cache():
+            for window in layer.windows:
+                values = raster.read_float(population, window, 1)
+                sums += zone_table(layer.read(window), [values], len(layer.rows))
+        people[layer.rows], pixels[layer.rows] = sums.sums[0, 1:], sums.pixels[1:]
+        valid[layer.rows] = sums.valid[0, 1:]
+    told = {
+        "people": np.where(valid > 0, people, np.nan),
+        "pixels": pixels.astype(np.int64),
+        "valid_share": valid / np.maximum(pixels, 1),
+    }
+    return pd.DataFrame(told, index=index)
+
+
 @dataclass(frozen=True)
 class _Layer:
     """Zones that do not overlap: `read` gives their numbers 1..n, which are the rows `rows`."""

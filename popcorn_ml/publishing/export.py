@@ -23,10 +23,8 @@ from popcorn_ml.compute.locks import held
 from popcorn_ml.errors import ExportError
 from popcorn_ml.files import naming_the_disk, sync, umask, write_json
 from popcorn_ml.publishing.folder import finish
-from popcorn_ml.publishing.names import CATALOGUE, Names
+from popcorn_ml.publishing.names import CATALOGUE, NOTE, Names
 
-NOTE = ".popcorn-export.json"
-"""Says which country-years were written here, and which files of theirs."""
 _LOCK = ".popcorn-export.lock"
 _STAGING = ".popcorn-export-"
 _CHUNK = 1 << 20

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 CATALOGUE = "catalog.json"
 WEB_PAGE = "index.html"
+NOTE = ".popcorn-export.json"
+"""Says which country-years were exported to a folder, and which files of theirs."""
 HECTARE = "100m"
 CELLS = "cells"
 """Of 10 x 10 pixels that are no hectares: on a grid in degrees."""
