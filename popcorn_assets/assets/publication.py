@@ -36,11 +36,18 @@ if TYPE_CHECKING:
 
 GROUP = "publication"
 PUBLICATION = "publication"
-CODE = code_digest("publishing", "mapping", "census")
+CODE = code_digest("publishing", "intervals", "mapping", "census")
+
+
+def _served() -> dict[str, dg.MetadataValue]:
+    """Where the published maps are served now; an earlier run's address may be nobody's."""
+    address = os.environ.get(MAPS_VARIABLE)
+    return {"web map": dg.MetadataValue.url(address)} if address else {}
 
 
 @dg.asset(
     name=PUBLICATION,
+    metadata=_served(),
     deps=[population_map, adjusted_map, hectare_map, evaluation, change],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -77,15 +84,12 @@ def publication(
 
 
 def _where_to_look(making: Making) -> dict[str, dg.MetadataValue]:
-    """The report, and the web map where it is served."""
+    """The report, of the version that is current now."""
     from popcorn_ml.publishing.names import Names
 
     version = making.store.latest(making.address)
     report = version.path / Names(making.country, making.year).report
-    found: dict[str, dg.MetadataValue] = {"report": dg.MetadataValue.path(str(report))}
-    if served := os.environ.get(MAPS_VARIABLE):
-        found["web map"] = dg.MetadataValue.url(served)
-    return found
+    return {"report": dg.MetadataValue.path(str(report))}
 
 
 def origin_of(making: Making, country: Country, threads: int) -> "Origin":
