@@ -15,7 +15,7 @@ from popcorn_assets.assets.maps import adjusted_map, hectare_map, population_map
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.entries import CHECKPOINTS
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.show import save_picture
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
@@ -35,6 +35,7 @@ CODE = code_digest("publishing", "mapping", "census")
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=PUBLICATION,
     deps=[population_map, adjusted_map, hectare_map, evaluation],
     partitions_def=COUNTRY_YEAR,

@@ -14,7 +14,7 @@ from popcorn_assets.checks.verdict import FEWEST, kept, newest, not_judged, said
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion import soundness
 from popcorn_assets.promotion.soundness import HISTORY
-from popcorn_assets.resources import StoreResource
+from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
 
@@ -24,7 +24,9 @@ SIMPLEST = "builtup"
 """What a map must beat: the census spread by built-up score."""
 
 
-@dg.asset_check(asset=CHECKPOINTS, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(
+    asset=CHECKPOINTS, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING
+)
 def finite_training(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -41,7 +43,7 @@ def finite_training(
     )
 
 
-@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def training_helped(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -72,7 +74,7 @@ def training_helped(
     )
 
 
-@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def model_beats_builtup(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -169,7 +171,7 @@ def _distinct(said: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({"\0".join(sorted(units["held_out"])): units for units in said}.values())
 
 
-@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def map_beats_builtup(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -219,7 +221,7 @@ def _scores(
     return scores if scores and scores["mae"] is not None else None
 
 
-@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def evaluation_levels_kept_out(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:

@@ -18,6 +18,7 @@ import click
 
 from popcorn_assets.store.published import LATEST, Address, Published, Version
 from popcorn_ml.errors import ConfigError, StoreError
+from popcorn_ml.publishing.web.entries import quantile_tables
 from popcorn_ml.publishing.web.page import (
     MAPS,
     PAGE,
@@ -27,7 +28,6 @@ from popcorn_ml.publishing.web.page import (
     page_files,
     page_html,
 )
-from popcorn_ml.publishing.web.entries import quantile_tables
 from popcorn_ml.publishing.web.server import Find, MapServer, Served, of_folder, serve
 
 PUBLICATION = "publication"
