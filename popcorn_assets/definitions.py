@@ -8,6 +8,7 @@ from popcorn_assets import automation
 from popcorn_assets.assets import (
     builtup,
     census,
+    change,
     deployed_model,
     evaluation,
     imagery,
@@ -33,6 +34,7 @@ defs = dg.Definitions(
                 *deployed_model.assets,
                 *maps.assets,
                 *evaluation.assets,
+                *change.assets,
                 *publication.assets,
             ]
         )

@@ -16,6 +16,7 @@ from popcorn_assets import country
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.country import (
     PACKAGED,
+    TrainingSettings,
     broken_countries,
     country_codes,
     country_files,
@@ -286,6 +287,43 @@ def test_training_settings_that_cannot_be_are_refused_with_the_file(folder, sett
 def test_training_settings_at_their_bounds_are_taken(folder):
     write(folder, training__batch_units=4, training__max_pixels_per_step=4 * 128 * 128)
     assert load_country("abc").training.batch_units == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "held_out", "keep_epoch"),
+    [
+        ({}, "folds", "last"),
+        ({"members": 3, "keep_epoch": "last"}, "folds", "last"),
+        ({"keep_epoch": "best"}, "same", "best"),
+        ({"held_out_share": 0.2}, "same", "best"),
+        ({"held_out_share": 0.2, "keep_epoch": "last"}, "same", "last"),
+        ({"held_out_share": 0}, "none", "last"),
+        ({"members": 1}, "same", "best"),
+        ({"held_out": "none"}, "none", "last"),
+        ({"held_out": "folds", "held_out_share": 0.2}, "folds", "last"),
+    ],
+)
+def test_what_is_held_out_follows_from_what_a_file_says(said, held_out, keep_epoch):
+    """Also of files from before there were folds: what they ask for is what they get."""
+    settings = TrainingSettings(**said)
+    assert (settings.held_out, settings.keep_epoch) == (held_out, keep_epoch)
+    specs = [settings.of_member(number) for number in range(1, settings.members + 1)]
+    assert [spec["seed"] for spec in specs] == settings.seeds()
+    folds = [spec["fold"] for spec in specs]
+    assert folds == (list(range(settings.members)) if held_out == "folds" else [0] * len(specs))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"held_out": "folds", "members": 1}, "needs two members"),
+        ({"held_out": "folds", "keep_epoch": "best"}, "keep_epoch cannot be used"),
+        ({"held_out": "half"}, "'folds', 'same' or 'none'"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused_before_any_imagery(said, told):
+    with pytest.raises(ValueError, match=told):
+        TrainingSettings(**said)
 
 
 def test_three_hundred_files_are_each_read_once(tmp_path, monkeypatch):

@@ -47,6 +47,7 @@ from popcorn_ml.grid import HECTARE_M2, Grid
 from popcorn_ml.mapping.checks import (
     MapCheck,
     covers_the_units,
+    few_people_left_out,
     finite_and_not_negative,
     hectares_keep_every_person,
     units_sum_to_the_census,
@@ -64,6 +65,9 @@ POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
 MEMBERS = "population_members.tif"
 
+LEFT_OUT = "left out"
+"""Among a map's facts: how many pixels were not computed, and how many people they hold at most."""
+
 IN_UNITS = "people in census units"
 """Title of the total of a map that has no one outside the units."""
 
@@ -76,6 +80,7 @@ MODEL_CHECKS = {
         for sensor, name in SENSOR_NAMES.items()
     },
     SAME_EXTRACTOR: "The model meets the built-up score of the extractor that it was trained on.",
+    "few_people_left_out": "Pixels that are hardly built up and were left out hold few people.",
 }
 
 
@@ -108,6 +113,10 @@ def population_map(
         yield as_check_result(plain_check(same))
         raise WeightsError(same.message, where=str(making.address))
     trained_on, here = deployed.provenance, provenance(making)
+    quantities = [
+        replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
+        for s in SENSORS
+    ]
     area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
     scaled = scale_of_people(grid, deployed.pixel_area_m2)
     if scaled:
@@ -120,6 +129,7 @@ def population_map(
         tile_px=country.mapping.tile_px,
         pixel_area_ratio=area_ratio,
         precision=compute.precision,
+        leave_out=country.mapping.leave_out,
         **named_engine(compute),
     )
 
@@ -136,6 +146,7 @@ def population_map(
                 precision=compute.precision,
                 **tile_work(country, compute),
                 trained_pixel_m2=deployed.pixel_area_m2,
+                leave_out=country.mapping.leave_out,
                 tags={**place_tags(making), **model_tags(deployed.names())},
             ),
             progress=making.progress("tiles"),
@@ -143,6 +154,7 @@ def population_map(
         save_picture(
             folder, folder / POPULATION, "population", f"People by the model, {making.place()}"
         )
+        left_out = few_people_left_out(written["counts"], country.mapping.leave_out)
         return Outcome(
             {
                 **raster_summary(folder / POPULATION),
@@ -151,15 +163,12 @@ def population_map(
                 "extractor of the built-up score": str(same.score),
                 "members": len(deployed.files),
             },
-            {RAN: written["ran"], **(same.score.as_fact() if same.score else {})},
-            checks=[
-                *(
-                    replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
-                    for s in SENSORS
-                ),
-                same,
-                *_soundness(making, country, folder),
-            ],
+            {
+                RAN: written["ran"],
+                LEFT_OUT: left_out.metadata,
+                **(same.score.as_fact() if same.score else {}),
+            },
+            checks=[*quantities, same, left_out, *_soundness(making, country, folder)],
         )
 
     yield making.publish(make)

@@ -56,6 +56,18 @@ class Coverage:
         )
         return {**told, **{f"held_{level}": round(share, 4) for level, share in held.items()}}
 
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Coverage:
+        """What `as_dict` gave."""
+        return cls(
+            of=told["of"],
+            by=told["by"],
+            low=told["low"] or 0.0,
+            high=np.inf if told["high"] is None else told["high"],
+            n=told["n"],
+            held={level: told[f"held_{level}"] for level in LEVELS},
+        )
+
 
 def of_fitted(fitted: Fitted, of: str = "units predicted unseen") -> list[Coverage]:
     """Of the units that a law was fitted on, each by the law that was fitted without its group."""

@@ -96,25 +96,31 @@ def people_in(
 
 def asked(zones: gpd.GeoDataFrame | str | Path, ready: Ready) -> pd.DataFrame:
     """`people_in` of a map that is ready: where there are several sets of zones to ask about."""
+    found = with_variances(zones, ready)
+    quantiles = ready.model.quantiles(found["people"].to_numpy(), found.pop("variance").to_numpy())
+    for place, (name, values) in enumerate(zip(QUANTILES, quantiles, strict=True), start=1):
+        found.insert(place, COLUMNS[name], values)
+    return found
+
+
+def with_variances(zones: gpd.GeoDataFrame | str | Path, ready: Ready) -> pd.DataFrame:
+    """As `asked`, with the error's `variance` (people squared) instead of quantiles."""
     import pandas as pd
 
-    model = ready.model
     layers, index = _layers(zones, ready.grid)
     count = len(index)
-    people, shares, pixels = np.full(count, np.nan), np.zeros(count), np.zeros(count, np.int64)
-    quantiles = np.full((len(QUANTILES), count), np.nan)
+    people, variance = np.full(count, np.nan), np.full(count, np.nan)
+    shares, pixels = np.zeros(count), np.zeros(count, np.int64)
     for layer in layers:
         sums, variances = _answer(layer, ready)
         chosen = layer.rows
         found, valid = sums.sums[0, 1:], sums.valid[0, 1:]
-        estimate = np.where(valid > 0, found, np.nan)
-        people[chosen], pixels[chosen] = estimate, sums.pixels[1:]
+        people[chosen] = np.where(valid > 0, found, np.nan)
+        variance[chosen] = np.where(valid > 0, variances, np.nan)
+        pixels[chosen] = sums.pixels[1:]
         shares[chosen] = valid / np.maximum(sums.pixels[1:], 1)
-        quantiles[:, chosen] = model.quantiles(estimate, variances + 0 * estimate)
-    told = {COLUMNS[name]: values for name, values in zip(QUANTILES, quantiles, strict=True)}
-    return pd.DataFrame(
-        {"people": people, **told, "pixels": pixels, "valid_share": shares}, index=index
-    )
+    told = {"people": people, "variance": variance, "pixels": pixels, "valid_share": shares}
+    return pd.DataFrame(told, index=index)
 
 
 def sums_in(zones: gpd.GeoDataFrame | str | Path, population: Path) -> pd.DataFrame:

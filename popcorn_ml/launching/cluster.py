@@ -1,7 +1,8 @@
 """A dask.distributed cluster: members trained and tiles mapped by its workers.
 
-Workers see the same files under the same paths, run the same code, and declare their GPUs as the
-resource "GPU". A worker that dies loses nothing but time: its task goes to another one, and a
+Workers see the same files under the same paths and may write beside them, run the same code, and
+declare their GPUs as the resource "GPU". Pixels go from a worker to the shared files and never over
+the scheduler. A worker that dies loses nothing but time: its task goes to another one, and a
 training goes on from its last epoch. The scheduler is dask's own; nothing here schedules.
 """
 
@@ -38,8 +39,8 @@ NO_WORKER_SECONDS = 300.0
 """How long a training waits for a worker to come back when the last one has gone."""
 
 _ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^\s/:]+:\d{1,5}")
-_LIBRARIES = ("torch", "numpy", "rasterio", "distributed")
-_SCIENCE = ("model", "training", "mapping")
+_LIBRARIES = ("torch", "numpy", "rasterio", "isal", "distributed")
+_SCIENCE = ("cog", "model", "training", "mapping")
 
 
 @dataclass(frozen=True)
@@ -208,21 +209,26 @@ def _same_files(client: Client, shared: Path, workers: list[str]) -> None:
     token = shared / f".seen-{word}"  # a new name each time: no cached answer can be wrong
     token.write_text(word)
     try:
-        for worker, seen in client.run(_read, str(token), workers=workers).items():
+        for worker, seen in client.run(_see, str(token), workers=workers).items():
             if seen != word:
                 raise ComputeError(
-                    "a worker of the cluster does not see the store",
+                    "a worker of the cluster does not see the store, or cannot write to it",
                     where=worker,
-                    expected=f"the folder {shared} on storage that all machines share",
+                    expected=f"the folder {shared} on storage that all machines share, writable",
                     found=seen or "another folder of that name",
-                    remedy="mount the store there under the same path, or move POPCORN_DATA",
+                    remedy="mount the store there under the same path, for the same user, or move "
+                    "POPCORN_DATA",
                 )
     finally:
         token.unlink(missing_ok=True)
 
 
-def _read(path: str) -> str:
+def _see(path: str) -> str:
+    """On a worker: what is in a file, if another can be written beside it; else why not."""
     try:
+        beside = Path(f"{path}-{uuid.uuid4().hex}")
+        beside.touch()
+        beside.unlink()
         return Path(path).read_text()
     except OSError as error:
         return str(error)

@@ -83,6 +83,7 @@ INTERVAL = classes((1, 2, 5, 10, 20, 50, 100), WIDTH)
 SCORE = classes((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), GREYS)
 OCCUPANCY = classes((0.1, 0.2, 0.5, 1, 2, 5), tuple(reversed(GREEN)))
 OBSERVATIONS = classes((1, 2, 4, 8, 16, 32), GREEN)
+UNIT_NUMBERS = (Value(0, "#ffffff", "outside all units"),)
 RELIABILITY = (
     Value(0, "#d7301f", "not to be used at this scale"),
     Value(1, "#4daf4a", "may be used at this scale"),

@@ -66,6 +66,11 @@ class Names:
         return f"{self.stem}_scenes.csv"
 
     @property
+    def preview(self) -> str:
+        """A small picture of the map."""
+        return f"{self.stem}_preview.png"
+
+    @property
     def item(self) -> str:
         """The catalogue's item of the year."""
         return f"{self.stem}_item.json"

@@ -32,6 +32,7 @@ ASSETS = [
     "adjusted_map",
     "hectare_map",
     "evaluation",
+    "change",
 ]
 
 
@@ -121,9 +122,10 @@ def test_an_operator_sees_a_picture_totals_nodata_and_the_path(in_tiny, store, p
 
 def test_figures_are_numbers_that_dagster_plots(in_tiny):
     with in_tiny.instance() as instance:
+        years = {"evaluation": 2021, "checkpoints": 2020, "census_counts": 2021}
         shown = {
             asset: materialisations(instance, asset, year)[0].asset_materialization.metadata
-            for asset, year in (("evaluation", 2021), ("checkpoints", 2020), ("census_counts", 2021))
+            for asset, year in years.items()
         }
     for title in ("R2, map, per hectare", "RMSE, people, map, per hectare", "people, adjusted"):
         assert isinstance(shown["evaluation"][title], dg.FloatMetadataValue), title
@@ -168,6 +170,8 @@ def test_summary_has_the_promised_keys(in_tiny):
             for per in ("hectare", "unit"):
                 assert {"r2", "mae", "rmse"} <= set(summary["metrics"][year][approach][per])
         assert {"predicted", "true"} <= set(summary["totals"][year])
+    assert summary["change"]["2020"]["from_year"] is None
+    assert summary["change"]["2021"]["from_year"] == 2020
     assert set(ASSETS) | {"checkpoints"} <= set(summary["seconds"])
     assert summary["wall_seconds"] > 0
     assert summary["peak_rss_mb"] > 100

@@ -166,6 +166,33 @@ def test_maps_over_the_cluster_are_the_same(compute, tmp_path):
     assert len(contents(there)) == 6
 
 
+def test_a_worker_killed_midway_costs_its_tiles_and_no_byte(tmp_path, monkeypatch):
+    """Its squares are mapped by the other one; what it had begun to write is in no file."""
+    from popcorn_ml.mapping.predict import map_population
+    from tests.mapping.test_predict import a_spec
+
+    spec = a_spec(tmp_path, (250, 230), tile_px=32, threads=4)
+    map_population(replace(spec, out=tmp_path / "here"))
+    killed = []
+    with a_cluster(tmp_path) as made:
+        for name in ("one", "other"):
+            made.add(name)
+        made.wait_for({"one", "other"})
+
+        def progress(done: int, total: int) -> None:
+            if not killed and done < total / 2:
+                killed.append(done)
+                os.kill(made.workers["other"].pid, signal.SIGKILL)
+
+        with cluster.connected(made.address) as client:
+            pool = client.get_executor(pure=False)
+            map_population(replace(spec, out=tmp_path / "there"), progress, pool=pool)
+            assert len(client.scheduler_info()["workers"]) == 1
+    assert killed
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert len(contents(tmp_path / "there")) == 5
+
+
 def test_bad_input_is_not_tried_again(compute, tmp_path):
     place = write_place(tmp_path / "place", block_units(40, 60, 1, 3))
     spec = replace(place.spec(), counts=str(tmp_path / "nowhere.json"))

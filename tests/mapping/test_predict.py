@@ -71,7 +71,8 @@ def test_tiled_equals_untiled_on_every_pixel(tmp_path, shape, tile_px):
     map_population(spec)
     expected, found = untiled(spec), read_map(spec)
     for name in NAMES:
-        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=1e-5, err_msg=name)
+        atol = 1e-5 + (1.5 * STEP if name == "population_members" else 0)
+        np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=atol, err_msg=name)
     everywhere = np.zeros(shape, bool)
     for season in SEASONS:
         everywhere |= read_channels(*spec.composites[season])[1]

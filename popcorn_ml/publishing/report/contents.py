@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ def write_report(folder: Path, facts: Mapping[str, Any]) -> Path:
         facts=facts,
         pictures=_pictures(folder, facts, frame),
         levels=_levels(frame, facts),
+        basis=((facts["intervals"].get("model") or {}).get("basis") or {}).get("told"),
         measured=_measured(facts),
         seasons=_seasons(facts),
         units=_unit_rows(frame, facts),
@@ -130,7 +132,7 @@ def _product(facts: Mapping[str, Any], role: str) -> Mapping[str, Any] | None:
 def _classes(bounds: tuple[float, ...], colours: tuple[str, ...]) -> list[dict[str, Any]]:
     told = [f"{100 * bound:g}" for bound in bounds]
     labels = [f"below {told[0]} %"]
-    labels += [f"{low} to {high} %" for low, high in zip(told, told[1:], strict=False)]
+    labels += [f"{low} to {high} %" for low, high in pairwise(told)]
     labels += [f"{told[-1]} % and more"]
     rows = zip([*bounds, None], colours, labels, strict=True)
     return [{"upper": upper, "colour": colour, "label": label} for upper, colour, label in rows]
@@ -189,17 +191,7 @@ def _levels(frame: gpd.GeoDataFrame, facts: Mapping[str, Any]) -> list[dict[str,
         of = frame[frame["level"] == told["level"]]
         counted, predicted = of["census"].to_numpy(float), of["map"].to_numpy(float)
         known = np.isfinite(counted) & np.isfinite(predicted)
-        held = {}
-        for title, before in (("the model alone", ""), ("this map", "adjusted_")):
-            if before and told["level"] == facts["census"]["level"]:
-                continue  # whole units of an adjusted map hold their count by construction
-            ends = {
-                level: (of[f"{before}{low}"].to_numpy(float), of[f"{before}{high}"].to_numpy(float))
-                for level, (low, high) in LEVELS.items()
-            }
-            shares = charts.shares_held(counted, ends)
-            if shares:
-                held[title] = shares
+        held = _held(of, counted, told["level"], facts)
         found.append(
             {
                 **told,
@@ -212,6 +204,31 @@ def _levels(frame: gpd.GeoDataFrame, facts: Mapping[str, Any]) -> list[dict[str,
             }
         )
     return found
+
+
+def _held(
+    of: gpd.GeoDataFrame, counted: np.ndarray, level: str, facts: Mapping[str, Any]
+) -> dict[str, dict[int, float]]:
+    """Whose intervals -> level in per cent -> share of a census level's counts that they held.
+
+    Units that the model was trained on say nothing of its intervals, and those that the map is
+    adjusted to hold their count by construction: of these it is told what was held when they were
+    predicted by members that had not seen them.
+    """
+    if level == facts["census"]["level"]:
+        shares = ((facts["intervals"].get("model") or {}).get("coverage")) or {}
+        unseen = {int(meant): float(found) for meant, found in shares.items()}
+        return {"predicted without having been seen": unseen} if unseen else {}
+    held = {}
+    for title, before in (("the model alone", ""), ("this map", "adjusted_")):
+        ends = {
+            meant: (of[f"{before}{low}"].to_numpy(float), of[f"{before}{high}"].to_numpy(float))
+            for meant, (low, high) in LEVELS.items()
+        }
+        shares = charts.shares_held(counted, ends)
+        if shares:
+            held[title] = shares
+    return held
 
 
 def _measured(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
