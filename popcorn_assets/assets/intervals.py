@@ -252,7 +252,8 @@ def _pictures(folder: Path, relative_width: Any) -> None:
     from popcorn_assets.show import PICTURE, PICTURE_PX
     from popcorn_ml.mapping.pictures import side_by_side, thumbnail
 
-    width = thumbnail(relative_width, "relative_width", max_px=PICTURE_PX)
+    title = "Width of the 80 % interval, over the estimate"
+    width = thumbnail(relative_width, "relative_width", max_px=PICTURE_PX, title=title)
     (folder / WIDTH_PICTURE).write_bytes(width)
     (folder / PICTURE).write_bytes(side_by_side([(folder / PICTURE).read_bytes(), width]))
 

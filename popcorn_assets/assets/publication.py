@@ -19,7 +19,7 @@ from popcorn_assets.assets.maps import adjusted_map, hectare_map, population_map
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.entries import CHECKPOINTS
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs.home import MAPS_VARIABLE
 from popcorn_assets.show import save_picture
 from popcorn_assets.store.code import code_digest
@@ -46,6 +46,7 @@ def _served() -> dict[str, dg.MetadataValue]:
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=PUBLICATION,
     metadata=_served(),
     deps=[population_map, adjusted_map, hectare_map, evaluation, change],
