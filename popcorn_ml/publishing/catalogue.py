@@ -206,7 +206,7 @@ def _band(product: Mapping[str, Any], grid: Grid, place: int) -> dict[str, Any]:
         "raster:sampling": "area",
         "raster:spatial_resolution": round(grid.pixel_area_m2**0.5, 6),
     }
-    if product["statistics"]:
+    if product["statistics"] and product["statistics"][place]:  # a band may have no value at all
         band["statistics"] = product["statistics"][place]
     return band
 
