@@ -19,7 +19,7 @@ from popcorn_assets.assets.maps import POPULATION, adjusted_map, hectare_map
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
@@ -89,6 +89,7 @@ class Year:
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=CHANGE,
     deps=[
         dg.AssetDep(adjusted_map),
@@ -231,7 +232,9 @@ class Imagery:
         """From the manifests of both years; what is no longer in the store is left out."""
         from popcorn_ml.evaluation.change_imagery import other_sources
 
-        clear, shares, sources = {}, {}, {}
+        clear: dict[str, list[Path]] = {}
+        shares: dict[str, float] = {}
+        sources: dict[tuple[int, str], Mapping[str, Any]] = {}
         for year in (before, now):
             for sensor in SENSORS:
                 band = f"{sensor} {year.year}"
@@ -248,11 +251,11 @@ class Imagery:
                         clear[band].append(found.file("clear_count.tif"))
                 except (StoreError, KeyError):
                     clear[band] = []
-        told = [
-            {sensor: sources.get((year.year, sensor), {}) for sensor in SENSORS}
+        one, two = (
+            {str(sensor): sources.get((year.year, sensor), {}) for sensor in SENSORS}
             for year in (before, now)
-        ]
-        return cls(clear, shares, other_sources(*told))
+        )
+        return cls(clear, shares, other_sources(one, two))
 
 
 def _observed(shares: Mapping[str, Mapping[str, Mapping[str, float]]]) -> float:

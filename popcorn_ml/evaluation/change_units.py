@@ -132,7 +132,7 @@ def rows(
     if found.known is not None:
         quantiles = interval(change, spread, real, found.known)
     quantiles[:, counted] = change[counted]
-    made = []
+    made: list[dict[str, object]] = []
     for k, number in enumerate(numbers):
         if np.isnan(change[k]):
             continue
