@@ -347,10 +347,12 @@ def table(found: dict[str, Any]) -> str:
             )
         lines += [
             f"| the engine alone, windows of {PEAK_WINDOW_PX} px "
-            f"| {one['engine alone, Mpx/s']:.2f} | | | | we reach {one['share of peak']:.0%} of it |",
+            f"| {one['engine alone, Mpx/s']:.2f} "
+            f"| | | | we reach {one['share of peak']:.0%} of it |",
             "",
             "Largest difference of a hectare from the engine torch: "
-            f"{one['apart per hectare']:.1e} of the largest; people left out: {one['people left out']:.1e} of all.",
+            f"{one['apart per hectare']:.1e} of the largest; people left out: "
+            f"{one['people left out']:.1e} of all.",
             "",
         ]
     if "growth" in found:
@@ -364,7 +366,8 @@ def table(found: dict[str, Any]) -> str:
         lines += [
             "",
             "Reckoned on this machine, every pixel computed: "
-            f"{told['seconds per megapixel']:.2f} s a megapixel; Rwanda {told['Rwanda, hours']:.1f} h, 5,000 megapixels "
+            f"{told['seconds per megapixel']:.2f} s a megapixel; "
+            f"Rwanda {told['Rwanda, hours']:.1f} h, 5,000 megapixels "
             f"{told['5,000 megapixels, hours']:.1f} h, over N such machines an Nth of it.",
         ]
     return "\n".join(lines) + "\n"
