@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
+from popcorn_assets.assets.unseen import Honest, saw
 from popcorn_assets.country import Country, load_country
 from popcorn_ml.census.build import prepare_counts, prepare_units
 from popcorn_ml.evaluation.report import evaluate
+from popcorn_ml.evaluation.without_truth import score_without_truth, unseen_units
 from popcorn_ml.files import write_json
 from popcorn_ml.imagery.build import build_season
 from popcorn_ml.imagery.gaps import fill_gaps
@@ -52,6 +54,7 @@ class Place:
     folder: Path
     country: Country
     threads: int
+    year: int = YEAR
 
     def composites(self) -> dict:
         """Season -> its two composites."""
@@ -90,7 +93,7 @@ def prepare(place: Place) -> None:
         return
     grid, census = place.country.pixel_grid(), place.country.census
     write_country(
-        place.folder / "demo", CountrySpec(seed=place.seed), [YEAR], workers=place.threads
+        place.folder / "demo", CountrySpec(seed=place.seed), [place.year], workers=place.threads
     )
     settings = place.country.imagery.rooted(place.folder)
     for sensor in SENSORS:
@@ -98,7 +101,7 @@ def prepare(place: Place) -> None:
         for season, folder in folders.items():
             scratch = place.folder / "scratch" / folder.name
             build_season(
-                sensor, season, YEAR, grid, settings, folder, scratch, workers=place.threads
+                sensor, season, place.year, grid, settings, folder, scratch, workers=place.threads
             )
         fill_gaps(sensor, folders, grid, settings, place.folder / f"{sensor}_composites")
     map_builtup(
@@ -111,8 +114,8 @@ def prepare(place: Place) -> None:
         device="cpu",
     )
     units, counts = place.folder / "units", place.folder / "counts"
-    prepare_units("demo", YEAR, census, grid, units, place.folder)
-    prepare_counts("demo", YEAR, census, units, counts, place.folder)
+    prepare_units("demo", place.year, census, grid, units, place.folder)
+    prepare_counts("demo", place.year, census, units, counts, place.folder)
     done.touch()
 
 
@@ -159,7 +162,8 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         out / name for name in ("population.tif", "population_members.tif", "builtup_score.tif")
     )
     adjust_map(*names, place.units(place.level), people, grid, out / "adjusted")
-    truth = (place.country.evaluation.truth or "").format(year=YEAR)
+    fine_people = place.people("fine")
+    truth = (place.country.evaluation.truth or "").format(year=place.year)
     found = evaluate(
         grid=grid,
         population=out / "population.tif",
@@ -168,8 +172,23 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         units=place.units(place.level),
         people=people,
         truth=place.folder / truth,
+        fine_units=place.units("fine"),
+        fine_people=fine_people,
         threads=place.threads,
     )
+    trained = [json.loads((one.parent / "units.json").read_text())["trained"] for one in members]
+    unseen = unseen_units(
+        grid=grid,
+        population=out / "population.tif",
+        members=out / "population_members.tif",
+        builtup=out / "builtup_score.tif",
+        units=place.units(place.level),
+        people=people,
+        saw=saw([set(ids) for ids in trained], place.units(place.level), len(members)),
+        threads=place.threads,
+    )
+    honest = Honest(unseen, score_without_truth(unseen))
+    honest.beside(found, fine_people)
     by = {name: scores["hectare"] for name, scores in found.metrics.items()}
     return {
         "seed": place.seed,
@@ -180,6 +199,24 @@ def judge(place: Place, members: list[Path]) -> dict[str, float]:
         "builtup_r2": by["builtup"]["r2"],
         "adjusted_r2": by["adjusted"]["r2"],
         "total": found.totals["map"] / found.totals["true"] - 1,
+        **estimates(honest),
+    }
+
+
+def estimates(honest: Honest) -> dict[str, float]:
+    """What is told without any truth over what it is on the finer level, less 1: 0 were exact.
+
+    Errors as shares of a unit's mean people: of the map, by units that members never saw; of the
+    adjusted map, within joined units. Empty where nothing was held out.
+    """
+    finer = honest.estimated()
+    if not finer:
+        return {}
+    told = {"map": honest.scores.out_of_fold, "adjusted": finer["estimated"]["adjusted"]}
+    return {
+        f"{product}_{share}_estimate": told[product][share] / finer["real"][product][share] - 1
+        for product in told
+        for share in ("mae_share", "rmse_share")
     }
 
 

@@ -93,7 +93,12 @@ def error_model(
     )
     pixel_ha = grid.pixel_area_m2 / HECTARE_M2
     unseen = unseen_units(of_map, by_member, people, unseen_by(members), pixel_ha)
-    told = {"level": place.level, "country": "demo", "year": YEAR, "trained_on": ("demo", YEAR)}
+    told = {
+        "level": place.level,
+        "country": "demo",
+        "year": place.year,
+        "trained_on": ("demo", YEAR),
+    }
     return give(unseen, **told), unseen, spread_of(by_member)[unseen.number], of_adjusted
 
 
@@ -150,7 +155,7 @@ def truth_of(place: Place, zones: Zones) -> np.ndarray:
     """The true people of each zone: the first time that anything of the truth is opened."""
     if zones.area_ha is not None:
         return np.array(place.people("fine"), np.float64)
-    path = place.folder / (place.country.evaluation.truth or "").format(year=YEAR)
+    path = place.folder / (place.country.evaluation.truth or "").format(year=place.year)
     return cell_sums(raster.read_float(path, None, 1)).ravel()
 
 

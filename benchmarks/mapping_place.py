@@ -6,6 +6,7 @@ drawn beside its extractor: how fast a network runs does not depend on what it h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +31,13 @@ from popcorn_ml.sentinel import (
 )
 
 SEED = 20
-CROP_PX = 256
 STRIP_PX = 512
 STEEP = 4.0
 """What the extractor's logits are multiplied with where a score is to be nil off built-up area."""
+PERIOD_PX, TOWN_BEGIN_PX, TOWN_END_PX = 2000, 664, 1336
+"""Of a sparse place: a town in the middle of every square of 20 km, a ninth of it."""
+TOWN_CROP_PX, EMPTY_CROP_PX = 256, 128
+"""Squares of the demo that towns, nearly half built up, and what lies between them are made of."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,10 @@ def write_place(
     demo = Place(SEED, work / "demo" / str(SEED), load_country("demo"), threads)
     prepare(demo)
     size = raster.grid_of(demo.builtup)
-    crop = _crop_of(demo.builtup, 0.05) if sparse else size.whole()
+    crops = [size.whole()]
+    if sparse:
+        score = np.nanmean(raster.read_float(demo.builtup), axis=0)
+        crops = [_crop(-score, EMPTY_CROP_PX, np.min), _crop(score > 0.5, TOWN_CROP_PX, np.mean)]
     folder = work / f"{'sparse' if sparse else 'whole'}_{rows}x{cols}"
     grid = Grid(size.crs, size.west, size.north, size.step, cols, rows)
     composites: dict[Season, tuple[Path, Path]] = {}
@@ -69,36 +76,49 @@ def write_place(
         pair = folder / f"s1_{season}.tif", folder / f"s2_{season}.tif"
         for source, target in zip(demo.composites()[season], pair, strict=True):
             if not target.exists():
-                _mirrored(source, crop, target, grid)
+                _laid_out(source, crops, target, grid)
         composites[season] = pair
     return BenchPlace(composites, *_networks(work, members, sparse), grid)
 
 
-def _crop_of(builtup: Path, share: float) -> Window:
-    """The square of the demo whose built-up share is nearest to one."""
-    built = np.nanmean(raster.read_float(builtup), axis=0) > 0.5
-    rows, cols = built.shape
+def _crop(values: np.ndarray, side: int, of: Callable[[np.ndarray], float]) -> Window:
+    """The square of the demo in which something is largest."""
+    rows, cols = values.shape
     found = {
-        Window(row, col, CROP_PX, CROP_PX): built[row : row + CROP_PX, col : col + CROP_PX].mean()
-        for row in range(0, rows - CROP_PX, 32)
-        for col in range(0, cols - CROP_PX, 32)
+        Window(row, col, side, side): of(values[row : row + side, col : col + side])
+        for row in range(0, rows - side, 16)
+        for col in range(0, cols - side, 16)
     }
-    return min(found, key=lambda window: abs(found[window] - share))
+    return max(found, key=lambda window: found[window])
 
 
-def _mirrored(source: Path, crop: Window, target: Path, grid: Grid) -> None:
-    values = raster.read(source, crop)
+def _laid_out(source: Path, crops: list[Window], target: Path, grid: Grid) -> None:
+    """The first crop everywhere, mirrored; the second, if any, where towns are."""
+    values = [raster.read(source, crop) for crop in crops]
     bands, nodata, options = (
         (S1_BANDS, S1_NODATA, {"scale": S1_SCALE})
-        if values.dtype == np.int16
+        if values[0].dtype == np.int16
         else (S2_BANDS, 0, {})
     )
-    cols = reflected(np.arange(grid.width), crop.width)
-    with raster.CogWriter(target, grid, bands, str(values.dtype), nodata, **options) as out:
+    cols = np.arange(grid.width)
+    with raster.CogWriter(target, grid, bands, str(values[0].dtype), nodata, **options) as out:
         for row in range(0, grid.height, STRIP_PX):
-            height = min(STRIP_PX, grid.height - row)
-            rows = reflected(np.arange(row, row + height), crop.height)
-            out.write(values[:, rows][:, :, cols], Window(row, 0, height, grid.width))
+            rows = np.arange(row, min(row + STRIP_PX, grid.height))
+            strip = _mirrored(values[0], rows, cols)
+            for town in values[1:]:
+                there = np.ix_(_in_town(rows), _in_town(cols))
+                strip[:, *there] = _mirrored(town, rows, cols)[:, *there]
+            out.write(strip, Window(row, 0, len(rows), grid.width))
+
+
+def _mirrored(values: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    height, width = values.shape[1:]
+    return values[:, reflected(rows, height)][:, :, reflected(cols, width)]
+
+
+def _in_town(positions: np.ndarray) -> np.ndarray:
+    place = positions % PERIOD_PX
+    return (place >= TOWN_BEGIN_PX) & (place < TOWN_END_PX)
 
 
 def _networks(work: Path, count: int, sparse: bool) -> tuple[Path, list[Path]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from functools import lru_cache
+from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
 
 from popcorn_assets.countries.evaluation import ChangeSettings, EvaluationSettings
 from popcorn_assets.countries.grid import GridSettings, Section
+from popcorn_assets.countries.training import TrainingSettings
 from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
 from popcorn_ml.census.settings import CensusSettings
@@ -29,8 +30,6 @@ from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
 from popcorn_ml.imagery.secrets import scrub
 from popcorn_ml.imagery.settings import ImagerySettings
-from popcorn_ml.sentinel import SEASONS
-from popcorn_ml.training.spec import HeldOut, TrainingSpec
 
 if TYPE_CHECKING:
     from popcorn_ml.imagery.boundary import Boundary
@@ -40,92 +39,6 @@ PACKAGED = Path(__file__).parent / "countries"
 MAX_BYTES = 1_000_000
 _CODE = re.compile(r"[a-z][a-z0-9_]{1,30}")
 _LOOKS_LIKE_YAML = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
-
-
-class TrainingSettings(Section):
-    """How a country's checkpoints are trained; defaults as published (arXiv 2311.14006).
-
-    Attributes:
-        members: checkpoints in the ensemble, with seeds `first_seed`, `first_seed` + 1, ...
-        initial_bias: first guess at people per built-up pixel; None works it out from the census.
-        held_out: "folds": members hold out different units, so that together they predict every
-            unit unseen. Where nothing is said it is that, but "same" where `held_out_share` or
-            `keep_epoch: best` is given or there is one member, and "none" with a share of 0.
-        keep_epoch: "last" where nothing is said, but "best" where the same units are held out.
-        The others: as in popcorn_ml.training.spec.TrainingSpec.
-    """
-
-    members: int = Field(5, ge=1, le=50)
-    first_seed: int = Field(1600, ge=0)
-    epochs: int = Field(100, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    learning_rate_decay: float = Field(0.75, gt=0, le=1)
-    learning_rate_decay_epochs: int = Field(5, ge=1)
-    weight_decay: float = Field(1e-5, ge=0)
-    gradient_clip: float = Field(0.01, gt=0)
-    batch_units: int = Field(2, ge=1)
-    initial_bias: float | None = None
-    held_out: HeldOut = "folds"
-    held_out_share: float = Field(0.1, ge=0, lt=0.9)
-    keep_epoch: Literal["best", "last"] = "last"
-    stretch: float = Field(1.5, ge=1)
-    average_decay: float = Field(0.0, ge=0, lt=1)
-    max_pixels_per_step: int = Field(1_000_000, ge=16_384)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _what_goes_together(cls, given: Any) -> Any:
-        """Fill in what follows from what the file says, one from before there were folds too."""
-        if not isinstance(given, dict):
-            return given
-        held_out = given.get("held_out")
-        if held_out is None:
-            same = "held_out_share" in given or given.get("keep_epoch") == "best"
-            held_out = "same" if same or given.get("members") == 1 else "folds"
-            if given.get("held_out_share") == 0:
-                held_out = "none"
-        keep = "best" if held_out == "same" else "last"
-        return {"keep_epoch": keep} | given | {"held_out": held_out}
-
-    @model_validator(mode="after")
-    def _can_be(self) -> Self:
-        """What a training would refuse is refused here, before hours of imagery."""
-        if self.held_out == "folds" and self.members < 2:
-            raise ValueError(
-                "held_out: folds needs two members, each of which sees what the other "
-                "does not; with one write held_out: same"
-            )
-        season: dict[str, str] = {SEASONS[0]: ""}
-        path = ""
-        for number in (1, self.members):
-            try:
-                TrainingSpec(
-                    season, season, path, path, path, path, path, path, **self.of_member(number)
-                )
-            except ConfigError as error:
-                raise ValueError(
-                    f"{error.what}: expected {error.expected}, found {error.found}"
-                ) from error
-        return self
-
-    def seeds(self) -> list[int]:
-        """One seed a member."""
-        return [self.first_seed + i for i in range(self.members)]
-
-    def of_member(self, number: int) -> dict[str, Any]:
-        """What a specification says of a member, numbered from 1: its seed, fold and the rest.
-
-        There are as many folds as members: each unit is held out by one, and the more members
-        there are, the more each is trained on.
-        """
-        folds = self.members if self.held_out == "folds" else 0
-        return {
-            "seed": self.seeds()[number - 1],
-            "member": number,
-            "folds": folds,
-            "fold": number - 1 if folds else 0,
-            **self.model_dump(exclude={"members", "first_seed"}),
-        }
 
 
 class ModelChoice(Section):
@@ -148,9 +61,16 @@ class ModelChoice(Section):
 
 
 class MappingSettings(Section):
-    """How the map is computed."""
+    """How the map is computed.
+
+    Attributes:
+        tile_px: side of the squares that it is computed in.
+        leave_out: share of the country's people that pixels which are hardly built up may hold to
+            be left out, and hold no one; 0 computes every pixel.
+    """
 
     tile_px: int = Field(320, ge=64, multiple_of=20)
+    leave_out: float = Field(1e-4, ge=0, le=0.01)
 
 
 class AutomationSettings(Section):
@@ -284,12 +204,13 @@ def unused_files() -> dict[Path, str]:
 
 def country_codes() -> list[str]:
     """Codes of the countries whose files can be used."""
-    return [code for code in country_files() if not isinstance(_try(code), ConfigError)]
+    files = country_files()
+    return [code for code in files if not isinstance(_try(files[code]), ConfigError)]
 
 
 def broken_countries() -> dict[str, ConfigError]:
     """Code -> what is wrong with its file, of those that cannot be used."""
-    tried = {code: _try(code) for code in country_files()}
+    tried = {code: _try(path) for code, path in country_files().items()}
     return {code: error for code, error in tried.items() if isinstance(error, ConfigError)}
 
 
@@ -299,32 +220,50 @@ def load_country(code: str) -> Country:
     Raises:
         ConfigError: unknown, or its file has a wrong or missing key; names file and line.
     """
-    files = country_files()
-    if code not in files:
+    path = _file_of(code)
+    if path is None:
         raise ConfigError(
             f"there is no country {code!r}",
-            expected=", ".join(files) or "at least one country file",
+            expected=", ".join(country_files()) or "at least one country file",
             remedy=f"add {code}.yaml to the folder that {COUNTRIES_VARIABLE} names",
         )
-    path = files[code]
+    return _loaded(path)
+
+
+def _file_of(code: str) -> Path | None:
+    """As `country_files()[code]`, without a look at every other file."""
+    if not _CODE.fullmatch(code):
+        return None
+    paths = (folder / f"{code}.yaml" for folder in folders())
+    return next((path for path in paths if os.path.lexists(path)), None)
+
+
+def _try(path: Path) -> Country | ConfigError:
+    try:
+        return _loaded(path)
+    except ConfigError as error:
+        return error
+
+
+_read: dict[Path, tuple[int, Country]] = {}
+"""What was read of each file, and when it had been changed last."""
+
+
+def _loaded(path: Path) -> Country:
+    """The settings in a file, read again when it has changed."""
     try:
         modified = path.stat().st_mtime_ns
     except OSError as error:
         raise ConfigError(
             "the country's file cannot be read", where=path, found=error.strerror
         ) from error
-    return _load(path, modified)
+    held = _read.get(path)
+    if held is None or held[0] != modified:
+        held = _read[path] = (modified, _load(path))
+    return held[1]
 
 
-def _try(code: str) -> Country | ConfigError:
-    try:
-        return load_country(code)
-    except ConfigError as error:
-        return error
-
-
-@lru_cache(maxsize=256)
-def _load(path: Path, _modified: int) -> Country:
+def _load(path: Path) -> Country:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise OSError(f"it has more than {MAX_BYTES} bytes")
@@ -339,7 +278,7 @@ def _load(path: Path, _modified: int) -> Country:
     try:
         nodes = yaml.compose(text, Loader=yaml.SafeLoader)
         refuse_endless(path, nodes)
-        data = yaml.safe_load(text)
+        data = _values(deepcopy(nodes) if "<<" in text else nodes)  # `<<` is replaced in place
     except RecursionError:
         raise ConfigError(
             "the file is not a country's", where=path, found="values nested without measure"
@@ -371,6 +310,11 @@ def _load(path: Path, _modified: int) -> Country:
             "the country's file cannot be used:\n  " + "\n  ".join(problems),
             remedy="correct the lines named; docs/countries.md lists every key",
         ) from error
+
+
+def _values(nodes: yaml.Node | None) -> Any:
+    """What composed nodes stand for: the text, which takes longest, is not parsed twice."""
+    return None if nodes is None else yaml.SafeLoader("").construct_document(nodes)
 
 
 def _problem(path: Path, nodes: yaml.Node | None, item: Any) -> str:

@@ -8,6 +8,7 @@ from popcorn_assets import automation
 from popcorn_assets.assets import (
     builtup,
     census,
+    change,
     deployed_model,
     evaluation,
     imagery,
@@ -16,23 +17,27 @@ from popcorn_assets.assets import (
     training,
 )
 from popcorn_assets.checks import checks
+from popcorn_assets.described import described
 from popcorn_assets.promotion import jobs as promotion
 from popcorn_assets.resources import ImageryResource, StoreResource, compute_resource
 from popcorn_assets.runs.executors import executor
 from popcorn_assets.store.step_values import JsonIOManager
 
 defs = dg.Definitions(
-    assets=automation.automated(
-        [
-            *imagery.assets,
-            *census.assets,
-            *builtup.assets,
-            *training.assets,
-            *deployed_model.assets,
-            *maps.assets,
-            *evaluation.assets,
-            *publication.assets,
-        ]
+    assets=described(
+        automation.automated(
+            [
+                *imagery.assets,
+                *census.assets,
+                *builtup.assets,
+                *training.assets,
+                *deployed_model.assets,
+                *maps.assets,
+                *evaluation.assets,
+                *change.assets,
+                *publication.assets,
+            ]
+        )
     ),
     asset_checks=checks,
     jobs=[*automation.jobs, *promotion.jobs],

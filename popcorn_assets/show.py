@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +25,42 @@ MANIFEST_SHA256 = "manifest sha256"
 REJECTED = "not current"
 """Title of the reason for which a version did not become current."""
 
-PICTURE_PX = 400
-"""Longest side of a picture: each is kept in Dagster's event log."""
+PICTURE_PX = 800
+"""Longest side of a picture."""
 
-MAX_PICTURE_BYTES = 1_500_000
+EMBEDDED_PX = 480
+EMBEDDED_COLOURS = 32
+"""Of a picture that Dagster's event log keeps: some ten kB."""
 
 
-def save_picture(folder: Path, source: Path, kind: Kind) -> None:
-    """Write a small picture of a raster as the folder's picture."""
+def save_picture(
+    folder: Path, source: Path, kind: Kind, title: str | None = None, units: Path | None = None
+) -> None:
+    """Write a picture of a raster as the folder's picture.
+
+    Args:
+        title: above it.
+        units: raster of units whose borders are drawn.
+    """
     from popcorn_ml.mapping.pictures import thumbnail
 
-    (folder / PICTURE).write_bytes(thumbnail(source, kind, max_px=PICTURE_PX))
+    picture = thumbnail(source, kind, max_px=PICTURE_PX, title=title, units=units)
+    (folder / PICTURE).write_bytes(picture)
+
+
+def shown_picture(picture: Path, instance: dg.DagsterInstance) -> str | None:
+    """A version's picture as markdown: by its address, where the instance's web server shows it.
+
+    Elsewhere a smaller one, embedded. None where there is none.
+
+    Args:
+        instance: whose compute logs may be `runs.pictures.ComputeLogs`.
+    """
+    if not picture.is_file():
+        return None
+    address_of = getattr(instance.compute_log_manager, "picture_address", None)
+    address = address_of(picture) if address_of is not None else None
+    return f"![picture]({address})" if address else markdown_image(picture.read_bytes())
 
 
 def raster_summary(path: Path, total: str | None = "people on the grid") -> dict[str, Any]:
@@ -63,7 +89,7 @@ def raster_summary(path: Path, total: str | None = "people on the grid") -> dict
 
 
 def as_metadata(
-    picture: bytes | None,
+    picture: str | None,
     shown: dict[str, Any],
     *,
     path: Path,
@@ -75,7 +101,7 @@ def as_metadata(
     """Dagster metadata from plain values.
 
     Args:
-        picture: PNG bytes, embedded so that the UI asks nobody for it.
+        picture: as markdown; see `shown_picture`.
         shown: title -> number, text, list of rows (dicts) or dict.
         path: folder of the version.
         version: its identifier.
@@ -84,8 +110,8 @@ def as_metadata(
         rejected: names of the failed checks for which it did not become the current version.
     """
     result: dict[str, Any] = {}
-    if picture is not None and len(picture) <= MAX_PICTURE_BYTES:
-        result["picture"] = dg.MetadataValue.md(markdown_image(picture))
+    if picture is not None:
+        result["picture"] = dg.MetadataValue.md(picture)
     for title, value in shown.items():
         result[title] = _value(value)
     result["path"] = dg.MetadataValue.path(str(path))
@@ -130,8 +156,16 @@ def as_check_result(check: dict[str, Any]) -> dg.AssetCheckResult:
 
 
 def markdown_image(png: bytes) -> str:
-    """A picture as markdown that needs no server."""
-    return f"![picture](data:image/png;base64,{base64.b64encode(png).decode('ascii')})"
+    """A picture as markdown that needs no server: made small, since events are kept for ever."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.thumbnail((EMBEDDED_PX, EMBEDDED_PX))
+    image.quantize(EMBEDDED_COLOURS, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+    return (
+        f"![picture](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')})"
+    )
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

@@ -20,20 +20,25 @@ TITLES = {
     "std": "standard deviation", "min": "smallest", "max": "largest",
     "held_out_loss": "held-out loss", "held_out_log_l1": "held-out log L1",
     "held_out_mae_people": "held-out MAE, people", "held_out_total_ratio": "held-out total ratio",
+    "mae_share": "MAE, share of mean people", "rmse_share": "RMSE, share of mean people",
     "rate": "rate a year", "area_ha": "area, ha",
 }  # fmt: skip
 
 FIRST = (
     "level", "approach", "per", "member", "seed", "season", "band", "extractor", "trained as",
     "file", "row", "id", "name", "unit", "year", "years", "from", "to", "last year", "this year",
-    "change", "census", "r2", "mae", "rmse", "bias", "n", "unpredicted", "unpredicted_people",
+    "change", "census", "units joined", "r2", "mae", "rmse", "bias", "mae_share", "rmse_share", "n",
+    "unpredicted", "unpredicted_people",
     "epochs", "epoch", "best epoch", "held_out_loss", "held_out_mae_people", "held_out_total_ratio",
     "units", "people", "observed", "neighbouring_seasons", "other_orbit", "nearest", "empty",
     "median", "mean", "std", "min", "p02", "p98", "max",
 )  # fmt: skip
 """Columns in the order in which they are read; others follow in the order they come in."""
 
-DECIMALS = {"r2": 3, "mae": 2, "rmse": 2, "bias": 2, "unpredicted_people": 1}
+DECIMALS = {
+    "r2": 3, "mae": 2, "rmse": 2, "bias": 2, "unpredicted_people": 1, "mae_share": 3,
+    "rmse_share": 3,
+}  # fmt: skip
 """Of columns whose numbers are compared with each other down the column."""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import geopandas
 import numpy as np
 import pytest
@@ -9,9 +12,11 @@ import yaml
 from click.testing import CliRunner
 from shapely.geometry import box
 
+from popcorn_assets import country
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.country import (
     PACKAGED,
+    TrainingSettings,
     broken_countries,
     country_codes,
     country_files,
@@ -282,3 +287,63 @@ def test_training_settings_that_cannot_be_are_refused_with_the_file(folder, sett
 def test_training_settings_at_their_bounds_are_taken(folder):
     write(folder, training__batch_units=4, training__max_pixels_per_step=4 * 128 * 128)
     assert load_country("abc").training.batch_units == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "held_out", "keep_epoch"),
+    [
+        ({}, "folds", "last"),
+        ({"members": 3, "keep_epoch": "last"}, "folds", "last"),
+        ({"keep_epoch": "best"}, "same", "best"),
+        ({"held_out_share": 0.2}, "same", "best"),
+        ({"held_out_share": 0.2, "keep_epoch": "last"}, "same", "last"),
+        ({"held_out_share": 0}, "none", "last"),
+        ({"members": 1}, "same", "best"),
+        ({"held_out": "none"}, "none", "last"),
+        ({"held_out": "folds", "held_out_share": 0.2}, "folds", "last"),
+    ],
+)
+def test_what_is_held_out_follows_from_what_a_file_says(said, held_out, keep_epoch):
+    """Also of files from before there were folds: what they ask for is what they get."""
+    settings = TrainingSettings(**said)
+    assert (settings.held_out, settings.keep_epoch) == (held_out, keep_epoch)
+    specs = [settings.of_member(number) for number in range(1, settings.members + 1)]
+    assert [spec["seed"] for spec in specs] == settings.seeds()
+    folds = [spec["fold"] for spec in specs]
+    assert folds == (list(range(settings.members)) if held_out == "folds" else [0] * len(specs))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"held_out": "folds", "members": 1}, "needs two members"),
+        ({"held_out": "folds", "keep_epoch": "best"}, "keep_epoch cannot be used"),
+        ({"held_out": "half"}, "'folds', 'same' or 'none'"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused_before_any_imagery(said, told):
+    with pytest.raises(ValueError, match=told):
+        TrainingSettings(**said)
+
+
+def test_three_hundred_files_are_each_read_once(tmp_path, monkeypatch):
+    """However often codes and settings are asked for, and in whatever order."""
+    text = (PACKAGED / "rwa.yaml").read_text("utf-8")
+    for number in range(300):
+        (tmp_path / f"c{number:03d}.yaml").write_text(text, "utf-8")
+    monkeypatch.setenv("POPCORN_COUNTRIES", str(tmp_path))
+    read, listed = [], []
+    load, files = country._load, country.country_files
+    monkeypatch.setattr(country, "_load", lambda path: read.append(path) or load(path))
+    monkeypatch.setattr(country, "country_files", lambda: listed.append(1) or files())
+    for _ in range(2):
+        codes = country.country_codes()
+        assert len([code for code in codes if re.fullmatch("c[0-9]{3}", code)]) == 300
+        for code in codes:
+            assert country.load_country(code).code == code
+    assert len([path for path in read if path.parent == tmp_path]) == 300
+    assert len(listed) == 2
+    changed = tmp_path / "c123.yaml"
+    changed.write_text(text.replace("name: ", "name: New ", 1), "utf-8")
+    os.utime(changed, ns=(1, 1))
+    assert country.load_country("c123").name.startswith("New ")

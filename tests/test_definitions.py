@@ -35,7 +35,7 @@ def test_every_partitioned_asset_has_the_one_partitioning():
     assert [node.key.to_user_string() for node in nodes() if not node.is_partitioned] == [
         "builtup_extractor"
     ]
-    assert len(partitioned) == 20
+    assert len(partitioned) == 21
     assert all(node.partitions_def is COUNTRY_YEAR for node in partitioned)
 
 
@@ -81,7 +81,9 @@ def test_checks_that_fail_stop_what_follows():
         "training_helped",
         "model_beats_builtup",
         "map_beats_builtup",
+        "scored_without_truth",
         "members_agree",
+        "intervals_hold",
         "change_since_last_year",
         "inputs_are_current",
     }  # these only ever warn

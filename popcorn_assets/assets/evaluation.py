@@ -1,6 +1,7 @@
 """Evaluation: the maps and the baselines they must beat, against what is known to be true."""
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,13 @@ from popcorn_assets.assets.maps import (
     adjusted_members,
     population_map,
 )
+from popcorn_assets.assets.unseen import Honest, trained_on, without_truth
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.resources import (
+    NOTHING,
     ComputeResource,
     StoreResource,
 )
@@ -33,6 +36,7 @@ from popcorn_assets.show import PICTURE
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Store, Version
+from popcorn_assets.wording import heading
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import HECTARE_M2, Grid, Window
@@ -48,6 +52,7 @@ METRICS = "metrics.json"
 
 
 @dg.asset(
+    config_schema=NOTHING,
     deps=[population_map, adjusted_map, "census_units", "census_counts"],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -67,8 +72,11 @@ def evaluation(
     itself is scored, on the training level: the others match that by construction. The census is
     the one that the adjusted map was made from, whatever has come in since. Rasters of people by
     others that the country's file names are scored beside them.
+
+    Of every country, without any truth: its census units as predicted by the members that were not
+    trained on them, and people within joined units by maps that knew only their sums.
     """
-    from popcorn_ml.evaluation.report import evaluate, scatter_png
+    from popcorn_ml.evaluation.report import evaluate
 
     making = Making(context, store.open(), "evaluation", code_version=CODE)
     country = load_country(making.country)
@@ -93,6 +101,7 @@ def evaluation(
     verdict = levels_kept_out(making.store, adjusted)
     making.parameter(**verdict.metadata)
     members = adjusted_members(adjusted, predicted, units, grid)
+    trained = trained_on(making.store, predicted, level)
 
     def make(folder: Path) -> Outcome:
         brought = brought_products(making, products, grid, units, people)
@@ -110,30 +119,44 @@ def evaluation(
             threads=compute.thread_count(),
             progress=making.progress("blocks"),
         )
-        write_json(folder / METRICS, found.as_dict())
-        if found.histograms:
-            (folder / PICTURE).write_bytes(scatter_png(found))
+        honest = without_truth(grid, predicted, units, people, trained, compute.thread_count())
+        honest.beside(found, fine_people)
+        _write(folder, found, honest)
         ours = {"adjusted map": adjusted, "map": predicted}
+        compared = write_compared(making, brought, ours, grid, folder)
         sums = [
             row
             for name, raster in rasters.items()
             for row in _unit_sums(raster, name, predicted, members, adjusted)
         ]
+        scored = [*metric_rows(found, finest, grid), *honest.rows(level)]
         return Outcome(
-            {
-                "metrics": shown_metrics(found),
-                "people on the grid": found.totals,
-                "people in census units": found.totals_in_units,
-                **write_compared(making, brought, ours, grid, folder),
-            },
+            {**plotted(found), **_shown(found), **compared, **honest.shown()},
             checks=[verdict],
             tables={
-                "evaluation": metric_rows(found, finest, grid),
+                "evaluation": scored,
                 "map_sums": [*sums, *product_sums(brought, rasters, grid)],
             },
         )
 
     return making.publish(make)
+
+
+PLOTTED = ("r2", "rmse", "bias")
+
+
+def plotted(found: "Evaluation") -> dict[str, float]:
+    """Figures of the maps by themselves: Dagster plots numbers, not tables, over the partitions."""
+    cells = {"hectare": found.cell_name}
+    scores = {
+        f"{heading(metric)}, {approach}, per {cells.get(per, per)}": of.get(metric)
+        for approach in ("map", "adjusted")
+        for per, of in found.metrics.get(approach, {}).items()
+        for metric in PLOTTED
+    }
+    people = {f"people, {name}": found.totals.get(name) for name in ("map", "adjusted", "true")}
+    numbers = {**people, **scores}
+    return {title: float(n) for title, n in numbers.items() if n is not None and math.isfinite(n)}
 
 
 def shown_metrics(found: "Evaluation") -> list[dict[str, Any]]:
@@ -166,6 +189,22 @@ def levels_kept_out(store: Store, made: Version) -> MapCheck:
     kept_out = evaluation_kept_out(load_country(code).census, trained_on)
     remedy = "give the level another role in the country's file, or deploy another model"
     return MapCheck(name, kept_out.passed, kept_out.message, remedy, {"trained_on": trained_on})
+
+
+def _write(folder: Path, found: "Evaluation", honest: Honest) -> None:
+    """The metrics and the picture of an evaluation."""
+    write_json(folder / METRICS, {**found.as_dict(), "without_truth": honest.as_dict()})
+    if picture := honest.picture(found):
+        (folder / PICTURE).write_bytes(picture)
+
+
+def _shown(found: "Evaluation") -> dict[str, Any]:
+    """What the UI shows of a comparison with what is known."""
+    return {
+        "metrics": shown_metrics(found),
+        "people on the grid": found.totals,
+        "people in census units": found.totals_in_units,
+    }
 
 
 def metric_rows(found: "Evaluation", unit_level: str, grid: Grid) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import dagster as dg
 
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, ImageryResource, StoreResource
 from popcorn_assets.runs.launch import tile_pool
 from popcorn_assets.runs.pools import source_slot
 from popcorn_assets.runs.retry import again_later
@@ -38,8 +38,6 @@ UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
 COMPOSITE = "composite.tif"
 FILLED = ("s1_composites", "s2_composites")
 LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
-NOTHING: dict[str, Any] = {}
-"""Configuration of a step: without this, one could type anything, keys included."""
 
 
 def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
@@ -106,7 +104,8 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                     keep_work=True,
                     pool=pool,
                 )
-            save_picture(folder, folder / COMPOSITE, LOOKS[sensor])
+            title = f"{SENSOR_NAMES[sensor]}, {season}, {making.place()}"
+            save_picture(folder, folder / COMPOSITE, LOOKS[sensor], title)
             facts = report.as_dict()
             facts["scene_files"] = scene_files(making, facts)
             facts[CATALOGUES] = items_used(making, imagery.catalogue_files(settings), facts)
@@ -217,7 +216,8 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
             report = fill_gaps(
                 sensor, seasons, grid, settings, folder, progress=making.progress("blocks")
             )
-            save_picture(folder, folder / "summer.tif", LOOKS[sensor])
+            title = f"{SENSOR_NAMES[sensor]}, summer, gaps filled, {making.place()}"
+            save_picture(folder, folder / "summer.tif", LOOKS[sensor], title)
             return said(folder, {**report.as_dict(), "provenance": quantity})
 
         def said(folder: Path, facts: dict[str, Any]) -> Outcome:

@@ -35,7 +35,7 @@ from popcorn_assets.assets.extractors import SAME_EXTRACTOR, SameExtractor, extr
 from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season, provenance
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import as_check_result, check_specs, raster_summary, save_picture
 from popcorn_assets.store.code import code_digest
@@ -47,6 +47,7 @@ from popcorn_ml.grid import HECTARE_M2, Grid
 from popcorn_ml.mapping.checks import (
     MapCheck,
     covers_the_units,
+    few_people_left_out,
     finite_and_not_negative,
     hectares_keep_every_person,
     units_sum_to_the_census,
@@ -64,6 +65,9 @@ POPULATION = "population.tif"
 POPULATION_STD = "population_std.tif"
 MEMBERS = "population_members.tif"
 
+LEFT_OUT = "left out"
+"""Among a map's facts: how many pixels were not computed, and how many people they hold at most."""
+
 IN_UNITS = "people in census units"
 """Title of the total of a map that has no one outside the units."""
 
@@ -76,10 +80,12 @@ MODEL_CHECKS = {
         for sensor, name in SENSOR_NAMES.items()
     },
     SAME_EXTRACTOR: "The model meets the built-up score of the extractor that it was trained on.",
+    "few_people_left_out": "Pixels that are hardly built up and were left out hold few people.",
 }
 
 
 @dg.asset(
+    config_schema=NOTHING,
     check_specs=check_specs("population_map", MODEL_CHECKS),
     deps=[DEPLOYED, "s1_composites", "s2_composites", builtup_area],
     partitions_def=COUNTRY_YEAR,
@@ -107,6 +113,10 @@ def population_map(
         yield as_check_result(plain_check(same))
         raise WeightsError(same.message, where=str(making.address))
     trained_on, here = deployed.provenance, provenance(making)
+    quantities = [
+        replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
+        for s in SENSORS
+    ]
     area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
     scaled = scale_of_people(grid, deployed.pixel_area_m2)
     if scaled:
@@ -119,6 +129,7 @@ def population_map(
         tile_px=country.mapping.tile_px,
         pixel_area_ratio=area_ratio,
         precision=compute.precision,
+        leave_out=country.mapping.leave_out,
         **named_engine(compute),
     )
 
@@ -135,11 +146,15 @@ def population_map(
                 precision=compute.precision,
                 **tile_work(country, compute),
                 trained_pixel_m2=deployed.pixel_area_m2,
+                leave_out=country.mapping.leave_out,
                 tags={**place_tags(making), **model_tags(deployed.names())},
             ),
             progress=making.progress("tiles"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder, folder / POPULATION, "population", f"People by the model, {making.place()}"
+        )
+        left_out = few_people_left_out(written["counts"], country.mapping.leave_out)
         return Outcome(
             {
                 **raster_summary(folder / POPULATION),
@@ -148,15 +163,12 @@ def population_map(
                 "extractor of the built-up score": str(same.score),
                 "members": len(deployed.files),
             },
-            {RAN: written["ran"], **(same.score.as_fact() if same.score else {})},
-            checks=[
-                *(
-                    replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
-                    for s in SENSORS
-                ),
-                same,
-                *_soundness(making, country, folder),
-            ],
+            {
+                RAN: written["ran"],
+                LEFT_OUT: left_out.metadata,
+                **(same.score.as_fact() if same.score else {}),
+            },
+            checks=[*quantities, same, left_out, *_soundness(making, country, folder)],
         )
 
     yield making.publish(make)
@@ -217,6 +229,7 @@ def coverage(folder: Path, country: Country, units: Version) -> MapCheck:
 
 
 @dg.asset(
+    config_schema=NOTHING,
     deps=[population_map, "census_units", "census_counts"],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -258,7 +271,13 @@ def adjusted_map(
             tags={"census_level": level, **tags},
             progress=making.progress("blocks"),
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People, adjusted to the census, {making.place()}",
+            units,
+        )
         ids = unit_ids(units) if adjustment.uncounted else {}
         return Outcome(
             {
@@ -287,6 +306,7 @@ def adjusted_map(
 
 
 @dg.asset(
+    config_schema=NOTHING,
     deps=[population_map, adjusted_map],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -340,7 +360,13 @@ def hectare_map(
             folder / "unadjusted",
             tags={"adjusted_to_census": "no", **tags},
         )
-        save_picture(folder, folder / POPULATION, "population")
+        save_picture(
+            folder,
+            folder / POPULATION,
+            "population",
+            f"People per {grid.cell_name}, adjusted, {making.place()}",
+            units,
+        )
         unadjusted = raster_summary(folder / "unadjusted" / POPULATION, "unadjusted")
         told = give_intervals(making, sources, folder, threads=compute.thread_count(), tags=tags)
         return Outcome(

@@ -6,12 +6,13 @@ How a member is trained is popcorn_ml.training's business.
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import dagster as dg
 
@@ -29,13 +30,14 @@ from popcorn_assets.assets.imagery import composites_by_season, provenance
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.soundness import WEIGHTS, finite_training
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import PICTURE, markdown_image
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.recipe import same_code
 from popcorn_assets.store.versions import Version
+from popcorn_assets.wording import heading
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_bytes
@@ -94,6 +96,7 @@ def _checkpoints_making(
 
 
 @dg.op(
+    config_schema=NOTHING,
     ins={name: dg.In(dg.Nothing) for name in TRAINED_FROM},
     out=dg.DynamicOut(dict),
 )
@@ -154,7 +157,7 @@ def _of_one_extractor(making: Making, inputs: CheckpointInputs) -> Extractor:
     return score
 
 
-@dg.op(pool=GPU_POOL)
+@dg.op(pool=GPU_POOL, config_schema=NOTHING)
 def train_member(
     context: dg.OpExecutionContext, compute: ComputeResource, plan: dict
 ) -> dg.Output[dict]:
@@ -189,12 +192,25 @@ def train_member(
     )
 
 
+PLOTTED = ("held_out_loss", "held_out_log_l1", "held_out_mae_people", "held_out_total_ratio")
+
+
+def plotted(members: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over the members of what was held out: Dagster plots them over the partitions."""
+    found = {}
+    for name in PLOTTED:
+        values = [float(one[name]) for one in members if isinstance(one.get(name), int | float)]
+        if values and all(map(math.isfinite, values)):
+            found[f"{heading(name)}, mean of members"] = sum(values) / len(values)
+    return found
+
+
 def copy_member(trained: Path, target: Path) -> None:
     """Copy a trained member's files, without the drafts that a killed step has left beside them."""
     shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
 
 
-@dg.op(pool=WAREHOUSE_POOL)
+@dg.op(pool=WAREHOUSE_POOL, config_schema=NOTHING)
 def collect_members(
     context: dg.OpExecutionContext,
     store: StoreResource,
@@ -234,7 +250,7 @@ def collect_members(
         # In the manifest, so that nothing is made from them and no promotion overlooks it.
         verdict = finite_training(folder, [f"member_{seed}" for seed in seeds])
         facts = {"seeds": seeds, **members[0]["extractor"]}
-        shown = {"members": rows, "units predicted unseen": len(unseen)}
+        shown = {**plotted(rows), "members": rows, "units predicted unseen": len(unseen)}
         tables = {"out_of_fold": [unit.as_row() for unit in unseen]}
         return Outcome(shown, facts, checks=[verdict], tables=tables)
 

@@ -16,6 +16,9 @@ from popcorn_assets.automation.jobs import FOLLOWS_A_MAP
 from popcorn_assets.store.making import REUSE_TAG
 
 FOLLOWING_GROUPS = ("maps", "evaluation", "publication")
+MAY_LACK = {"change": dg.AssetSelection.assets("hectare_map")}
+"""A country's first year has no map of the year before; its own is made in the same run."""
+
 FRESH = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(days=395), fail_window=timedelta(days=430)
 )
@@ -86,13 +89,16 @@ def _severity(
     return evaluation.severity if evaluation else None
 
 
-def follows() -> dg.AutomationCondition:
+def follows(may_lack: dg.AssetSelection | None = None) -> dg.AutomationCondition:
     """When to make again what is made from a population map.
 
     Something it depends on was updated since it was last made, requested or failed, nothing
     upstream is missing or in the making, and no blocking check failed. Unlike `eager()`, of any
     year, and never because it is merely missing. Failures count, because the run of a whole job
     does not say what it was to make, and its failure must not be taken for a change left undone.
+
+    Args:
+        may_lack: of what it is made from, what need not be there, such as another year's map.
     """
     condition = dg.AutomationCondition
     handled = (
@@ -101,9 +107,10 @@ def follows() -> dg.AutomationCondition:
         | condition.initial_evaluation()
         | condition.execution_failed().newly_true()
     ).with_label("made_requested_or_failed")
+    missing = condition.any_deps_missing()
     return (
         condition.any_deps_updated().since(handled)
-        & ~condition.any_deps_missing()
+        & ~(missing.ignore(may_lack) if may_lack is not None else missing)
         & ~condition.any_deps_in_progress()
         & ~condition.in_progress()
         & NoBlockingCheckFailed()  # last, when few candidates are left
@@ -116,7 +123,8 @@ def automated(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition
     def follow(spec: dg.AssetSpec) -> dg.AssetSpec:
         if spec.group_name not in FOLLOWING_GROUPS or spec.key.to_user_string() == "population_map":
             return spec
-        return spec.replace_attributes(automation_condition=follows(), freshness_policy=FRESH)
+        condition = follows(MAY_LACK.get(spec.key.to_user_string()))
+        return spec.replace_attributes(automation_condition=condition, freshness_policy=FRESH)
 
     return [asset.map_asset_specs(follow) for asset in assets]
 

@@ -14,17 +14,27 @@ from popcorn_assets.checks.verdict import FEWEST, kept, newest, not_judged, said
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion import soundness
 from popcorn_assets.promotion.soundness import HISTORY
-from popcorn_assets.resources import StoreResource
+from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
 
 UNITS, CARD = "units.json", "card.json"
 
+AS_JOINED = 4
+"""Units joined into one, of the coarsening test, where there is nothing else to compare maps by."""
+
+MOST_OFF = 0.2
+"""People predicted in all units that were not seen, more or less than counted, as a share."""
+
+UNSCORED = "this evaluation is from before units were scored that no member saw"
+
 SIMPLEST = "builtup"
 """What a map must beat: the census spread by built-up score."""
 
 
-@dg.asset_check(asset=CHECKPOINTS, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(
+    asset=CHECKPOINTS, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING
+)
 def finite_training(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -41,7 +51,7 @@ def finite_training(
     )
 
 
-@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def training_helped(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -56,7 +66,7 @@ def training_helped(
     if not rows:
         return not_judged(
             "no unit was held out, or there was one epoch only: nothing to compare",
-            remedy="hold units out (training.held_out_share) and train for more epochs",
+            remedy="hold units out (training.held_out: folds) and train for more epochs",
         )
     stuck = [row for row in rows if not row["kept"] < row["first epoch"]]
     return verdict(
@@ -72,7 +82,7 @@ def training_helped(
     )
 
 
-@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def model_beats_builtup(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -90,7 +100,7 @@ def model_beats_builtup(
     if len(known) < len(members):
         return not_judged(
             "no unit was held out: nothing to compare",
-            remedy="hold units out (training.held_out_share), on a census of more units if need be",
+            remedy="hold units out (training.held_out: folds), of a larger census if need be",
         )
     simple, ratio = builtup_error(store.open(), version)
     mean = sum(known) / len(known)
@@ -108,8 +118,8 @@ def model_beats_builtup(
     if held_out < FEWEST:
         return not_judged(
             f"{held_out} held-out units are too few to tell, at least {FEWEST} are needed; {found}",
-            remedy="hold more units out (training.held_out_share), on a census of more and smaller "
-            "units if need be",
+            remedy="hold more units out (training.held_out: folds), on a census of more and "
+            "smaller units if need be",
             **numbers,
         )
     return verdict(
@@ -153,8 +163,8 @@ def builtup_error(store: Store, version: Version) -> tuple[float, float]:
 
     by_id = {count["id"]: count for count in counts}
     logs, ratios = [], []
-    for said in _distinct(_json(version, member, UNITS) for member in _members(version)):
-        trained, held_out = ([by_id[i] for i in said[key]] for key in ("trained", "held_out"))
+    for units_of in _distinct(_json(version, member, UNITS) for member in _members(version)):
+        trained, held_out = ([by_id[i] for i in units_of[key]] for key in ("trained", "held_out"))
         people = sum(count["people"] for count in trained)
         ratios.append(people / max(sum(mean_score[count["number"]] for count in trained), 1e-9))
         logs += [
@@ -164,27 +174,37 @@ def builtup_error(store: Store, version: Version) -> tuple[float, float]:
     return float(sum(logs) / len(logs)), float(sum(ratios) / len(ratios))
 
 
-def _distinct(said: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _distinct(lists: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """What members say of their units, once for all that hold out the same ones."""
-    return list({"\0".join(sorted(units["held_out"])): units for units in said}.values())
+    return list({"\0".join(sorted(units["held_out"])): units for units in lists}.values())
 
 
-@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def map_beats_builtup(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """The adjusted map is nearer to what is known than the census spread by built-up score."""
+    """The adjusted map is nearer to what is known than the census spread by built-up score.
+
+    Per hectare where the truth is known, else per unit of a level that was kept out, else per unit
+    of the training level within joined units, whose sums alone both were given.
+    """
     metrics = json.loads(newest(context, store, "evaluation").file(METRICS).read_text("utf-8"))
     found = metrics["metrics"]
     per = "hectare" if "hectare" in found["adjusted"] else "unit"
     ours, simple = (_scores(found, approach, per) for approach in ("adjusted", SIMPLEST))
+    joined = _joined(metrics)
+    if ours is None and per == "unit" and joined is not None:
+        ours, simple = (joined["metrics"][approach] for approach in ("adjusted", SIMPLEST))
+        per = f"unit, of about {joined['joined']} joined into one that both were adjusted to"
     if ours is None or simple is None:
         known = "true" if per == "hectare" else "counted"
         return not_judged(
             f"no {per} has both {known} people and a value on every map"
             if per in found["adjusted"] and metrics["unit_level"] != "coarse"
-            else "no level was kept out of training: both match the census anyhow",
-            remedy="give a finer level of the census the role evaluate in the country's file"
+            else "no level was kept out of training, and both match the census anyhow; "
+            f"{metrics.get('without_truth', {}).get('why_not', UNSCORED)}",
+            remedy="give a finer level of the census the role evaluate in the country's file, or "
+            "train with training.held_out: folds"
             if per == "unit"
             else "look at where the truth and the maps have values",
         )
@@ -211,6 +231,50 @@ def map_beats_builtup(
     )
 
 
+@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR)
+def scored_without_truth(
+    context: dg.AssetCheckExecutionContext, store: StoreResource
+) -> dg.AssetCheckResult:
+    """Enough census units were predicted by members that never saw them, and their sum is right.
+
+    A score needs no truth then. The people predicted in them all may be off by a fifth: a count is
+    known of every unit, so that the adjusted map is not, but what is beyond the census is.
+    """
+    metrics = json.loads(newest(context, store, "evaluation").file(METRICS).read_text("utf-8"))
+    found = metrics.get("without_truth", {"why_not": UNSCORED})
+    if found["why_not"]:
+        return not_judged(
+            found["why_not"],
+            remedy="train with training.held_out: folds, on a census of more and smaller units if "
+            "need be, and evaluate again",
+            units_predicted_unseen=found.get("units"),
+            counted_units=found.get("counted"),
+        )
+    scores = found["out_of_fold"]
+    mean = scores["mae"] / scores["mae_share"] if scores["mae_share"] else math.nan
+    off = scores["bias"] / mean if mean else math.nan
+    r2 = "not defined" if scores["r2"] is None else f"{scores['r2']:.2f}"
+    return verdict(
+        abs(off) <= MOST_OFF,
+        f"{scores['n']} units predicted by members that never saw them: R2 {r2}, mean absolute "
+        f"error {scores['mae']:,.0f} people, RMSE {scores['rmse']:,.0f}, bias "
+        f"{scores['bias']:+,.0f} ({off:+.1%} of their people, at most {MOST_OFF:.0%} either way)",
+        remedy="look at the units that are worst in the warehouse's table out_of_fold; counts that "
+        "are too high or too low, or images of another season, show there",
+        warns=True,
+        units_predicted_unseen=scores["n"],
+        mae=scores["mae"],
+        rmse=scores["rmse"],
+        bias=scores["bias"],
+    )
+
+
+def _joined(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """Of the coarsening test the size of join nearest to `AS_JOINED`, if there was such a test."""
+    entries = metrics.get("without_truth", {}).get("coarsened", [])
+    return min(entries, key=lambda entry: abs(entry["joined"] - AS_JOINED), default=None)
+
+
 def _scores(
     metrics: dict[str, dict[str, dict[str, Any]]], approach: str, per: str
 ) -> dict[str, Any] | None:
@@ -219,7 +283,7 @@ def _scores(
     return scores if scores and scores["mae"] is not None else None
 
 
-@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def evaluation_levels_kept_out(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -256,5 +320,6 @@ checks = [
     training_helped,
     model_beats_builtup,
     map_beats_builtup,
+    scored_without_truth,
     evaluation_levels_kept_out,
 ]

@@ -19,8 +19,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from popcorn_assets.assets.change import CHANGE, SUMMARY
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
 from popcorn_assets.commands.console import failure_text, open_console, printing
+from popcorn_assets.commands.export import export_year
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
@@ -70,6 +72,7 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     path = data_root() / "demo" / "summary.json"
     write_json(path, summary)
     print_summary(console, summary, path)
+    export_years(console)
     return 0
 
 
@@ -126,7 +129,10 @@ def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
     store = StoreResource().open()
     metrics: dict[str, Any] = {}
     totals: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for year, _, _ in RUNS:
+        told = store.latest(Address(CHANGE, COUNTRY, year)).file(SUMMARY)
+        changes[str(year)] = json.loads(told.read_text("utf-8"))
         path = store.latest(Address("evaluation", COUNTRY, year)).file("metrics.json")
         found = json.loads(path.read_text("utf-8"))
         metrics[str(year)] = found["metrics"]
@@ -138,10 +144,28 @@ def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "totals": totals,
+        "change": changes,
         "seconds": seconds,
         "wall_seconds": round(wall, 1),
         "peak_rss_mb": round(peak_rss_mb(), 1),
     }
+
+
+def export_years(console: Console) -> None:
+    """Copy both years out into one folder, as `popcorn export` does, and say where they are."""
+    from popcorn_ml.publishing.names import Names
+
+    target = data_root() / "exports" / COUNTRY
+    store = StoreResource().open()
+    for year, _, _ in RUNS:
+        done = export_year(store, COUNTRY, year, target)
+    report = done.folder / Names(COUNTRY, RUNS[-1][0]).report
+    console.print(
+        f"\n[bold]What others are given[/bold]: {done.folder}\n"
+        f"Its report of {RUNS[-1][0]}: {report}\n"
+        f"Its web map: popcorn view {done.folder}",
+        soft_wrap=True,
+    )
 
 
 def peak_rss_mb() -> float:
@@ -178,6 +202,9 @@ def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None
             f"People: {people['predicted']:,.0f} on the map, {people['true']:,.0f} in truth "
             f"({people['predicted'] / people['true'] - 1:+.1%})"
         )
+        change = summary["change"][year]
+        if change["from_year"] is not None:
+            console.print(f"Since {change['from_year']}: {change['significant']}")
     console.print(
         f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
         f"The same figures: {path}\nSee the assets and their pictures: make ui"

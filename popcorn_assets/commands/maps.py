@@ -16,18 +16,19 @@ from pathlib import Path
 
 import click
 
-from popcorn_assets.store.published import LATEST, Address, Published, Version
+from popcorn_assets.commands.ports import require_port
 from popcorn_ml.errors import ConfigError, StoreError
+from popcorn_ml.published.versions import LATEST, Address, Published, Version
+from popcorn_ml.publishing.web.entries import law_json
 from popcorn_ml.publishing.web.page import (
+    LAW,
     MAPS,
     PAGE,
     PARTS,
-    QUANTILES,
     in_order,
     page_files,
     page_html,
 )
-from popcorn_ml.publishing.web.entries import quantile_tables
 from popcorn_ml.publishing.web.server import Find, MapServer, Served, of_folder, serve
 
 PUBLICATION = "publication"
@@ -46,8 +47,6 @@ _NAME = re.compile(r"(?:web/)?(?P<code>[a-z0-9][a-z0-9_]*)_(?P<year>\d{4})_[^/]+
 )
 def view(folder: Path, port: int) -> None:
     """Show an exported FOLDER's web map in a browser."""
-    from popcorn_assets.commands.running import require_port
-
     if not (folder / PAGE).is_file():
         raise ConfigError(
             "this is no exported folder",
@@ -68,7 +67,7 @@ def start_beside(root: Path, host: str, port: int) -> None:
 
     Args:
         root: of the store.
-        host, port: free ones, see `running.require_port`.
+        host, port: free ones, see `ports.require_port`.
     """
     read, write = os.pipe()
     os.set_inheritable(write, True)
@@ -85,15 +84,15 @@ def of_store(root: Path) -> Find:
     """
     store = Published(root)
     same = page_files()
-    quantiles = quantile_tables()
+    law = law_json()
 
     def find(name: str) -> Served | None:
         if name == PAGE:
             return Served(content=page_html([]))
         if name == f"{PARTS}/{MAPS}":
             return Served(content=_maps(store))
-        if name == f"{PARTS}/{QUANTILES}":
-            return Served(content=quantiles)
+        if name == f"{PARTS}/{LAW}":
+            return Served(content=law)
         if name in same:
             return Served(content=same[name])
         told = _NAME.fullmatch(name)

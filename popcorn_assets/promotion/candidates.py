@@ -24,8 +24,8 @@ from popcorn_ml.errors import StoreError, TrainingError
 from popcorn_ml.training.out_of_fold import (
     OUT_OF_FOLD_FILE,
     OutOfFold,
+    collected,
     log_ratio,
-    read_collected,
     read_member,
 )
 
@@ -123,7 +123,7 @@ def metrics_of(store: Store, model: Model) -> Metrics:
     found = {name: mean(f"held_out_{name}") for name in ("log_l1", "total_ratio", "mae_people")}
     if by_unit := unit_losses(store, model):
         # Every unit once, by a member that never saw it; which member it was is of no consequence.
-        told = read_collected(version.file(OUT_OF_FOLD_FILE))
+        told = collected({str(seed): version.path / f"member_{seed}" for seed in seeds})
         units, held_out = [unit.id for unit in told], {"\n".join(sorted(by_unit))}
         loss, found = statistics.fmean(by_unit.values()), _over_units(told)
     return Metrics(

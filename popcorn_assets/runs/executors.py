@@ -28,7 +28,7 @@ EXECUTOR_VARIABLE = "POPCORN_EXECUTOR"
 KUBERNETES_VARIABLE = "POPCORN_KUBERNETES_STEPS"
 """File with the configuration of dagster-k8s's executor: nodes and resources of each step."""
 
-AHEAD = ("__main__", "popcorn_assets.runs.ahead")
+AHEAD = ("__main__", "popcorn_assets.ahead")
 """What the server that forks the steps' processes imports before, so that they need not: the
 program that the run was started by, which every one of them would load again, and the definitions.
 """

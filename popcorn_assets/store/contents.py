@@ -8,34 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store.manifests import failing
-from popcorn_ml.errors import StoreError, Unread
+from popcorn_ml.errors import StoreError
 from popcorn_ml.files import protect, remove_tree, sync, write_bytes
+from popcorn_ml.published.folders import HISTORY, MANIFEST, failing, manifests_in, sha256
 
-MANIFEST = "manifest.json"
-HISTORY = ".history"
 DAMAGED = ".damaged"
-VERSION_PATTERN = re.compile(r"[0-9a-f]{16}")
-"""Of a version's folder."""
 
 
 def version_of(files: dict[str, dict[str, Any]]) -> str:
     """The version that files of these names and digests make: 16 hexadecimal digits."""
     lines = "".join(f"{name}\0{files[name]['sha256']}\n" for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def sha256(path: str | Path) -> str:
-    """Digest of a file's contents, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests(folder: Path) -> dict[str, dict[str, Any]]:
@@ -191,12 +180,6 @@ def _keep_manifests(version: Path, to: Path, scratch: Path) -> None:
         sync(to)
 
 
-def manifests_in(version: Path) -> list[Path]:
-    """A version's manifest and its earlier ones; none where it is not there."""
-    paths = (version / MANIFEST, *sorted(version.glob(f"{HISTORY}/*")))
-    return [path for path in paths if path.is_file()]
-
-
 def is_rejected(version: Path) -> bool:
     """Whether the manifest of a version's folder has a failed check that blocks."""
     try:
@@ -214,36 +197,3 @@ def is_whole(manifest: Path, version: str) -> bool:
         return False
     own = (MANIFEST, f"{hashlib.sha256(content).hexdigest()}.json")
     return of_version and manifest.name in own
-
-
-def is_version(folder: Path, version: str) -> bool:
-    """Whether a text, which may be anything, names a version in a folder that lies there itself."""
-    if not VERSION_PATTERN.fullmatch(version) or (folder / version).is_symlink():
-        return False
-    return is_own_file(folder / version / MANIFEST, folder / version)
-
-
-def unread(path: Path, error: OSError) -> Unread:
-    """The error of a file of the store that could not be read."""
-    return Unread(
-        "this user may not read what lies here"
-        if isinstance(error, PermissionError)
-        else "it could not be read",
-        where=path,
-        found=error.strerror,
-        remedy="work as the user whom the store belongs to, or let this one read it",
-    )
-
-
-def is_own_file(path: Path, folder: Path) -> bool:
-    """Whether there is a file that lies in the folder, neither outside nor behind a link out.
-
-    Raises:
-        Unread: this user may not look.
-    """
-    try:
-        return path.is_file() and path.resolve().is_relative_to(folder.resolve())
-    except PermissionError as error:
-        raise unread(path, error) from error
-    except (OSError, ValueError):  # a name that no file can have
-        return False

@@ -19,14 +19,15 @@ from typing import Any
 import dagster as dg
 
 from popcorn_assets.partitions import country_and_year
-from popcorn_assets.show import PICTURE, as_check_result, as_metadata
+from popcorn_assets.show import PICTURE, as_check_result, as_metadata, shown_picture
 from popcorn_assets.store.code import code_parts, code_state, library_versions
-from popcorn_assets.store.manifests import SCHEMA, failing, finite, plain_check
+from popcorn_assets.store.manifests import SCHEMA, finite, plain_check
 from popcorn_assets.store.recipe import Recipe
 from popcorn_assets.store.records import Records
 from popcorn_assets.store.versions import Address, Store, Version, failed_checks
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import link_or_copy, naming_the_disk
+from popcorn_ml.published.folders import failing
 
 REUSE_TAG = "popcorn/reuse"
 """A run with this tag takes what is current from the store instead of making it again."""
@@ -86,6 +87,10 @@ class Making(Recipe):
         self.started = datetime.now(UTC)
         self._locks = ExitStack()
         self._work: Path | None = None
+
+    def place(self) -> str:
+        """Which country and year, for people."""
+        return f"{self.country} {self.year}"
 
     def work(self) -> Path:
         """A folder for half-done work of exactly this recipe, which a later run resumes."""
@@ -264,9 +269,8 @@ class Making(Recipe):
     def metadata(self, version: Version) -> dict[str, Any]:
         """What the UI shows of a version."""
         manifest = version.manifest()
-        picture = version.path / PICTURE
         return as_metadata(
-            picture.read_bytes() if picture.is_file() else None,
+            shown_picture(version.path / PICTURE, self.context.instance),
             dict(manifest["shown"]),
             path=version.path,
             version=version.version,

@@ -9,14 +9,6 @@ SCHEMA = 2
 """Of the manifests that this code writes."""
 
 
-def failing(manifest: Any) -> list[dict[str, Any]]:
-    """Verdicts in a manifest, of any form, that block whatever would be made from its version."""
-    try:
-        return [c for c in manifest["checks"] if not c["passed"] and c["severity"] == "error"]
-    except (KeyError, TypeError):
-        return []
-
-
 def finite(value: Any) -> Any:
     """The same without NaN and infinity, which JSON has not."""
     if isinstance(value, dict):

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store.manifests import SCHEMA, failing
+from popcorn_assets.store.manifests import SCHEMA
 from popcorn_assets.store.versions import Address, Store, Version, sha256
+from popcorn_ml.published.folders import failing
 from popcorn_ml.warehouse.warehouse import Warehouse
 
 

@@ -23,20 +23,19 @@ from typing import Any
 
 from popcorn_assets.store.contents import (
     DAMAGED,
-    HISTORY,
-    MANIFEST,
-    VERSION_PATTERN,
     digests,
     files_of,
     is_rejected,
     is_whole,
     put,
     set_aside,
-    sha256,
     version_of,
 )
-from popcorn_assets.store.manifests import failing
-from popcorn_assets.store.published import (
+from popcorn_ml.compute.locks import held, holder, try_lock
+from popcorn_ml.errors import StoreError
+from popcorn_ml.files import protect, remove_tree, sync, write_bytes, write_json
+from popcorn_ml.published.folders import HISTORY, MANIFEST, VERSION_PATTERN, failing, sha256
+from popcorn_ml.published.versions import (
     LATEST,
     NAME_PATTERN,
     REJECTED,
@@ -46,9 +45,6 @@ from popcorn_assets.store.published import (
     failed_checks,
     not_passed,
 )
-from popcorn_ml.compute.locks import held, holder, try_lock
-from popcorn_ml.errors import StoreError
-from popcorn_ml.files import protect, remove_tree, sync, write_bytes, write_json
 
 __all__ = [
     "DAMAGED",

@@ -20,7 +20,7 @@ from dagster._core.definitions.partitions.utils import get_tags_from_multi_parti
 
 from popcorn_assets.audit.recorded import Place, newest_accepted, place_of
 from popcorn_assets.partitions import partition_key
-from popcorn_assets.show import MANIFEST_SHA256, PICTURE, as_metadata
+from popcorn_assets.show import MANIFEST_SHA256, PICTURE, as_metadata, shown_picture
 from popcorn_assets.store.versions import (
     LATEST,
     MANIFEST,
@@ -70,7 +70,7 @@ def record_again(instance: dg.DagsterInstance, store: Store) -> list[tuple[Addre
             why = f"Dagster has a later materialisation, version {newest.version or '(none)'}"
             told.append((address, "left out", why))
         else:
-            missing.append((finished, _materialisation(found, manifest, digest)))
+            missing.append((finished, _materialisation(instance, found, manifest, digest)))
             told.append((address, "recorded", found.version))
     for address in published(store, REJECTED):
         rejected = _rejected(instance, store, address)
@@ -111,7 +111,7 @@ def _rejected(
     if digest not in known or (there and there.value == digest):
         return None
     finished = datetime.fromisoformat(manifest["finished"]).timestamp()
-    return finished, _materialisation(found, manifest, digest)
+    return finished, _materialisation(instance, found, manifest, digest)
 
 
 def published(store: Store, pointer: str = LATEST) -> list[Address]:
@@ -153,16 +153,16 @@ def _partition(address: Address) -> dg.MultiPartitionKey:
 
 
 def _materialisation(
-    version: Version, manifest: dict[str, Any], digest: str
+    instance: dg.DagsterInstance, version: Version, manifest: dict[str, Any], digest: str
 ) -> dg.AssetMaterialization:
     """What the run that made a version told Dagster of it, as far as its folder says."""
-    address, picture = version.address, version.path / PICTURE
+    address = version.address
     tags = {DATA_VERSION_TAG: version.version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"}
     partition = _partition(address) if address.country else None
     if partition is not None:
         tags |= get_tags_from_multi_partition_key(partition)
     metadata = as_metadata(
-        picture.read_bytes() if picture.is_file() else None,
+        shown_picture(version.path / PICTURE, instance),
         dict(manifest["shown"]),
         path=version.path,
         version=version.version,

@@ -56,6 +56,18 @@ class Coverage:
         )
         return {**told, **{f"held_{level}": round(share, 4) for level, share in held.items()}}
 
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Coverage:
+        """What `as_dict` gave."""
+        return cls(
+            of=told["of"],
+            by=told["by"],
+            low=told["low"] or 0.0,
+            high=np.inf if told["high"] is None else told["high"],
+            n=told["n"],
+            held={level: told[f"held_{level}"] for level in LEVELS},
+        )
+
 
 def of_fitted(fitted: Fitted, of: str = "units predicted unseen") -> list[Coverage]:
     """Of the units that a law was fitted on, each by the law that was fitted without its group."""
@@ -178,7 +190,8 @@ def coverage_png(rows: Sequence[Coverage]) -> bytes:
         panel.set_title(titles[by], fontsize=10)
         panel.set_ylim(0, 105)
     panels[0].set_ylabel("held, %")
-    panels[0].legend(fontsize=7, loc="lower left", framealpha=0.9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncol=len(LEVELS))
     figure.suptitle(f"intervals of {rows[0].of}" if rows else "", fontsize=10)
     return figure_png(figure)
 

@@ -4,10 +4,10 @@ Constants are those of the greatest posterior density: errors have the tails of 
 with the law's variance, and beliefs hold what few units cannot say. The beliefs are about the
 order of things (`BELIEFS`); some hundred units outweigh them.
 
-Widths, one a level, are the t distribution's. Where intervals hold fewer of the units, each by a law
-fitted without it and its neighbours, than chance explains, they are widened to what holds the
+Widths, one a level, are the t distribution's. Where intervals hold fewer units than chance
+explains, each by a law fitted without it and its neighbours, they are widened to what holds the
 level's share of them, counted as conformal prediction does (Vovk et al. 2005), so that few units
-widen it more. They are never made narrower: few units that happen to fit are no reason.
+widen it more. They are never made narrower: that few units happen to fit is no reason.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ GROUPS = 5
 """Parts that units without folds are divided into, consecutive numbers together."""
 
 BELIEFS = {
-    "chance": (4.5, 0.2),
+    "chance": (4.0, 0.2),
     "dense": (0.15, 0.4),
-    "sparse": (1.0, 0.3),
-    "evening": (0.28, 0.3),
+    "sparse": (0.75, 0.3),
+    "evening": (0.4, 0.3),
 }
 """Constant -> median and standard deviation of its logarithm before any unit is looked at; from
-simulated countries whose truth was looked at (docs/method.md). `chance` of independent households
-is the mean of their squared sizes over their mean size: 5 to 7 where households are of 4 to 5."""
+simulated countries whose truth was looked at (docs/method.md). Of independent households `chance`
+is the mean of their squared sizes over their mean size: 4 to 6 where they are of 4 or 5 people."""
 
-BY_CHANCE = 0.05
+BY_CHANCE = 0.01
 """Probability of holding so few units, were the interval right, below which it is widened."""
 
 LEAST_WIDTH, MOST_WIDTH = 0.05, 20.0
@@ -143,14 +143,15 @@ def fit_law(units: Unseen) -> Law:
     middle = np.log([median for median, _ in BELIEFS.values()])
     sure = np.array([spread for _, spread in BELIEFS.values()])
 
-    def against(logs: np.ndarray) -> float:
-        doubt = 0.5 * float((((logs - middle) / sure) ** 2).sum())
-        return doubt - log_likelihood(units, Law(*np.exp(logs)))
+    def law_at(steps: np.ndarray) -> Law:
+        return Law(*(float(value) for value in np.exp(middle + sure * steps)))
 
-    found = optimize.minimize(
-        against, middle, method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-3}
-    )
-    return Law(*(float(value) for value in np.exp(found.x)))
+    def against(steps: np.ndarray) -> float:
+        return 0.5 * float((steps**2).sum()) - log_likelihood(units, law_at(steps))
+
+    begun = np.vstack([np.zeros(len(sure)), np.eye(len(sure))])  # one belief's width each way
+    options = {"xatol": 1e-3, "fatol": 1e-4, "initial_simplex": begun, "maxiter": 2000}
+    return law_at(optimize.minimize(against, begun[0], method="Nelder-Mead", options=options).x)
 
 
 def log_likelihood(units: Unseen, law: Law) -> float:

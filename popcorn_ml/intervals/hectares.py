@@ -6,7 +6,7 @@ country's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ def write_intervals(
     units: Path,
     unit_measures: Measured,
     method: np.ndarray,
-    tags: dict[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Write `intervals.tif`, `unadjusted/intervals.tif` and `reliability.tif` (adjusted).
@@ -132,17 +132,15 @@ def write_intervals(
         use = writer(RELIABILITY, ["1 = use at this scale"], "uint8", NO_DATA, rule=RULE)
         for done, window in enumerate(windows, start=1):
             areas = cell_areas(grid, window)
-            target = Window(
-                window.row // PIXELS_PER_HECTARE_SIDE,
-                window.col // PIXELS_PER_HECTARE_SIDE,
-                -(-window.height // PIXELS_PER_HECTARE_SIDE),
-                -(-window.width // PIXELS_PER_HECTARE_SIDE),
-            )
+            target = _cells_of(window)
             people = cell_sums(raster.read_float(population, window, 1))
             of_map.write(_of_map(model, people, areas), target)
             placed = raster.read_float(adjusted, window, 1)
             numbers = raster.read(units, window, 1)
-            people, found = _of_adjusted(model, placed, numbers, areas, unit_measures, method)
+            people, spread = adjusted_variances(
+                model, placed, numbers, areas, unit_measures, method
+            )
+            found = model.quantiles(people, spread)
             of_adjusted.write(found, target)
             usable = reliability(people, found)
             use.write(usable, target)
@@ -152,12 +150,13 @@ def write_intervals(
     return tally.result()
 
 
-def _of_map(model: ErrorModel, people: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """Quantiles of cells of the map, NaN where it has none."""
-    return model.quantiles(people, model.map_variance(people, people**2 / areas) + 0 * people)
+def map_variances(model: ErrorModel, people: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """Variance of cells of the map; NaN where it has none."""
+    found = model.map_variance(people, people**2 / areas)
+    return np.where(np.isnan(people), np.nan, found)
 
 
-def _of_adjusted(
+def adjusted_variances(
     model: ErrorModel,
     placed: np.ndarray,
     units: np.ndarray,
@@ -165,15 +164,34 @@ def _of_adjusted(
     unit_measures: Measured,
     method: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """People of the cells of a block of the adjusted map, and their quantiles."""
+    """People of the cells of a block of the adjusted map, and their variance.
+
+    Args:
+        placed, units: people and unit numbers of its pixels.
+        areas: of its rows of cells, hectares.
+        unit_measures, method: as for `write_intervals`.
+    """
     people = cell_sums(placed)
     numbers = np.arange(1, people.size + 1).reshape(people.shape)
     side = PIXELS_PER_HECTARE_SIDE
     each = np.repeat(np.repeat(numbers, side, axis=0), side, axis=1)
     zones = each[: placed.shape[0], : placed.shape[1]]
     parts = parts_of(zones, units, placed, crowding(placed, areas))
-    variances = adjusted_variance(model, parts, unit_measures, method, people.size)
-    return people, model.quantiles(people, variances[1:].reshape(people.shape))
+    found = adjusted_variance(model, parts, unit_measures, method, people.size)
+    return people, np.where(np.isnan(people), np.nan, found[1:].reshape(people.shape))
+
+
+def _of_map(model: ErrorModel, people: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """Quantiles of cells of the map, NaN where it has none."""
+    return model.quantiles(people, map_variances(model, people, areas))
+
+
+def _cells_of(window: Window) -> Window:
+    """The hectares of a window of pixels that begins with whole ones."""
+    side = PIXELS_PER_HECTARE_SIDE
+    return Window(
+        window.row // side, window.col // side, -(-window.height // side), -(-window.width // side)
+    )
 
 
 class _Tally:

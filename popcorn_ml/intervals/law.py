@@ -34,7 +34,7 @@ from functools import lru_cache
 
 import numpy as np
 
-SPARSE_BELOW = 20.0
+SPARSE_BELOW = 10.0
 """People per hectare at which errors in share have lost half of what `sparse` adds to them."""
 
 HALF_A_PERSON = 0.5
@@ -76,7 +76,7 @@ def variance(
     Returns:
         float64, people squared; 0 where nobody is.
     """
-    people = np.asarray(people, np.float64)
+    people, crowding = np.asarray(people, np.float64), np.asarray(crowding, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         density = np.where(people > 0, crowding / people, 0.0)
         extent = np.where(density > 0, people / density, 0.0)
@@ -102,7 +102,9 @@ def part_variance(
     Returns:
         float64, people squared; 0 for a whole unit.
     """
-    people = np.asarray(people, np.float64)
+    people, crowding = np.asarray(people, np.float64), np.asarray(crowding, np.float64)
+    unit_people = np.asarray(unit_people, np.float64)
+    unit_crowding = np.asarray(unit_crowding, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = np.where(unit_people > 0, people / unit_people, 0.0)
     # what is left of a whole unit is the rounding of float32 rasters, not people

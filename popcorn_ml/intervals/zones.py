@@ -96,25 +96,63 @@ def people_in(
 
 def asked(zones: gpd.GeoDataFrame | str | Path, ready: Ready) -> pd.DataFrame:
     """`people_in` of a map that is ready: where there are several sets of zones to ask about."""
+    found = with_variances(zones, ready)
+    quantiles = ready.model.quantiles(found["people"].to_numpy(), found.pop("variance").to_numpy())
+    for place, (name, values) in enumerate(zip(QUANTILES, quantiles, strict=True), start=1):
+        found.insert(place, COLUMNS[name], values)
+    return found
+
+
+def with_variances(zones: gpd.GeoDataFrame | str | Path, ready: Ready) -> pd.DataFrame:
+    """As `asked`, with the error's `variance` (people squared) instead of quantiles."""
     import pandas as pd
 
-    model = ready.model
     layers, index = _layers(zones, ready.grid)
     count = len(index)
-    people, shares, pixels = np.full(count, np.nan), np.zeros(count), np.zeros(count, np.int64)
-    quantiles = np.full((len(QUANTILES), count), np.nan)
+    people, variance = np.full(count, np.nan), np.full(count, np.nan)
+    shares, pixels = np.zeros(count), np.zeros(count, np.int64)
     for layer in layers:
         sums, variances = _answer(layer, ready)
         chosen = layer.rows
         found, valid = sums.sums[0, 1:], sums.valid[0, 1:]
-        estimate = np.where(valid > 0, found, np.nan)
-        people[chosen], pixels[chosen] = estimate, sums.pixels[1:]
+        people[chosen] = np.where(valid > 0, found, np.nan)
+        variance[chosen] = np.where(valid > 0, variances, np.nan)
+        pixels[chosen] = sums.pixels[1:]
         shares[chosen] = valid / np.maximum(sums.pixels[1:], 1)
-        quantiles[:, chosen] = model.quantiles(estimate, variances + 0 * estimate)
-    told = {COLUMNS[name]: values for name, values in zip(QUANTILES, quantiles, strict=True)}
-    return pd.DataFrame(
-        {"people": people, **told, "pixels": pixels, "valid_share": shares}, index=index
-    )
+    told = {"people": people, "variance": variance, "pixels": pixels, "valid_share": shares}
+    return pd.DataFrame(told, index=index)
+
+
+def sums_in(zones: gpd.GeoDataFrame | str | Path, population: Path) -> pd.DataFrame:
+    """People in zones of a map of which no error is known: `people`, `pixels`, `valid_share`.
+
+    Args:
+        zones: as `people_in`.
+        population: people per pixel.
+
+    Raises:
+        IntervalError, RasterError: as `people_in`.
+    """
+    import pandas as pd
+
+    from popcorn_ml import raster
+
+    layers, index = _layers(zones, raster.grid_of(population))
+    people, pixels, valid = (np.zeros(len(index)) for _ in range(3))
+    for layer in layers:
+        sums = ZoneSums.none(1, len(layer.rows))
+        with raster.bounded_cache():
+            for window in layer.windows:
+                values = raster.read_float(population, window, 1)
+                sums += zone_table(layer.read(window), [values], len(layer.rows))
+        people[layer.rows], pixels[layer.rows] = sums.sums[0, 1:], sums.pixels[1:]
+        valid[layer.rows] = sums.valid[0, 1:]
+    told = {
+        "people": np.where(valid > 0, people, np.nan),
+        "pixels": pixels.astype(np.int64),
+        "valid_share": valid / np.maximum(pixels, 1),
+    }
+    return pd.DataFrame(told, index=index)
 
 
 @dataclass(frozen=True)

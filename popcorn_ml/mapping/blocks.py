@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from popcorn_ml.grid import Window
-from popcorn_ml.model.canvas import HALO_PX
+from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX
 
 SMALLEST_PX = 64
-"""Below this a square is more halo than core."""
+"""A square this small is not quartered: it is more halo than core as it is."""
 
 
 def blocks_of(wanted: np.ndarray, core: Window) -> list[Window]:
-    """Squares that hold every pixel wanted, as few pixels with their halos as quartering finds.
+    """Rectangles that hold every pixel wanted, of as few pixels, halos included, as quartering and
+    trimming finds.
 
     Args:
         wanted: bool, of the core's shape.
@@ -30,6 +31,9 @@ def _covered(wanted: np.ndarray, block: Window) -> tuple[list[Window], int]:
     """The squares, and how many pixels they are with their halos."""
     if not wanted.any():
         return [], 0
+    rows, cols = _extent(wanted.any(axis=1)), _extent(wanted.any(axis=0))
+    wanted = wanted[rows.start : rows.stop, cols.start : cols.stop]
+    block = Window(block.row + rows.start, block.col + cols.start, len(rows), len(cols))
     whole = (block.height + 2 * HALO_PX) * (block.width + 2 * HALO_PX)
     if max(block.height, block.width) <= SMALLEST_PX:
         return [block], whole
@@ -44,11 +48,17 @@ def _covered(wanted: np.ndarray, block: Window) -> tuple[list[Window], int]:
     return (parts, cost) if cost < whole else ([block], whole)
 
 
+def _extent(any_wanted: np.ndarray) -> range:
+    """From the first to the last that is wanted, begun at a multiple of four."""
+    places = np.flatnonzero(any_wanted)
+    return range(int(places[0]) // ALIGN_PX * ALIGN_PX, int(places[-1]) + 1)
+
+
 def _halves(length: int) -> list[range]:
-    """Two parts of a side, the first a multiple of four: windows then need no more than a halo."""
+    """Two parts of a side, the first a multiple of four as networks' windows are."""
     if length <= SMALLEST_PX:
         return [range(length)]
-    middle = -(-length // 2 // 4) * 4
+    middle = length // 2 // ALIGN_PX * ALIGN_PX
     return [range(middle), range(middle, length)]
 
 

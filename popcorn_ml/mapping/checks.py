@@ -6,7 +6,7 @@ asks; Dagster's checks of the same names are in popcorn_assets.checks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,14 @@ from typing import Any, Literal
 import numpy as np
 
 from popcorn_ml.grid import Grid
+from popcorn_ml.mapping.sparing import (
+    COMPUTED,
+    OCCUPANCY,
+    PEOPLE,
+    SPARE_BELOW,
+    SPARED,
+    SPARED_WEIGHT,
+)
 
 CENSUS_TOLERANCE = 1e-6
 """Largest relative difference between an adjusted unit's sum and its count (float32 rasters)."""
@@ -60,6 +68,37 @@ def finite_and_not_negative(*rasters: Path) -> MapCheck:
         f"pixels infinite or below zero: {bad}",
         "look at the composites there and at the model's finite_training, then map again",
         dict(bad),
+    )
+
+
+def few_people_left_out(counts: Mapping[str, float], allowed: float) -> MapCheck:
+    """Whether the pixels that the networks were not run on can hold the stated share at the most.
+
+    Args:
+        counts: what the tiles counted (`sparing.COMPUTED` and following).
+        allowed: share of the map's people.
+
+    Bounded by the largest occupancy of any pixel that was computed: what the networks would have
+    said of the others is not known.
+    """
+    people = counts[PEOPLE]
+    at_most = counts[SPARED_WEIGHT] * counts[OCCUPANCY]
+    share = at_most / people if at_most else 0.0
+    return MapCheck(
+        "few_people_left_out",
+        share <= allowed,
+        f"{counts[SPARED]:,.0f} pixels with a built-up score below {counts[SPARE_BELOW]:.3g} were "
+        f"left out, with at most {at_most:,.1f} people, {share:.2g} of the map's "
+        f"{people:,.0f} (allowed {allowed:g})",
+        "set mapping.leave_out to 0 in the country's file, then map again",
+        {
+            "pixels left out": counts[SPARED],
+            "pixels computed": counts[COMPUTED],
+            "score left out below": counts[SPARE_BELOW],
+            "people left out at most": at_most,
+            "share left out at most": share,
+            "share allowed": allowed,
+        },
     )
 
 

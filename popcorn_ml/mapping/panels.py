@@ -27,6 +27,7 @@ def side_by_side(
     colours: str,
     legend: str,
     ticks: Sequence[float] | None = None,
+    beyond: str = "max",
     note: str = "",
 ) -> Figure:
     """A figure of maps on one grid.
@@ -37,12 +38,13 @@ def side_by_side(
         norm, colours: a matplotlib norm and the name of a colour map, of all panels.
         legend: what the colours are, with the unit.
         ticks: of the legend.
+        beyond: at which ends of the legend there may be values beyond: "max" or "both".
         note: a sentence below.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    across = min(len(panels), 3)
+    across = 2 if len(panels) in (2, 4) else min(len(panels), 3)
     down = -(-len(panels) // across)
     tall = grid.height / grid.width
     width = 3.4 if across > 1 else 6.0
@@ -69,7 +71,7 @@ def side_by_side(
         axis.set_visible(k < len(panels))
     scale_bar(axes[0], grid)
     if shown is not None:
-        bar = figure.colorbar(shown, ax=list(axes[: len(panels)]), shrink=0.85, extend="both")
+        bar = figure.colorbar(shown, ax=list(axes[: len(panels)]), shrink=0.85, extend=beyond)
         if ticks is not None:
             bar.set_ticks(list(ticks), labels=[f"{tick:g}" for tick in ticks])
             bar.ax.minorticks_off()

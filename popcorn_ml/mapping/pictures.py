@@ -1,7 +1,9 @@
 """Small PNG pictures of rasters and arrays, for the UI and for reports.
 
 Large rasters are read from their overviews, so that a country costs no more than a village.
-Pixels without a value are light grey. Every picture of a quantity has its legend with the unit.
+Pixels without a value are light grey. Every picture of a quantity has its legend with the unit;
+people are shown in classes, each about twice the one before, so that towns are told apart as
+villages are. A picture of a raster has a scale bar and, where the units are given, their borders.
 """
 
 from __future__ import annotations
@@ -14,8 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from popcorn_ml.mapping.colours import HEAT, PEOPLE_STEPS
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from popcorn_ml.grid import Grid
 
 Kind = Literal[
     "population",
@@ -33,10 +40,19 @@ Kind = Literal[
 NODATA_COLOUR = (0.88, 0.88, 0.88, 1.0)
 PIXELS_PER_HECTARE = 100
 
+MOST_BORDER = 0.25
+"""Borders are left out where they would cover more than this share of the picture."""
+
+_BORDER = (0.15, 0.3, 0.45)
+_BORDER_STRENGTH = 0.6
+
 
 @dataclass(frozen=True)
 class _Look:
-    """How a quantity is coloured: colour map, legend, and the stretch of its values."""
+    """How a quantity is coloured: colour map, legend, and the stretch of its values.
+
+    People have no colour map but classes.
+    """
 
     colours: str
     legend: str
@@ -45,9 +61,9 @@ class _Look:
 
 
 _LOOKS: dict[str, _Look] = {
-    "population": _Look("inferno", "people per hectare", "people", per_hectare=True),
+    "population": _Look("", "people per hectare", "people", per_hectare=True),
     "population_std": _Look(
-        "viridis", "standard deviation, people per hectare", "people", per_hectare=True
+        "", "standard deviation, people per hectare", "people", per_hectare=True
     ),
     "occupancy": _Look("cividis", "people per fully built-up pixel", "range"),
     "builtup": _Look("magma", "built-up score", "unit"),
@@ -64,6 +80,7 @@ def thumbnail(
     max_px: int = 600,
     pixels_per_hectare: float | None = None,
     title: str | None = None,
+    units: str | Path | None = None,
 ) -> bytes:
     """A picture of a raster or an array.
 
@@ -72,13 +89,16 @@ def thumbnail(
             the bands B04, B03, B02 and for "sar" VV, VH by their names; or an array, (rows,
             columns), for "rgb" (4, rows, columns) in the order of `sentinel.S2_BANDS`, for "sar"
             (2, rows, columns) in dB. NaN has no value.
-        kind: population and population_std (people per pixel, shown per hectare on a logarithmic
-            scale), relative_width, occupancy, builtup, rgb (2 to 98 % stretch), sar (VV, VH and
-            their difference), units (neighbouring numbers in different colours), factor, count.
+        kind: population and population_std (people per pixel, shown per hectare in the classes
+            `colours.PEOPLE_STEPS`), relative_width, occupancy, builtup, rgb (2 to 98 % stretch),
+            sar (VV, VH and their difference), units (neighbouring numbers in different colours),
+            factor, count.
         max_px: longest side of the map in the picture; a small array is enlarged to about it.
         pixels_per_hectare: for population; None takes the true area of a raster's own pixels, row
             by row, and 100 for an array.
         title: above the map.
+        units: raster of unit numbers on the pixels' grid, or on one whose extent is the same: their
+            borders are drawn, unless they would hide the map.
 
     Returns:
         PNG.
@@ -93,20 +113,24 @@ def thumbnail(
     else:
         values, own_density = _read_small(Path(source), kind, max_px)
         density = pixels_per_hectare or own_density
+    frame = _Frame(title)
+    if not isinstance(source, np.ndarray):
+        frame.scale = _Scale.of(raster_grid := _grid(source))
+        frame.units = None if units is None else _units_on(Path(units), raster_grid, max_px)
     dimensions = {"rgb": (3, 4), "sar": (3, 2)}.get(kind, (2, None))
     if values.ndim != dimensions[0] or (dimensions[1] and values.shape[0] != dimensions[1]):
         raise ValueError(f"a picture of kind {kind!r} of an array of shape {values.shape}")
     values = _shrunk(values, max_px, nearest=kind == "units")
     if kind == "rgb":
-        return _picture(_stretched(values[[2, 1, 0]]), max_px, title)
+        return _picture(_stretched(values[[2, 1, 0]]), max_px, frame)
     if kind == "sar":
         return _picture(
-            _stretched(np.stack([values[0], values[1], values[0] - values[1]])), max_px, title
+            _stretched(np.stack([values[0], values[1], values[0] - values[1]])), max_px, frame
         )
     if kind == "units":
-        return _picture(_unit_colours(values), max_px, title)
+        return _picture(_unit_colours(values), max_px, frame)
     look = _LOOKS[kind]
-    return _quantity(values * density if look.per_hectare else values, look, max_px, title)
+    return _quantity(values * density if look.per_hectare else values, look, max_px, frame)
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -128,7 +152,8 @@ def side_by_side(pictures: Sequence[bytes]) -> bytes:
         canvas[: image.shape[0], left : left + image.shape[1]] = image
         left += image.shape[1]
     stream = io.BytesIO()
-    imsave(stream, canvas, format="png", metadata={"Software": None})
+    metadata: dict[str, Any] = {"Software": None}  # the same bytes by whichever matplotlib
+    imsave(stream, canvas, format="png", metadata=metadata)
     return stream.getvalue()
 
 
@@ -211,12 +236,106 @@ def _unit_colours(units: np.ndarray) -> np.ndarray:
     return rgba
 
 
-def _picture(rgba: np.ndarray, max_px: int, title: str | None) -> bytes:
-    return figure_png(_figure(rgba, max_px, title, legend=False)[0])
+@dataclass(frozen=True)
+class _Scale:
+    """How many metres the longer way across a raster is, along its columns, at its middle."""
+
+    metres_across: float
+
+    @classmethod
+    def of(cls, grid: Grid) -> _Scale:
+        middle = grid.row_area_m2()[grid.height // 2]
+        return cls(float(np.sqrt(middle)) * grid.width if not grid.is_geographic else _east(grid))
+
+    def bar(self) -> tuple[float, str]:
+        """Length of a bar, as a share of the width, and what it says: about a fifth."""
+        wanted = self.metres_across / 4
+        step = 10.0 ** np.floor(np.log10(wanted))
+        metres = step * max(n for n in (1, 2, 5) if n * step <= wanted)
+        told = f"{metres / 1000:g} km" if metres >= 1000 else f"{metres:g} m"
+        return metres / self.metres_across, told
+
+
+@dataclass
+class _Frame:
+    """What is drawn about and over a map: title, scale bar, borders of units."""
+
+    title: str | None
+    scale: _Scale | None = None
+    units: np.ndarray | None = None
+
+    def draw(self, axes: Axes, shape: tuple[int, ...]) -> None:
+        """Over a map of a shape (rows, columns, ...)."""
+        rows, cols = shape[:2]
+        if self.units is not None:
+            edges = _edges(self.units)
+            if 0 < edges.mean() <= MOST_BORDER:
+                lines = np.zeros((*edges.shape, 4))
+                lines[edges] = (*_BORDER, _BORDER_STRENGTH)
+                extent = (-0.5, cols - 0.5, rows - 0.5, -0.5)
+                axes.imshow(lines, interpolation="nearest", aspect="auto", extent=extent)
+        if self.scale is not None:
+            self._bar(axes)
+
+    def _bar(self, axes: Axes) -> None:
+        from matplotlib.patheffects import withStroke
+
+        assert self.scale is not None
+        share, told = self.scale.bar()
+        halo = [withStroke(linewidth=3.5, foreground="white")]
+        place: dict[str, Any] = {"transform": axes.transAxes, "path_effects": halo}
+        axes.plot([0.02, 0.02 + share], [0.025, 0.025], color="black", linewidth=2.5,
+                  solid_capstyle="butt", **place)  # fmt: skip
+        axes.text(0.02 + share / 2, 0.035, told, ha="center", va="bottom", fontsize=9, **place)
+
+
+def _grid(source: str | Path) -> Grid:
+    from popcorn_ml import raster
+
+    return raster.grid_of(source)
+
+
+def _east(grid: Grid) -> float:
+    """Metres across a grid in degrees, along the parallel at its middle."""
+    from pyproj import Geod
+
+    west, south, east, north = grid.bounds
+    middle, steps = (south + north) / 2, np.linspace(west, east, 65)
+    return float(Geod(ellps="WGS84").line_length(steps, np.full(65, middle)))
+
+
+def _units_on(path: Path, grid: Grid, max_px: int) -> np.ndarray | None:
+    """Unit numbers at the picture's size; None where they lie elsewhere than the map."""
+    found = _grid(path)
+    if found.crs != grid.crs or not np.allclose(found.bounds, grid.bounds, atol=grid.step):
+        return None
+    return _read_small(path, "units", max_px)[0]
+
+
+def _edges(units: np.ndarray) -> np.ndarray:
+    """Where the unit to the right or below is another one."""
+    edges = np.zeros(units.shape, bool)
+    edges[:, :-1] |= units[:, :-1] != units[:, 1:]
+    edges[:-1] |= units[:-1] != units[1:]
+    return edges
+
+
+def _picture(rgba: np.ndarray, max_px: int, frame: _Frame) -> bytes:
+    return _in_256_colours(figure_png(_figure(rgba, max_px, frame, legend=False)[0]))
+
+
+def _in_256_colours(png: bytes) -> bytes:
+    """The same with a palette: a third of the bytes, and no eye sees it in a satellite image."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _figure(
-    values: np.ndarray, max_px: int, title: str | None, *, legend: bool, **image: Any
+    values: np.ndarray, max_px: int, frame: _Frame, *, legend: bool, **image: Any
 ) -> tuple[Figure, Any, Any]:
     """A figure whose map has the array's proportions and a longest side of `max_px`."""
     from matplotlib.figure import Figure
@@ -224,15 +343,16 @@ def _figure(
     rows, cols = values.shape[:2]
     scale = max_px / max(rows, cols)
     width, height = max(cols * scale, 60.0), max(rows * scale, 60.0)
-    above = 26 if title else 0
+    above = 26 if frame.title else 0
     beside = 90 if legend else 0
     full_width, full_height = width + beside, height + above
     figure = Figure(figsize=(full_width / 100, full_height / 100), dpi=100)
     axes = figure.add_axes((0.0, 0.0, width / full_width, height / full_height))
     axes.set_axis_off()
     shown = axes.imshow(values, interpolation="nearest", aspect="auto", **image)
-    if title:
-        figure.text(0.01, 1 - above / full_height / 2, title, va="center", fontsize=10)
+    frame.draw(axes, values.shape)
+    if frame.title:
+        figure.text(0.01, 1 - above / full_height / 2, frame.title, va="center", fontsize=11)
     bar = None
     if legend:
         bar = figure.add_axes(
@@ -246,9 +366,9 @@ def _figure(
     return figure, shown, bar
 
 
-def _quantity(values: np.ndarray, look: _Look, max_px: int, title: str | None) -> bytes:
+def _quantity(values: np.ndarray, look: _Look, max_px: int, frame: _Frame) -> bytes:
     from matplotlib import colormaps
-    from matplotlib.colors import LogNorm, Normalize, SymLogNorm
+    from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, Normalize
     from matplotlib.ticker import FuncFormatter
 
     seen = values[np.isfinite(values)]
@@ -256,12 +376,8 @@ def _quantity(values: np.ndarray, look: _Look, max_px: int, title: str | None) -
     norm: Normalize
     ticks: list[float] | None = None
     if look.stretch == "people":
-        top = max(top, 10.0)
-        # linear up to one person a hectare, logarithmic above: empty land stays dark, and a
-        # village is told from a town
-        norm = SymLogNorm(1.0, linscale=0.6, vmin=0.0, vmax=top, base=10)
-        steps = [0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000]
-        ticks = [float(step) for step in steps if step <= top]
+        norm = BoundaryNorm(PEOPLE_STEPS, len(HEAT), extend="both")
+        ticks = [float(bound) for bound in PEOPLE_STEPS]
     elif look.stretch == "unit":
         norm = Normalize(0.0, 1.0)
     elif look.stretch == "factor":
@@ -269,12 +385,14 @@ def _quantity(values: np.ndarray, look: _Look, max_px: int, title: str | None) -
         ticks = [0.1, 0.3, 1.0, 3.0, 10.0]
     else:
         norm = Normalize(0.0, top if top > 0 else 1.0)
-    colours = colormaps[look.colours].with_extremes(bad=NODATA_COLOUR)
+    in_classes = look.stretch == "people"
+    scheme = ListedColormap(HEAT) if in_classes else colormaps[look.colours]
+    colours = scheme.with_extremes(bad=NODATA_COLOUR)
     figure, shown, bar = _figure(
-        np.ma.masked_invalid(values), max_px, title, legend=True, norm=norm, cmap=colours
+        np.ma.masked_invalid(values), max_px, frame, legend=True, norm=norm, cmap=colours
     )
-    above = seen.size and float(seen.max()) > norm.vmax  # type: ignore[operator]
-    below = look.stretch == "factor" and seen.size and float(seen.min()) < 0.1
+    above = in_classes or (seen.size and float(seen.max()) > norm.vmax)  # type: ignore[operator]
+    below = in_classes or (look.stretch == "factor" and seen.size and float(seen.min()) < 0.1)
     legend = figure.colorbar(
         shown,
         cax=bar,

@@ -22,7 +22,13 @@ from popcorn_ml.mapping.engine.api import Bag, Engine, check_precision
 from popcorn_ml.mapping.engine.choice import open_engine
 from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
 from popcorn_ml.mapping.precision import STEP
-from popcorn_ml.mapping.sparing import Occupancies, TileScores, pilot_cells, score_to_spare
+from popcorn_ml.mapping.sparing import (
+    SPARE_BELOW,
+    Occupancies,
+    TileScores,
+    pilot_cells,
+    score_to_spare,
+)
 from popcorn_ml.mapping.spec import MappingSpec, check_composites, in_season_order
 from popcorn_ml.mapping.tile_people import (
     MEMBERS,
@@ -33,9 +39,6 @@ from popcorn_ml.mapping.tile_people import (
 )
 from popcorn_ml.mapping.tiles import Computed, Layer, Written, each_tile, write_tiles
 from popcorn_ml.parallel import Pool
-
-SPARE_BELOW = "score left out below"
-"""Among what is said of a map: `MappingSpec.spare_below`."""
 
 BANDS = {
     "population": "people per pixel",
@@ -66,7 +69,7 @@ def map_population(
     Memory: the tiles at work, whatever the country's size.
 
     Returns:
-        What ran the networks, and what tiles counted: see `tile_people.COMPUTED` and following.
+        What ran the networks, and what tiles counted: see `sparing.COMPUTED` and following.
 
     Raises:
         ConfigError: a specification that cannot be used.

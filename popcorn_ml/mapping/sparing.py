@@ -20,7 +20,7 @@ import numpy as np
 
 from popcorn_ml.grid import Window
 
-CELL_PX = 128
+CELL_PX = 64
 """Side of the squares that a tile is looked at in, and that occupancy is learnt on."""
 
 PILOT_CELLS = 8
@@ -31,6 +31,20 @@ MARGIN = 2.0
 
 WORTH_IT = 0.9
 """Share of the squares that must be computed above which nothing is left out at all."""
+
+COMPUTED, SPARED, PEOPLE, SPARED_WEIGHT, OCCUPANCY = (
+    "pixels computed",
+    "pixels left out",
+    "people",
+    "score left out",
+    "largest occupancy",
+)
+"""What tiles count: pixels, people, and the score, mean of the seasons, of the pixels left out
+times their area's ratio; and the largest occupancy of any pixel in any season, mean of the
+members."""
+
+SPARE_BELOW = "score left out below"
+"""Among what is said of a map: `MappingSpec.spare_below`."""
 
 _STEPS = 120
 _BINS = 0.5 ** (np.arange(_STEPS + 1) / 2)

@@ -14,24 +14,22 @@ from popcorn_ml.inputs import read_channels
 from popcorn_ml.mapping.blocks import around, blocks_of
 from popcorn_ml.mapping.engine.api import Bag
 from popcorn_ml.mapping.ensemble import SeasonMean, spread_of
-from popcorn_ml.mapping.sparing import Occupancies, TileScores, look_through
+from popcorn_ml.mapping.sparing import (
+    COMPUTED,
+    OCCUPANCY,
+    PEOPLE,
+    SPARED,
+    SPARED_WEIGHT,
+    Occupancies,
+    TileScores,
+    look_through,
+)
 from popcorn_ml.mapping.spec import MappingSpec, in_season_order
 from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
 from popcorn_ml.model.popcorn import population
 from popcorn_ml.sentinel import Season
 
 MEMBERS = "population_members"
-
-COMPUTED, SPARED, PEOPLE, SPARED_WEIGHT, OCCUPANCY = (
-    "pixels computed",
-    "pixels left out",
-    "people",
-    "score left out",
-    "largest occupancy",
-)
-"""What tiles count: pixels, people, and the score, mean of the seasons, of the pixels left out
-times their area's ratio; and the largest occupancy of any pixel in any season, mean of the
-members."""
 
 
 @dataclass(frozen=True)

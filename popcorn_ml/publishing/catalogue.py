@@ -166,6 +166,7 @@ def _about(
     titles = {
         names.facts: "What is known of the map, for programs",
         names.report: "Report",
+        names.preview: "Picture of the population",
         names.scenes: "Scenes that the composites were made of",
     }
     fallback = "Style for QGIS" if path.suffix == ".qml" else path.name
@@ -226,7 +227,8 @@ def _model_item(facts: Mapping[str, Any]) -> pystac.Item:
         properties={
             "title": f"Model of {facts['title']}: {model['title']}",
             "description": f"{facts['method']['text']} Trained on {model['country']} "
-            f"{model['year']}, census level {model['level']}, {model['members']} members.",
+            f"{model['year']}, census level {model['level'] or 'not known'}, "
+            f"{model['members']} members.",
             "version": model["version"] or "not known",
             "mlm:name": f"popcorn {model['country']} {model['year']} {model['version']}",
             "mlm:architecture": "POPCORN: dual-stream U-Net",

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-HEAT = (
-    "#f7f7f2", "#ffeda0", "#fed976", "#feb24c", "#fd8d3c", "#fc4e2a", "#e31a1c", "#b10026",
-    "#7a0177", "#49006a",
-)  # fmt: skip
+from popcorn_ml.mapping.colours import HEAT, PEOPLE_STEPS
+
 WIDTH = (
     "#f7fcfd", "#e0ecf4", "#bfd3e6", "#9ebcda", "#8c96c6", "#8c6bb1", "#88419d", "#6e016b",
 )  # fmt: skip
@@ -74,7 +72,6 @@ def classes(bounds: Sequence[float], colours: Sequence[str]) -> tuple[Class, ...
     return tuple(Class(*row) for row in zip(uppers, colours, labels, strict=True))
 
 
-PEOPLE_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 PEOPLE = classes(PEOPLE_STEPS, HEAT)
 """People per hectare or per cell of about that size."""
 PEOPLE_PER_PIXEL = classes([step / 100 for step in PEOPLE_STEPS], HEAT)
@@ -86,6 +83,7 @@ INTERVAL = classes((1, 2, 5, 10, 20, 50, 100), WIDTH)
 SCORE = classes((0.05, 0.1, 0.2, 0.4, 0.6, 0.8), GREYS)
 OCCUPANCY = classes((0.1, 0.2, 0.5, 1, 2, 5), tuple(reversed(GREEN)))
 OBSERVATIONS = classes((1, 2, 4, 8, 16, 32), GREEN)
+UNIT_NUMBERS = (Value(0, "#ffffff", "outside all units"),)
 RELIABILITY = (
     Value(0, "#d7301f", "not to be used at this scale"),
     Value(1, "#4daf4a", "may be used at this scale"),

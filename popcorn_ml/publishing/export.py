@@ -22,11 +22,9 @@ from typing import Any
 from popcorn_ml.compute.locks import held
 from popcorn_ml.errors import ExportError
 from popcorn_ml.files import naming_the_disk, sync, umask, write_json
-from popcorn_ml.publishing.catalogue import write_catalogue
-from popcorn_ml.publishing.names import CATALOGUE, Names
+from popcorn_ml.publishing.folder import finish
+from popcorn_ml.publishing.names import CATALOGUE, NOTE, Names
 
-NOTE = ".popcorn-export.json"
-"""Says which country-years were written here, and which files of theirs."""
 _LOCK = ".popcorn-export.lock"
 _STAGING = ".popcorn-export-"
 _CHUNK = 1 << 20
@@ -85,11 +83,6 @@ def export(
         note["country_years"][names.stem]["whole"] = True
         write_json(target / NOTE, note)
     return Exported(target, len(own), size, gone)
-
-
-def finish(folder: Path) -> None:
-    """Make what the country-years of a folder share: the catalogue."""
-    write_catalogue(folder)
 
 
 def _copied(source: Path, target: Path, digest: str) -> int:

@@ -97,7 +97,7 @@ def facts_of(
         "checks": _checks(origin),
         "quality": {"rule": QUALITY_RULE, "seasons": _seasons(origin)},
         "intervals": _intervals(origin),
-        "change": {"from_year": origin.change_from, "why_not": origin.why_no_change or None},
+        "change": _change(origin),
         "mask": dict(mask) if mask else None,
         "products": [one.as_fact() for one in products],
         "tables": [dict(one) for one in tables],
@@ -148,7 +148,11 @@ def _summary(origin: Origin, metrics: Mapping[str, Any]) -> list[str]:
 
 def _model(origin: Origin) -> dict[str, Any]:
     shown = dict(origin.manifests["population_map"]["shown"])
-    trained = origin.manifests.get("checkpoints", {})
+    inputs = origin.manifests["population_map"]["inputs"]
+    trained: Mapping[str, Any] = next(
+        (entry for entry in inputs if entry["asset"] == "checkpoints"), {}
+    )
+    parameters = origin.manifests.get("checkpoints", {}).get("parameters", {})
     facts = origin.manifests["population_map"]["facts"]
     return {
         "title": origin.model,
@@ -157,7 +161,7 @@ def _model(origin: Origin) -> dict[str, Any]:
         "country": trained.get("country"),
         "year": trained.get("year"),
         "version": trained.get("version"),
-        "level": trained.get("parameters", {}).get("level"),
+        "level": parameters.get("level"),
         "another_country": trained.get("country") not in (None, origin.code),
         "extractor": facts.get("extractor"),
     }
@@ -225,10 +229,25 @@ def _seasons(origin: Origin) -> list[dict[str, Any]]:
 
 def _intervals(origin: Origin) -> dict[str, Any]:
     """What the hectare map says of its intervals: where they are from, or why there are none."""
+    told = origin.manifests["hectare_map"]["facts"].get("intervals") or {}
     there = origin.file("hectare_map", "intervals.tif").is_file()
-    facts = origin.manifests["hectare_map"]["facts"]
-    said = {key: value for key, value in facts.items() if "interval" in key or "reliab" in key}
-    return {"available": there, "facts": said}
+    return {"available": there, "why": why_no_intervals(origin), "model": None, **told}
+
+
+def _change(origin: Origin) -> dict[str, Any]:
+    """Which earlier year the map was compared with, and what was found; or why with none."""
+    manifest = origin.manifests.get("change") if origin.change_from is not None else None
+    return {
+        "from_year": origin.change_from,
+        "why_not": origin.why_no_change or None,
+        "found": dict(manifest["shown"]) if manifest else None,
+    }
+
+
+def why_no_intervals(origin: Origin) -> str:
+    """What is said of a map without intervals."""
+    told = origin.manifests["hectare_map"]["facts"].get("intervals") or {}
+    return str(told.get("why") or "this version of the map was made without intervals")
 
 
 def sources_of(origin: Origin) -> list[dict[str, Any]]:

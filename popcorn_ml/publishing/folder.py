@@ -7,22 +7,25 @@ else. On a grid of metric pixels the hectares are the map's own; on one in degre
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from popcorn_ml.errors import RasterError
-from popcorn_ml.files import write_json
+from popcorn_ml.files import write_bytes, write_json
+from popcorn_ml.mapping.pictures import thumbnail
 from popcorn_ml.publishing import empty_cells, other_grids, products, quality
 from popcorn_ml.publishing.catalogue import write_catalogue, write_year
-from popcorn_ml.publishing.facts import facts_of, scenes_of, write_scenes
+from popcorn_ml.publishing.facts import facts_of, scenes_of, why_no_intervals, write_scenes
 from popcorn_ml.publishing.hexagons import COLUMNS as HEXAGON_COLUMNS
 from popcorn_ml.publishing.hexagons import write_hexagons
 from popcorn_ml.publishing.names import ARC_SECONDS, CELLS, HECTARE, PIXEL, Names
 from popcorn_ml.publishing.origin import Origin
 from popcorn_ml.publishing.products import Product, Written, copied, write_product
-from popcorn_ml.publishing.unit_tables import COLUMNS, unit_frame, write_units
+from popcorn_ml.publishing.report import write_report
+from popcorn_ml.publishing.unit_tables import COLUMNS, UnitRows, unit_frame, write_units
+from popcorn_ml.publishing.web import write_web_map
 from popcorn_ml.sentinel import SEASONS, SENSORS
 
 Progress = Callable[[int, int], None]
@@ -31,6 +34,7 @@ POPULATION = "population.tif"
 INTERVALS = "intervals.tif"
 RELIABILITY = "reliability.tif"
 CHANGE = "change.tif"
+PREVIEW_PX = 600
 BUILTUP = "builtup_score.tif"
 OCCUPANCY = "occupancy.tif"
 
@@ -66,7 +70,8 @@ class Making:
         what = product.what
         if self.origin.change_from is not None:
             what = what.replace("{from_year}", str(self.origin.change_from))
-        return self.out / self.names.raster(what.replace("{year}", str(self.origin.year)), cells)
+        what = what.replace("{year}", str(self.origin.year)).replace("{level}", self.origin.level)
+        return self.out / self.names.raster(what, cells)
 
     def copy(self, product: Product, source: Path, cells: str, **options: Any) -> None:
         """Publish a version's own raster."""
@@ -112,9 +117,26 @@ def publish(origin: Origin, out: Path, progress: Progress | None = None) -> dict
     )
     write_json(out / making.names.facts, facts)
     write_scenes(origin, out / making.names.scenes)
-    write_year(out, facts, scenes_of(origin))
-    write_catalogue(out)
+    write_preview(out / _file(facts, "population"), out / making.names.preview)
+    write_report(out, facts)
+    write_year(out, facts, scenes_of(origin))  # after all files that it has digests of
+    finish(out)
     return facts
+
+
+def finish(folder: Path) -> None:
+    """Write what the country-years of a folder share: the catalogue and the web map."""
+    write_catalogue(folder)
+    write_web_map(folder)
+
+
+def write_preview(population: Path, out: Path) -> None:
+    """A small picture of the map, for catalogues."""
+    write_bytes(out, thumbnail(population, "population", max_px=PREVIEW_PX))
+
+
+def _file(facts: Mapping[str, Any], role: str) -> str:
+    return next(one["file"] for one in facts["products"] if one["role"] == role)
 
 
 def hectares(making: Making) -> None:
@@ -133,17 +155,11 @@ def hectares(making: Making) -> None:
         if path.is_file():
             making.copy(product, path, making.native, **own)
         else:
-            making.leave_out(product.role, _why_no_intervals(origin))
+            making.leave_out(product.role, why_no_intervals(origin))
     if origin.change_from is None:
         making.leave_out(products.CHANGED.role, origin.why_no_change or "no earlier year is mapped")
     else:
         making.copy(products.CHANGED, origin.file("change", CHANGE), making.native, **own)
-
-
-def _why_no_intervals(origin: Origin) -> str:
-    facts = origin.manifests["hectare_map"]["facts"]
-    said = [str(facts[key]) for key in facts if key.startswith("why no interval")]
-    return "; ".join(said) or "this version of the map was made without intervals"
 
 
 def pixels(making: Making) -> None:
@@ -155,8 +171,10 @@ def pixels(making: Making) -> None:
     making.copy(products.PIXELS_UNADJUSTED, folder / POPULATION, PIXEL, grid=grid)
     making.copy(products.OCCUPANCY_RATE, folder / OCCUPANCY, PIXEL, grid=grid)
     making.copy(products.BUILTUP, folder / BUILTUP, PIXEL, grid=grid)
-    seasons = {
-        sensor: {season: origin.folders[f"{sensor}_{season}"] for season in SEASONS}
+    units = origin.file("census_units", f"units_{origin.level}.tif")
+    making.copy(products.UNITS, units, PIXEL, grid=grid, bands=["number of the census unit"])
+    seasons: dict[str, dict[str, Path]] = {
+        sensor: {str(season): origin.folders[f"{sensor}_{season}"] for season in SEASONS}
         for sensor in SENSORS
     }
     reliability = origin.file("hectare_map", RELIABILITY)
@@ -251,12 +269,12 @@ def tables(making: Making) -> list[dict[str, Any]]:
     origin = making.origin
     frame = unit_frame(
         origin.code, origin.year, origin.levels, origin.folders["census_units"],
-        origin.folders["census_counts"], origin.rows, origin.grid,
+        origin.folders["census_counts"], _placed(origin), origin.grid,
     )  # fmt: skip
     written = write_units(frame, making.out / making.names.units)
     formats = ("GeoPackage, a layer a census level", "GeoParquet 1.1", "CSV, without geometry")
     if not origin.rows.intervals:
-        making.leave_out("intervals of units", _why_no_intervals(origin))
+        making.leave_out("intervals of units", why_no_intervals(origin))
     return [
         {
             "role": f"units_{path.suffix.lstrip('.')}",
@@ -268,6 +286,16 @@ def tables(making: Making) -> list[dict[str, Any]]:
         }
         for path, form in zip(written, formats, strict=True)
     ]
+
+
+def _placed(origin: Origin) -> UnitRows:
+    """What is known of the units, with how the adjusted people were placed in them."""
+    from popcorn_ml.mapping.dasymetric import ADJUSTMENT_FILE, read_adjustment
+    from popcorn_ml.mapping.placing import METHODS
+
+    adjustment = read_adjustment(origin.file("adjusted_map", ADJUSTMENT_FILE))
+    methods = {unit: METHODS[number] for unit, number in enumerate(adjustment.method) if unit}
+    return replace(origin.rows, placed={origin.level: methods})
 
 
 def hexagon_table(making: Making) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 CATALOGUE = "catalog.json"
 WEB_PAGE = "index.html"
+NOTE = ".popcorn-export.json"
+"""Says which country-years were exported to a folder, and which files of theirs."""
 HECTARE = "100m"
 CELLS = "cells"
 """Of 10 x 10 pixels that are no hectares: on a grid in degrees."""
@@ -62,6 +64,11 @@ class Names:
     def scenes(self) -> str:
         """The scenes that the year's composites were made of."""
         return f"{self.stem}_scenes.csv"
+
+    @property
+    def preview(self) -> str:
+        """A small picture of the map."""
+        return f"{self.stem}_preview.png"
 
     @property
     def item(self) -> str:

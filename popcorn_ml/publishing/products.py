@@ -21,6 +21,7 @@ from popcorn_ml.publishing.classes import (
     PEOPLE_PER_PIXEL,
     RELIABILITY,
     SCORE,
+    UNIT_NUMBERS,
     Class,
     Classes,
 )
@@ -136,6 +137,12 @@ TRUE_HECTARES_UNADJUSTED = Product(
     "Population of true hectares, unadjusted",
     "The same as the model estimates it, not adjusted to the census.",
     "people per cell", PEOPLE, sums=True,
+)  # fmt: skip
+UNITS = Product(
+    "units", "units_{level}", "Census units",
+    "The number of the census unit that a pixel lies in, 0 outside all: the column number of the "
+    "units' tables, of the level that the map is adjusted to.",
+    "1", UNIT_NUMBERS, resampling="nearest",
 )  # fmt: skip
 ARC_SECONDS = Product(
     "population_3arcsec", "population", "Population on WorldPop's 3 arc-second grid",

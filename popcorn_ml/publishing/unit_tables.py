@@ -34,6 +34,7 @@ COLUMNS: dict[str, str] = {
     "unit_id": "the census's own identifier",
     "name": "name of the unit, as the census gives it",
     "parent": "the unit it lies in, as the census gives it",
+    "number": "its number in the raster of units of its level",
     "census": "people counted in it (or projected to the year: see census_kind), with those of "
     "units merged into it; empty where no count is known",
     "census_kind": "census, projection or estimate",
@@ -41,6 +42,8 @@ COLUMNS: dict[str, str] = {
     "map": "people by the model, not adjusted to the census",
     "map_std": "their standard deviation across the members of the ensemble",
     "adjusted": "people of the published map, adjusted to the census",
+    "placed_by": "how the adjusted people were placed in it: model, builtup, area, all_pixels, "
+    "unplaced or uncounted; of the level that the map is adjusted to",
     "difference": "map minus census, people",
     "relative_difference": "the same over the census",
     "area_ha": "area of the unit, hectares",
@@ -73,11 +76,13 @@ class UnitRows:
         sums: of `map_sums`.
         intervals: of `map_intervals`; none where no interval can be given.
         change: of `map_change`; none in the first year.
+        placed: level -> number of a unit -> how its people were placed.
     """
 
     sums: Sequence[Mapping[str, Any]]
     intervals: Sequence[Mapping[str, Any]] = field(default=())
     change: Sequence[Mapping[str, Any]] = field(default=())
+    placed: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 def unit_frame(
@@ -112,6 +117,7 @@ def unit_frame(
         frame["level"] = level
         for key, column in COUNTED.items():
             frame[column] = [known.get(unit, {}).get(key) for unit in frame["unit_id"]]
+        frame["placed_by"] = [rows.placed.get(level, {}).get(n) for n in frame["number"]]
         shapes = make_valid(to_grid(frame, grid))
         frame = frame.set_geometry(gpd.GeoSeries(shapes, index=frame.index, crs=grid.crs))
         frames.append(frame)

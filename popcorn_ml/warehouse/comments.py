@@ -36,6 +36,7 @@ TABLE_COMMENTS = {
     "change": "Counts against the year before them in the table",
     "map_against_census": "Map sums against the counts of their units",
     "people_with_intervals": "People of census units on the maps, their intervals and their counts",
+    "unit_series": "The years of a unit: its people on the maps, counted, and what changed",
     "totals": "People and area of a country, year and level",
     "current_versions": "Each asset's current version, and where its files lie",
     "rows_of_versions": "Which version the rows of a table belong to now",
@@ -125,6 +126,16 @@ COLUMN_COMMENTS = {
     "people_per_km2": "people per square kilometre of true area",
     "from_year": "the earlier year compared with",
     "people_added": "people more, or fewer, than in that year",
+    "counted": "people counted in the unit",
+    **{
+        f"added_{name}": f"{told} %: bound of people_added, as of the people"
+        for name, told in (
+            ("p2_5", "2.5"),
+            ("p10", "10"),
+            ("p90", "90"),
+            ("p97_5", "97.5"),
+        )
+    },
     "growth_a_year": "the same as a rate a year: 0.02 is 2 %",
     "census_people": "people counted in the unit and the counted ones merged into it",
     "map_people": "people of the unit on the map",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from popcorn_ml.warehouse.schema_maps import MAP_CHANGE, MAP_INTERVALS
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """
@@ -347,42 +349,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
-    (
-        """
-        CREATE TABLE map_intervals (
-            country VARCHAR NOT NULL,
-            year INTEGER NOT NULL,
-            level VARCHAR NOT NULL,
-            unit_id VARCHAR NOT NULL,
-            product VARCHAR NOT NULL CHECK (product IN ('map', 'adjusted')),
-            people DOUBLE NOT NULL CHECK (people >= 0),
-            p2_5 DOUBLE,
-            p10 DOUBLE,
-            p90 DOUBLE,
-            p97_5 DOUBLE,
-            basis VARCHAR NOT NULL,
-            CHECK (0 <= p2_5 AND p2_5 <= p10 AND p10 <= p90 AND p90 <= p97_5),
-            PRIMARY KEY (country, year, level, unit_id, product)
-        )
-        """,
-        # Beside the count of the unit, where it has one, and whether the interval holds it; that
-        # means nothing of units that the map was adjusted to.
-        """
-        CREATE VIEW people_with_intervals AS
-        SELECT i.country, i.year, i.level, i.unit_id, u.name, i.product, i.people,
-               i.p2_5, i.p10, i.p90, i.p97_5,
-               (i.p90 - i.p10) / nullif(i.people, 0) AS relative_width,
-               m.census_people,
-               CASE WHEN i.p90 > i.p10
-                    THEN m.census_people BETWEEN i.p10 AND i.p90 END AS held_80,
-               CASE WHEN i.p97_5 > i.p2_5
-                    THEN m.census_people BETWEEN i.p2_5 AND i.p97_5 END AS held_95,
-               i.basis
-        FROM map_intervals i
-        JOIN units u USING (country, year, level, unit_id)
-        LEFT JOIN map_against_census m USING (country, year, level, unit_id, product)
-        """,
-    ),
+    MAP_INTERVALS,
     (
         # From the store's root; what has no partitions lies right below its asset's folder.
         """
@@ -394,6 +361,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         FROM versions WHERE current
         """,
     ),
+    MAP_CHANGE,
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 
@@ -405,6 +373,7 @@ ROW_TABLES = (
     "evaluation",
     "out_of_fold",
     "map_intervals",
+    "map_change",
 )
 """Tables whose rows of a partition belong to one version of an asset."""
 LINEAGE_TABLES = (
@@ -422,6 +391,7 @@ VIEWS = (
     "change",
     "map_against_census",
     "people_with_intervals",
+    "unit_series",
     "totals",
     "current_versions",
     "rows_of_versions",

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from popcorn_assets.assets.intervals import map_files
+from popcorn_assets.checks.intervals import known
 from popcorn_assets.store.versions import Store
 from popcorn_ml import raster
 from popcorn_ml.intervals import people_in
 from popcorn_ml.intervals.hectares import INTERVALS, NO_DATA, RELIABILITY
 from popcorn_ml.intervals.law import QUANTILES
+from popcorn_ml.mapping.aggregate import cell_sums
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE
 from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.assets.test_together import YEAR, at, make
 from tests.platforms import copied as copy_of
@@ -61,10 +64,34 @@ def test_intervals_of_hectares_and_units_agree_with_the_map_and_with_one_another
         assert (np.diff(found[:, known], axis=0) >= 0).all()
         assert (found[1, known] <= people[known] + 1e-4).all()
         assert (found[2, known] >= people[known] - 1e-4).all()
+    _known_agree(store, version)
     use = raster.read(version.file(RELIABILITY), None, 1)
     people = raster.read_float(version.file("population.tif"), None, 1)
     assert ((use == NO_DATA) == np.isnan(people)).all()
     _units_agree(store, version)
+
+
+def _known_agree(store: Store, version) -> None:
+    """What the check holds the intervals against: finer units and hectares of both maps."""
+    kinds = known(store, version, 1)
+    assert [rows[0].of for rows in kinds] == [
+        "map, units of the level fine",
+        "map, inhabited hectares",
+        "adjusted map, units of the level fine",
+        "adjusted map, inhabited hectares",
+    ]
+    fine, hectares = kinds[0][0], kinds[3][0]
+    sql = "SELECT count(*), sum(held_80::INT), sum(held_95::INT) FROM people_with_intervals "
+    sql += "WHERE year = ? AND level = 'fine' AND product = 'map'"
+    n, held_80, held_95 = Warehouse(store.warehouse).query(sql, [YEAR])[0]
+    assert (fine.n, round(fine.held[80] * n), round(fine.held[95] * n)) == (n, held_80, held_95)
+    people = raster.read_float(version.file("population.tif"), None, 1)
+    truth = raster.read_float(store.root / f"demo/truth/truth_{YEAR}.tif", None, 1)
+    true, bands = cell_sums(truth), raster.read_float(version.file(INTERVALS))
+    chosen = ((people > 1) | (true > 1)) & ~np.isnan(people)
+    inside = (true >= bands[1]) & (true <= bands[2])
+    assert hectares.n == int(chosen.sum())
+    assert hectares.held[80] == pytest.approx(inside[chosen].mean(), abs=0.003)
 
 
 def _units_agree(store: Store, version) -> None:
@@ -83,8 +110,10 @@ def _units_agree(store: Store, version) -> None:
         assert estimate == pytest.approx(people, rel=1e-6, abs=1e-6)
         if (level, product) == ("coarse", "adjusted"):  # known: there is nothing to be wrong
             assert (p10, p90, held) == (pytest.approx(people), pytest.approx(people), None)
-        elif people > 1:
+        elif product == "map" and people > 1:
             assert p10 < people < p90
+        else:  # a fine unit may be all of its coarse one
+            assert p10 <= people <= p90
         assert "members that never saw it" in basis
     found = people_in(map_files(store, version).units, map_files(store, version))
     assert found["people"].sum() == pytest.approx(
@@ -94,15 +123,16 @@ def _units_agree(store: Store, version) -> None:
     assert {row["by"] for row in told} >= {"all"}
 
 
-def test_checkpoints_that_are_gone_give_no_intervals(store, monkeypatch):
-    from popcorn_ml.errors import StoreError
-
-    monkeypatch.setattr("popcorn_ml.intervals.units.LEAST_UNITS", 8)
-
-    def gone(*_, **__):
-        raise StoreError("gone")
-
-    monkeypatch.setattr("popcorn_assets.assets.intervals.read_collected", lambda path: [])
+def test_members_that_all_saw_the_units_give_no_intervals(store):
+    mapped = store.made_from(store.latest(at("hectare_map")), "population_map")
+    told = next(e for e in mapped.manifest()["inputs"] if e["asset"] == "checkpoints")
+    checkpoints = store.made_from(mapped, "checkpoints")
+    assert told["version"] == checkpoints.version
+    kept = checkpoints.path / OUT_OF_FOLD_FILE
+    kept.chmod(0o644)
+    kept.write_text("[]")  # as of a model that held nothing out
     assert make("hectare_map").success
     told = store.latest(at("hectare_map")).manifest()["facts"]["intervals"]
-    assert not told["given"] and "0 counted units" in told["why"]
+    assert not told["given"]
+    assert "0 counted units" in told["why"]
+    assert "training.held_out: folds" in told["why"]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+from popcorn_assets.assets.change import THIS_YEAR_AND_THE_ONE_BEFORE
 from popcorn_assets.automation.conditions import automated
 
 PARTITIONS = dg.MultiPartitionsDefinition(
@@ -21,7 +22,7 @@ PARTITIONS = dg.MultiPartitionsDefinition(
         ),
     }
 )
-FOLLOWERS = ("adjusted_map", "hectare_map", "evaluation")
+FOLLOWERS = ("adjusted_map", "hectare_map", "evaluation", "change")
 
 
 @dataclass
@@ -33,7 +34,7 @@ class World:
 
 
 def graph(world: World) -> dg.Definitions:
-    def asset(name: str, group: str, *deps: str) -> dg.AssetsDefinition:
+    def asset(name: str, group: str, *deps: str | dg.AssetDep) -> dg.AssetsDefinition:
         @dg.asset(name=name, group_name=group, deps=deps, partitions_def=PARTITIONS)
         def made(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             country = context.partition_key.keys_by_dimension["country"]
@@ -58,6 +59,12 @@ def graph(world: World) -> dg.Definitions:
                 asset("adjusted_map", "maps", "population_map", "census_counts"),
                 asset("hectare_map", "maps", "adjusted_map", "population_map"),
                 asset("evaluation", "evaluation", "population_map", "adjusted_map"),
+                asset(
+                    "change",
+                    "evaluation",
+                    "adjusted_map",
+                    dg.AssetDep("hectare_map", partition_mapping=THIS_YEAR_AND_THE_ONE_BEFORE),
+                ),
             ]
         ),
         asset_checks=[sound],
@@ -73,9 +80,9 @@ class Automation:
         self.requested: Counter[tuple[str, str]] = Counter()
         self.runs = self.ticks = 0
 
-    def make(self, country: str, *assets: str) -> None:
-        """A run of an operator or a schedule, of the year 2023."""
-        self._run(f"{country}|2023", set(assets))
+    def make(self, country: str, *assets: str, year: int = 2023) -> None:
+        """A run of an operator or a schedule."""
+        self._run(f"{country}|{year}", set(assets))
 
     def _run(self, partition: str, assets: set[str]) -> None:
         country, _, year = partition.partition("|")
@@ -173,6 +180,17 @@ def test_a_run_that_makes_what_follows_itself_is_not_followed(automation, world)
     assert automation.tick() == {"bbb|2023": set(FOLLOWERS)}
     for _ in range(3):
         assert automation.tick() == {}
+
+
+def test_a_change_follows_the_maps_of_both_its_years_and_needs_none_of_the_earlier(automation):
+    """The first year's has nothing to compare with, and is made with the others all the same."""
+    automation.make("aaa", "census_counts", "population_map", *FOLLOWERS, year=2024)
+    assert automation.tick() == {}
+    automation.make("aaa", "hectare_map")  # the earlier year's alone
+    assert automation.tick() == {"aaa|2023": {"change"}, "aaa|2024": {"change"}}
+    automation.make("bbb", "hectare_map")  # of which there is no later one
+    assert automation.tick() == {"bbb|2023": {"change"}}
+    assert automation.tick() == {}
 
 
 def test_the_real_maps_and_their_evaluation_follow_and_nothing_else():

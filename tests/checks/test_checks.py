@@ -37,9 +37,11 @@ WARNINGS = {
     "training_helped",
     "model_beats_builtup",
     "map_beats_builtup",
+    "scored_without_truth",
     "members_agree",
     "change_since_last_year",
     "inputs_are_current",
+    "intervals_hold",
 }
 
 
@@ -159,24 +161,29 @@ def test_a_member_that_never_improved_is_warned_of(store):
     assert members(store)[1].name in found.metadata["rows"].value
 
 
-def test_the_simplest_model_is_worked_out_from_the_units_trained_on(store, monkeypatch):
-    monkeypatch.setattr("popcorn_assets.checks.model.FEWEST", 1)
+def test_the_simplest_model_is_worked_out_from_the_units_trained_on(store):
     checkpoints = version(store, "checkpoints", 2020)
     units = raster.read(version(store, "census_units", 2020).file("units_coarse.tif"), bands=1)
     score = raster.read_float(version(store, "builtup_area", 2020).file("builtup_score.tif"))
     counts = json.loads(
         version(store, "census_counts", 2020).file("counts_coarse.json").read_text()
     )
-    said = json.loads((members(store)[0] / "units.json").read_text())
     mean = np.nanmean(score, axis=0, dtype=np.float64)
     scores = {c["id"]: mean[units == c["number"]].sum() for c in counts}
     people = {c["id"]: c["people"] for c in counts}
-    ratio = sum(people[i] for i in said["trained"]) / sum(scores[i] for i in said["trained"])
-    (held_out,) = said["held_out"]
-    expected = abs(np.log((ratio * scores[held_out] + 1) / (people[held_out] + 1)))
+    ratios, expected = [], {}
+    for member in members(store):  # each holds out what the other was trained on
+        said = json.loads((member / "units.json").read_text())
+        ratios.append(
+            sum(people[i] for i in said["trained"]) / sum(scores[i] for i in said["trained"])
+        )
+        for unit in said["held_out"]:
+            expected[unit] = abs(np.log((ratios[-1] * scores[unit] + 1) / (people[unit] + 1)))
+    assert expected.keys() == people.keys()
+    assert len(people) == UNITS
     error, found = builtup_error(store, checkpoints)
-    assert found == pytest.approx(ratio, rel=1e-6)
-    assert error == pytest.approx(expected, rel=1e-6)
+    assert found == pytest.approx(np.mean(ratios), rel=1e-6)
+    assert error == pytest.approx(np.mean([*expected.values()]), rel=1e-6)
 
     for level, passes in ((error * 0.9, True), (error * 1.1, False)):
         for member in members(store):
@@ -238,11 +245,66 @@ def _score(found, per, **figures):
 
 
 def test_too_few_held_out_units_are_told_with_their_number(store):
+    (first, *_) = json.loads((members(store)[0] / "units.json").read_text())["held_out"]
+    for member in members(store):
+        edit(member / "units.json", lambda said: said.update(held_out=[first]))
     found = only("model_beats_builtup", 2020)
     assert not found.passed
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert "not judged: 1 held-out units are too few to tell, at least 10" in found.description
     assert number(found, "held out units") == 1
+
+
+SCORED = {
+    "n": 80, "r2": 0.97, "mae": 250.0, "rmse": 400.0, "bias": 30.0, "mae_share": 0.125,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scores", "passes", "told"),
+    [
+        ({}, True, "80 units predicted by members that never saw them: R2 0.97"),
+        ({"bias": -500.0}, False, "bias -500 (-25.0% of their people, at most 20% either way)"),
+    ],
+)
+def test_a_score_needs_no_truth(store, scores, passes, told):
+    change = {"why_not": "", "out_of_fold": SCORED | scores}
+    edit(
+        version(store, "evaluation").file("metrics.json"),
+        lambda found: found["without_truth"].update(change),
+    )
+    found = only("scored_without_truth")
+    assert found.passed == passes
+    assert told in found.description
+
+
+def test_too_few_units_for_a_score_are_told_with_how_many_are_needed(store):
+    found = only("scored_without_truth")
+    assert not found.passed
+    assert "not judged: 12 census units were predicted by a member" in found.description
+    assert "at least 20 are needed" in found.description
+    edit(version(store, "evaluation").file("metrics.json"), lambda m: m.pop("without_truth"))
+    assert "not judged: this evaluation is from before" in only("scored_without_truth").description
+
+
+def test_without_a_finer_level_maps_are_compared_within_joined_units(store):
+    def change(found):
+        for scores in found["metrics"].values():
+            scores.clear()
+        found["unit_level"] = "coarse"
+        found["without_truth"]["coarsened"] = [
+            {"joined": size, "metrics": {a: {"mae": mae, "n": 80} for a, mae in maes.items()}}
+            for size, maes in (
+                (2, {"adjusted": 9.0, "builtup": 1.0}),
+                (4, {"adjusted": 150.0, "builtup": 370.0}),
+            )
+        ]
+
+    edit(version(store, "evaluation").file("metrics.json"), change)
+    found = only("map_beats_builtup")
+    assert found.passed
+    assert "about 4 joined" in found.description
+    assert number(found, "builtup") == 370
 
 
 def test_what_nothing_was_held_out_of_is_no_pass(store):

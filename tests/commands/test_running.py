@@ -5,7 +5,8 @@ import socket
 import pytest
 from click.testing import CliRunner
 
-from popcorn_assets.commands.running import require_port, ui
+from popcorn_assets.commands.ports import require_port
+from popcorn_assets.commands.running import ui
 from popcorn_ml.errors import ConfigError
 
 

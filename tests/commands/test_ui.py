@@ -63,7 +63,13 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def web(tiny, tmp_path_factory):
+def maps_port() -> int:
+    """Where `popcorn ui` is to serve the published maps."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def web(tiny, tmp_path_factory, maps_port):
     """`popcorn ui` over a copy of the small country, for runs change it; its address."""
     home = tmp_path_factory.mktemp("ui-home") / "home"
     shutil.copytree(tiny.home, home)
@@ -71,7 +77,8 @@ def web(tiny, tmp_path_factory):
     port = free_port()
     log = tmp_path_factory.mktemp("ui") / "dagster.log"
     popcorn = Path(sys.executable).with_name("popcorn")
-    script = f"{popcorn} ui --port {port} & echo $! > {log}.pid; wait"  # as operators' scripts do
+    command = f"{popcorn} ui --port {port} --maps-port {maps_port}"
+    script = f"{command} & echo $! > {log}.pid; wait"  # as operators' scripts do
     with log.open("w") as out:
         server = subprocess.Popen(
             ["bash", "-c", script],
@@ -142,7 +149,9 @@ def test_the_launchpad_asks_for_no_secret(page, web):
 @needs_browser
 def test_the_asset_graph_shows_every_group(page, web, tmp_path):
     page.goto(f"{web}/asset-groups")
-    for group in ("imagery", "census", "builtup", "training", "maps", "evaluation"):
+    for group in (
+        "imagery", "census", "builtup", "training", "maps", "evaluation", "publication",
+    ):  # fmt: skip
         expect(page.get_by_text(group, exact=True).first).to_be_visible(timeout=60_000)
     page.screenshot(path=tmp_path / "graph.png")
 
@@ -151,11 +160,31 @@ def test_the_asset_graph_shows_every_group(page, web, tmp_path):
 def test_the_latest_map_shows_its_picture(page, web, tmp_path):
     page.goto(f"{web}/assets/population_map?view=overview&partition=demo%7C2021")
     page.get_by_text("[Show Markdown]").first.click(timeout=60_000)
-    image = page.locator('img[src^="data:image/png;base64"]').first
+    # By its address: the event has no picture, and the web server shows the store's.
+    image = page.locator('img[src^="/logs/pictures/population_map/demo/2021/"]').first
     image.wait_for(timeout=60_000)
-    drawn = "image => image.complete && image.naturalWidth > 100"
+    drawn = "image => image.complete && image.naturalWidth > 800"
     page.wait_for_function(drawn, arg=image.element_handle(), timeout=60_000)
     page.screenshot(path=tmp_path / "map.png")
+
+
+@needs_browser
+def test_the_published_maps_are_shown_beside_it(page, web, maps_port, tmp_path):
+    address = f"http://127.0.0.1:{maps_port}/"
+    page.goto(f"{web}/assets/publication?view=overview")
+    expect(page.locator(f'a[href="{address}"]').first).to_be_visible(timeout=60_000)
+    maps = page.context.new_page()
+    asked: list[str] = []
+    maps.on("request", lambda request: asked.append(request.url))
+    maps.goto(f"{address}#demo/2021/people")
+    maps.wait_for_selector("body[data-drawn]", timeout=60_000)
+    maps.screenshot(path=tmp_path / "maps.png")
+    maps.focus("#map canvas")
+    maps.keyboard.press("Enter")
+    maps.wait_for_selector("#answer[data-ready]", timeout=60_000)
+    assert maps.locator("#answer table.cell td").first.get_attribute("data-value")
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    maps.close()
 
 
 @needs_browser

@@ -4,6 +4,7 @@ Checkpoints are published through the real store with chosen held-out losses; no
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -675,6 +676,11 @@ def retrained(place: Place, store: Store, loss: float) -> str:
             history = json.loads((old.path / name / "history.json").read_text())
             history[card["best_epoch"] - 1]["held_out_loss"] = loss
             (folder / name / "history.json").write_text(json.dumps(history))
+            unseen = json.loads((old.path / name / "out_of_fold.json").read_text())
+            for unit in unseen["units"]:
+                far = loss / 100 - 0.01 * unit["occupancy"]
+                unit["predicted"] = (unit["people"] + 1) * math.exp(far) - 1
+            (folder / name / "out_of_fold.json").write_text(json.dumps(unseen))
         return seeds
 
     return publish(place, write, parameters=old.manifest()["parameters"])

@@ -4,6 +4,7 @@ Run by Debian's Python, which has QGIS: `python3 qgis_opens.py FOLDER`.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -44,5 +45,5 @@ for path in sorted(folder.glob("*.gpkg")):
             "renderer": renderer.type() if renderer else None,
             "ranges": len(renderer.ranges()) if renderer.type() == "graduatedSymbol" else 0,
         }
-print(json.dumps(found))
-app.exitQgis()
+print(json.dumps(found), flush=True)
+os._exit(0)  # taking QGIS down again may crash after all is said

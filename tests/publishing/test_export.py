@@ -21,7 +21,8 @@ from tests.platforms import unlock
 
 
 def shown(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+    there = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    return {p.name: p.read_bytes() for p in there}
 
 
 def published(tiny, year: int) -> Path:
@@ -129,7 +130,9 @@ def test_an_interrupted_export_is_finished_by_the_next(in_tiny, tmp_path, monkey
             export_year(store, "demo", 2020, target)
     note = json.loads((target / exporting.NOTE).read_text())
     assert not note["country_years"]["demo_2020"]["whole"]
-    for name, content in shown(target).items():  # what has its name is whole
+    names = shown(target)
+    assert len(names) == 4  # one more move was the note's own
+    for name, content in names.items():  # what has its name is whole
         assert content == (published(in_tiny, 2020) / name).read_bytes()
     export_year(store, "demo", 2020, target)
     note = json.loads((target / exporting.NOTE).read_text())

@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
+from popcorn_ml.grid import Grid
+from popcorn_ml.publishing import products
 from popcorn_ml.publishing.catalogue import all_facts, multihash, write_catalogue
 from popcorn_ml.publishing.facts import public_address
+from popcorn_ml.publishing.products import write_product
 from popcorn_ml.publishing.unit_tables import COLUMNS
 from tests.publishing.stac import validated
 
@@ -77,6 +80,9 @@ def test_rasters_are_cogs_that_say_what_they_are(rasters, facts) -> None:
                 told = dataset.tags(band)
                 values = dataset.read(band, masked=True)
                 values = np.ma.masked_invalid(values)
+                if values.count() == 0:  # bounds of a change that are not known
+                    assert not [name for name in told if name.startswith("STATISTICS")]
+                    continue
                 assert float(told["STATISTICS_MINIMUM"]) == values.min()
                 assert float(told["STATISTICS_MAXIMUM"]) == values.max()
                 assert float(told["STATISTICS_MEAN"]) == pytest.approx(
@@ -102,20 +108,22 @@ def test_people_are_the_same_in_every_file(rasters, facts, folder) -> None:
         assert of["adjusted"].sum() == pytest.approx(people, rel=1e-6), level
 
 
-def test_overviews_of_people_are_means_and_never_negative(rasters) -> None:
+def test_overviews_of_people_are_means_and_never_negative(tmp_path: Path) -> None:
     import rasterio
 
-    path = rasters["population_pixels"]
-    with rasterio.open(path) as dataset:
-        whole = dataset.read(1)
-        if not dataset.overviews(1):
-            pytest.skip("the small country fits in one block")
+    grid = Grid("EPSG:32736", 312_300, 9_755_700, 10.0, 600, 530)
+    values = np.random.default_rng(3).gamma(0.1, 5.0, grid.shape).astype(np.float32)
+    path = tmp_path / "people.tif"
+    written = write_product(
+        products.PIXELS, path, grid, ["people"], lambda window: values[window.slices], {}
+    )
+    assert written.people == pytest.approx(values.sum(dtype="float64"))
     with rasterio.open(path, overview_level=0) as overview:
         small = overview.read(1)
-    assert np.nanmin(small) >= 0
-    pairs = whole[: small.shape[0] * 2, : small.shape[1] * 2]
-    expected = pairs.reshape(small.shape[0], 2, small.shape[1], 2).mean((1, 3))
-    assert small == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert small.min() >= 0
+    pairs = values.reshape(265, 2, 300, 2).mean((1, 3))
+    assert small == pytest.approx(pairs, rel=1e-5, abs=1e-6)
+    assert path.with_suffix(".qml").is_file()
 
 
 def test_quality_counts_what_the_seasons_say(rasters, tiny) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,8 @@ def scatter(counted: np.ndarray, predicted: np.ndarray, level: str) -> str:
         counted, predicted: of the same units; those below 1 are drawn at 1.
         level: of the census.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     axes = _axes(3.6, 3.4)
     x, y = np.maximum(counted, 1.0), np.maximum(predicted, 1.0)
     if len(x) > MOST_POINTS:
@@ -46,6 +48,11 @@ def scatter(counted: np.ndarray, predicted: np.ndarray, level: str) -> str:
     axes.scatter(x, y, s=9, color=ACCENT, alpha=0.55, linewidths=0)
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
     axes.set_aspect("equal")
+    steps = (1,) if ends[1] / ends[0] > 100 else (1, 3) if ends[1] / ends[0] > 8 else (1, 2, 4, 7)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=steps))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"people counted, {_plain(level)}", fontsize=8.5)
     axes.set_ylabel("people by the model", fontsize=8.5)
     return as_address(axes.figure)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,10 @@ def write_report(folder: Path, facts: Mapping[str, Any]) -> Path:
         facts=facts,
         pictures=_pictures(folder, facts, frame),
         levels=_levels(frame, facts),
+        basis=((facts["intervals"].get("model") or {}).get("basis") or {}).get("told"),
         measured=_measured(facts),
+        not_scored=(facts["evaluation"].get("without_truth") or {}).get("why_not"),
+        compared=_compared(facts),
         seasons=_seasons(facts),
         units=_unit_rows(frame, facts),
         csv=_file(facts, "units_csv"),
@@ -130,7 +134,7 @@ def _product(facts: Mapping[str, Any], role: str) -> Mapping[str, Any] | None:
 def _classes(bounds: tuple[float, ...], colours: tuple[str, ...]) -> list[dict[str, Any]]:
     told = [f"{100 * bound:g}" for bound in bounds]
     labels = [f"below {told[0]} %"]
-    labels += [f"{low} to {high} %" for low, high in zip(told, told[1:], strict=False)]
+    labels += [f"{low} to {high} %" for low, high in pairwise(told)]
     labels += [f"{told[-1]} % and more"]
     rows = zip([*bounds, None], colours, labels, strict=True)
     return [{"upper": upper, "colour": colour, "label": label} for upper, colour, label in rows]
@@ -189,17 +193,7 @@ def _levels(frame: gpd.GeoDataFrame, facts: Mapping[str, Any]) -> list[dict[str,
         of = frame[frame["level"] == told["level"]]
         counted, predicted = of["census"].to_numpy(float), of["map"].to_numpy(float)
         known = np.isfinite(counted) & np.isfinite(predicted)
-        held = {}
-        for title, before in (("the model alone", ""), ("this map", "adjusted_")):
-            if before and told["level"] == facts["census"]["level"]:
-                continue  # whole units of an adjusted map hold their count by construction
-            ends = {
-                level: (of[f"{before}{low}"].to_numpy(float), of[f"{before}{high}"].to_numpy(float))
-                for level, (low, high) in LEVELS.items()
-            }
-            shares = charts.shares_held(counted, ends)
-            if shares:
-                held[title] = shares
+        held = _held(of, counted, told["level"], facts)
         found.append(
             {
                 **told,
@@ -212,6 +206,31 @@ def _levels(frame: gpd.GeoDataFrame, facts: Mapping[str, Any]) -> list[dict[str,
             }
         )
     return found
+
+
+def _held(
+    of: gpd.GeoDataFrame, counted: np.ndarray, level: str, facts: Mapping[str, Any]
+) -> dict[str, dict[int, float]]:
+    """Whose intervals -> level in per cent -> share of a census level's counts that they held.
+
+    Units that the model was trained on say nothing of its intervals, and those that the map is
+    adjusted to hold their count by construction: of these it is told what was held when they were
+    predicted by members that had not seen them.
+    """
+    if level == facts["census"]["level"]:
+        shares = ((facts["intervals"].get("model") or {}).get("coverage")) or {}
+        unseen = {int(meant): float(found) for meant, found in shares.items()}
+        return {"predicted without having been seen": unseen} if unseen else {}
+    held = {}
+    for title, before in (("the model alone", ""), ("this map", "adjusted_")):
+        ends = {
+            meant: (of[f"{before}{low}"].to_numpy(float), of[f"{before}{high}"].to_numpy(float))
+            for meant, (low, high) in LEVELS.items()
+        }
+        shares = charts.shares_held(counted, ends)
+        if shares:
+            held[title] = shares
+    return held
 
 
 def _measured(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -234,7 +253,42 @@ def _measured(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
                 )
     order = list(APPROACHES.values())
     place = {title: k for k, title in enumerate(order)}
-    return sorted(rows, key=lambda row: (row["scale"] == "hectare", place.get(row["approach"], 99)))
+    rows.sort(key=lambda row: (row["scale"] == "hectare", place.get(row["approach"], 99)))
+    return [*rows, *_unseen(facts)]
+
+
+def _unseen(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Scores that need no truth: of units that the model had not seen, and within joined units."""
+    told = facts["evaluation"].get("without_truth") or {}
+    level = facts["census"]["level"]
+    found = []
+    if told.get("out_of_fold"):
+        found.append((APPROACHES["out_of_fold"], level, told["out_of_fold"]))
+    for entry in told.get("coarsened") or ():
+        for approach, scores in entry["metrics"].items():
+            title = APPROACHES.get(approach, approach.replace("_", " "))
+            scale = f"{level}, by maps that knew about {entry['joined']} units joined"
+            found.append((title, scale, scores))
+    return [
+        {
+            "approach": approach,
+            "own": False,
+            "scale": scale,
+            "n": scores.get("n"),
+            **{key: scores.get(key) for key in MEASURES},
+        }
+        for approach, scale, scores in found
+    ]
+
+
+def _compared(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of the comparison with the earlier year, in words."""
+    found = facts["change"].get("found") or {}
+    return {
+        key: people(value) if isinstance(value, float) else str(value)
+        for key, value in found.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    }
 
 
 def _seasons(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

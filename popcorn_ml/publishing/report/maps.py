@@ -45,7 +45,7 @@ class Picture:
 
 
 def read_bands(path: Path, bands: Sequence[int]) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Bands of a raster, averaged down to at most `MAX_PX`, and its extent: west, east, south, north.
+    """Bands of a raster, averaged to at most `MAX_PX`, and its west, east, south and north.
 
     Raises:
         RasterError: it cannot be read.
@@ -83,8 +83,7 @@ def draw_map(
 
     figure, axes = _canvas(picture.extent, borders.crs.is_geographic)
     uppers = [c["upper"] for c in picture.classes if c["upper"] is not None]
-    colours = ListedColormap([c["colour"] for c in picture.classes])
-    colours.set_bad(NOTHING)
+    colours = ListedColormap([c["colour"] for c in picture.classes]).with_extremes(bad=NOTHING)
     norm = BoundaryNorm([-np.inf, *uppers, np.inf], colours.N)
     axes.imshow(
         np.ma.masked_invalid(picture.values), cmap=colours, norm=norm, extent=picture.extent,

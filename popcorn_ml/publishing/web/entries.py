@@ -6,7 +6,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ ROLES = (
 """Rasters that the page reads; any but the first may be missing."""
 
 KEPT = ("title", "unit", "file", "bands")
+PROJECTIONS = (
+    "longlat", "utm", "tmerc", "etmerc", "merc", "lcc", "aea", "laea", "sinu",
+    "moll", "stere", "sterea", "somerc", "omerc", "krovak", "cass", "eqc", "eqdc",
+    "poly", "mill", "cea", "aeqd", "eqearth", "robin",
+)  # fmt: skip
+"""Those of PROJ's projections that proj4.js has and grids are made in."""
 SHIFT_CELLS = 0.1
 """How far, in cells, the page's projection may be off from PROJ's."""
 
@@ -114,7 +120,7 @@ def _measured(
         return []
     from popcorn_ml.intervals.measures import measure
 
-    of_level = frame[frame["level"] == facts["census"]["level"]]
+    of_level = frame[frame["level"] == facts["census"]["level"]].sort_values("number")
     count = len(of_level)
     [measured], _ = measure(
         folder / rasters["units"]["file"],
@@ -165,8 +171,8 @@ def proj_text(grid: Mapping[str, Any]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a PROJ string loses what is checked here
         plain = crs.to_proj4().replace(" +type=crs", "")
-    for text in (plain, _shifted(crs, plain)):
-        if text and _shift(grid, text) <= SHIFT_CELLS:
+    for text in (plain, *_shifted(crs, plain)):
+        if _projection(text) in PROJECTIONS and _shift(grid, text) <= SHIFT_CELLS:
             return text
     raise StoreError(
         f"the web map cannot show the CRS {crs.name}",
@@ -176,18 +182,31 @@ def proj_text(grid: Mapping[str, Any]) -> str:
     )
 
 
-def _shifted(crs: Any, plain: str) -> str | None:
-    from pyproj import Transformer
+def _projection(text: str) -> str:
+    found = re.match(r"\+proj=(\w+)", text)
+    return found[1] if found else ""
 
-    transformer = Transformer.from_crs(crs.geodetic_crs, "EPSG:4326", always_xy=True)
-    shift = re.search(r"proj=helmert x=(\S+) y=(\S+) z=(\S+)", transformer.definition)
-    if shift is None:
-        return None
+
+def _shifted(crs: Any, plain: str) -> Iterator[str]:
+    """The string with each shift of the datum that PROJ knows as three or seven numbers."""
+    from pyproj.transformer import TransformerGroup
+
     own = re.sub(r" ?\+(datum|towgs84|nadgrids)=\S+", "", plain)
-    ellipsoid = crs.ellipsoid
     if "+ellps" not in own and "+a=" not in own:
+        ellipsoid = crs.ellipsoid
         own += f" +a={ellipsoid.semi_major_metre!r} +rf={ellipsoid.inverse_flattening!r}"
-    return f"{own} +towgs84={','.join(shift.groups())},0,0,0,0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a better shift needs a file that is not here
+        known = TransformerGroup(crs, "EPSG:4326", always_xy=True).transformers
+    for transformer in known:
+        shift = re.search(r"proj=helmert ([^/]*?)(?: step|$)", transformer.definition)
+        if shift is None:
+            continue
+        told = dict(part.split("=") for part in shift[1].split() if "=" in part)
+        turned = -1 if told.get("convention") == "coordinate_frame" else 1
+        numbers = [float(told.get(name, 0)) for name in ("x", "y", "z", "rx", "ry", "rz", "s")]
+        numbers[3:6] = [turned * value for value in numbers[3:6]]
+        yield f"{own} +towgs84={','.join(f'{value:g}' for value in numbers)}"
 
 
 def _shift(grid: Mapping[str, Any], text: str) -> float:
@@ -203,18 +222,23 @@ def _shift(grid: Mapping[str, Any], text: str) -> float:
     return float(off) if math.isfinite(off) else math.inf
 
 
-def quantile_tables() -> bytes:
-    """The gamma distribution's quantiles over its mean as the page interpolates them, as JSON."""
-    try:
-        from popcorn_ml.intervals.law import QUANTILES, _gamma_table
-    except ImportError:
-        return b'{"quantiles": []}\n'
+def law_json() -> bytes:
+    """Constants of the error law, and the gamma distribution's quantiles over its mean as they are
+    interpolated, so that the page reckons as `intervals.law` does."""
+    from popcorn_ml.intervals import law
+
     tables: list[dict[str, Any]] = []
-    for below in QUANTILES.values():
-        shape, ratio = _gamma_table(below)
-        tables.append({"first": shape[0], "last": shape[-1], "ratios": _short(ratio)})
-    return f"{json.dumps({'quantiles': tables}, separators=(',', ':'))}\n".encode()
+    for below in law.QUANTILES.values():
+        shape, ratio = law._gamma_table(below)
+        level = next(level for level, ends in law.LEVELS.items() if below in ends)
+        ends = {"first": float(shape[0]), "last": float(shape[-1])}
+        tables.append({"below": below, "level": level, **ends, "ratios": _short(ratio)})
+    constants = {
+        "sparse_below": law.SPARSE_BELOW, "half_a_person": law.HALF_A_PERSON, "whole": law.WHOLE,
+    }  # fmt: skip
+    found = {"constants": constants, "quantiles": tables}
+    return f"{json.dumps(found, separators=(',', ':'))}\n".encode()
 
 
-def _short(values: Sequence[float]) -> list[float]:
+def _short(values: np.ndarray) -> list[float]:
     return [float(f"{value:.12g}") for value in values]

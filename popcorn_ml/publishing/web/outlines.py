@@ -73,7 +73,7 @@ def _geojson(frame: gpd.GeoDataFrame) -> bytes:
             {
                 "type": "Feature",
                 "bbox": [float(value) for value in np.round(rounded.bounds, DIGITS)],
-                "properties": {"n": number, **_properties(row)},
+                "properties": _properties(row) | {"n": number},
                 "geometry": _polygons(rounded),
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 from collections.abc import Iterable
@@ -11,12 +12,12 @@ from typing import Any
 
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_bytes, write_json
-from popcorn_ml.publishing.web.entries import entry_of, quantile_tables
+from popcorn_ml.publishing.web.entries import entry_of, law_json
 
 PAGE = "index.html"
 PARTS = "web"
 MAPS = "maps.json"
-QUANTILES = "quantiles.json"
+LAW = "law.json"
 FACTS = "*_facts.json"
 
 STATIC = resources.files("popcorn_ml.publishing.web") / "static"
@@ -29,6 +30,11 @@ VENDOR = (
     "maplibre-gl.LICENSE.txt", "maplibre-gl.css", "maplibre-gl.mjs", "proj4.LICENSE.txt",
     "proj4.js",
 )  # fmt: skip
+
+
+STATIC_SHA256 = "b8c2af292c6dad890656fea71bff68ef24f47a6e7c31d1bba60362323da8cec6"
+"""What `static_digest` gives. A publication's code version counts Python files: so it counts these
+as well, and a changed page has maps published again."""
 
 
 def write_web_map(folder: Path) -> Path:
@@ -49,12 +55,33 @@ def write_web_map(folder: Path) -> Path:
     parts.mkdir(exist_ok=True)
     entries = [entry_of(folder, facts, parts) for facts in facts_in(folder)]
     write_json(parts / MAPS, {"schema": 1, "maps": in_order(entries)})
-    write_bytes(parts / QUANTILES, quantile_tables())
+    write_bytes(parts / LAW, law_json())
     (parts / "vendor").mkdir(exist_ok=True)
-    for name, content in page_files().items():
+    same = page_files()
+    for name, content in same.items():
         write_bytes(folder / name, content)
+    units = {level["file"] for entry in entries for level in entry["levels"]}
+    _remove_others(folder, {*same, *units, f"{PARTS}/{MAPS}", f"{PARTS}/{LAW}"})
     write_bytes(folder / PAGE, page_html([entry["title"] for entry in entries]))
     return folder / PAGE
+
+
+def _remove_others(folder: Path, written: set[str]) -> None:
+    """Remove what an earlier page had in its own folder and this one has not."""
+    for path in (folder / PARTS).rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in written:
+            path.unlink()
+
+
+def static_digest() -> str:
+    """SHA-256 over the page's own files and the report's template; see `STATIC_SHA256`."""
+    report = resources.files("popcorn_ml.publishing.report") / "report.html.j2"
+    digest = hashlib.sha256()
+    for source in (STATIC / PAGE, *(STATIC / name for name in SCRIPTS), report):
+        digest.update(hashlib.sha256(source.read_bytes()).digest())
+    for name in VENDOR:
+        digest.update((STATIC / "vendor" / name).read_bytes())
+    return digest.hexdigest()
 
 
 def page_files() -> dict[str, bytes]:

@@ -50,7 +50,7 @@ Find = Callable[[str], Served | None]
 
 
 def of_folder(folder: Path) -> Find:
-    """Files in a folder and below it, nothing that begins with a dot, nothing that leads out of it."""
+    """Files in a folder and below, nothing that begins with a dot, nothing that leads out of it."""
     root = folder.resolve()
 
     def find(name: str) -> Served | None:

@@ -6,6 +6,11 @@ import { between, element, known, row } from './text.mjs';
 const heading = (map) => element('h2', {}, `${map.name}, ${map.year}`);
 
 function intervals(low95, low80, high80, high95) {
+  if (low95 === high95) {
+    const made = between('interval', low95, high95);
+    made.lastChild.textContent = 'none: it is the count';
+    return [made];
+  }
   return [between('80 % interval', low80, high80), between('95 % interval', low95, high95)];
 }
 
@@ -70,7 +75,7 @@ function tellUnit(map, of) {
 
 const table = (id, rows) => element('table', { class: id }, element('tbody', {}, ...rows));
 
-let tables = null;
+let law = null;
 
 /** People of an area and their interval. `rings`: of [longitude, latitude]. */
 export async function answerOfArea(map, rings, progress) {
@@ -82,11 +87,13 @@ export async function answerOfArea(map, rings, progress) {
   const rows = [row('people', found.people)];
   let note = map.why_no_intervals;
   if (map.error_model && rasters.units) {
-    tables ??= fetch('web/quantiles.json').then((reply) => reply.json());
-    const spread2 = adjustedVariance(map.error_model, found.parts, map.units_measured);
+    law ??= fetch('web/law.json').then((reply) => reply.json());
+    const { constants, quantiles: tables } = await law;
+    const model = { ...map.error_model, law: { ...map.error_model.law, ...constants } };
+    const spread2 = adjustedVariance(model, found.parts, map.units_measured);
     if (Number.isNaN(spread2)) note = 'No interval: in a part of the area people were spread evenly, without the model.';
     else {
-      rows.push(...intervals(...quantiles(map.error_model, (await tables).quantiles, found.people, spread2)));
+      rows.push(...intervals(...quantiles(model, tables, found.people, spread2)));
       note = '';
     }
   }

@@ -1,13 +1,10 @@
 // The people of a drawn area and how far the sum may be off: pixels whose centre lies inside, cut by
 // census units, as popcorn_ml.intervals does it (its `law` and `parts` say why). Very large areas
-// are summed by whole hectares, and the answer says so.
+// are summed by whole hectares, and the answer says so. The law's constants come from `law.json`.
 
 export const MOST_PIXELS = 40e6;
 const TILE = 640; // pixels; whole hectares
 const SIDE = 10; // pixels in a hectare's side
-const SPARSE_BELOW = 10;
-const HALF_A_PERSON = 0.5;
-const WHOLE = 1e-6;
 
 /** Columns that each row of a window has inside rings (even-odd): pairs from, to (not included). */
 export function spans(rings, row) {
@@ -82,6 +79,7 @@ async function byPixels(map, raster, units, outline, bounds, progress) {
   const start = (v) => Math.floor(v / TILE) * TILE;
   for (let top = start(bounds.top); top < bounds.bottom; top += TILE) {
     for (let left = start(bounds.left); left < bounds.right; left += TILE) {
+      if (!reached(outline, left, top)) continue;
       const [read, numbers] = await Promise.all([
         raster.window(level, left, top, left + TILE, top + TILE),
         units ? units.window(unitLevel, left, top, left + TILE, top + TILE) : null,
@@ -104,6 +102,14 @@ async function byPixels(map, raster, units, outline, bounds, progress) {
     progress((top + TILE - bounds.top) / (bounds.bottom - bounds.top));
   }
   return { ...found, whole: false };
+}
+
+/** Whether any pixel of a tile lies inside: what does not is not read. */
+function reached(outline, left, top) {
+  for (let row = top; row < top + TILE; row += 1) {
+    if (spans(outline, row).some(([from, to]) => from < left + TILE && to > left)) return true;
+  }
+  return false;
 }
 
 /** People per hectare of each cell of a window that begins with whole cells. */
@@ -148,7 +154,7 @@ export function variance(law, people, crowding, largest = Infinity) {
   if (!(people > 0)) return 0;
   const density = crowding / people;
   const extent = density > 0 ? people / density : 0;
-  const share = law.dense ** 2 + (law.sparse ** 2 * SPARSE_BELOW) / (SPARSE_BELOW + density);
+  const share = law.dense ** 2 + ((law.sparse * law.sparse_below) / (law.sparse_below + density)) ** 2;
   const evened = extent > 0 ? Math.min(extent, largest) ** -law.evening : 0;
   return law.chance * people + share * people ** 2 * evened;
 }
@@ -156,7 +162,7 @@ export function variance(law, people, crowding, largest = Infinity) {
 /** Variance of a part of a unit whose people are known. */
 export function partVariance(law, people, crowding, unit) {
   const raw = unit.people > 0 ? people / unit.people : 0;
-  const share = raw > 1 - WHOLE ? 1 : Math.min(Math.max(raw, 0), 1);
+  const share = raw > 1 - law.whole ? 1 : Math.min(Math.max(raw, 0), 1);
   if (share <= 0 || share >= 1) return 0;
   const rest = Math.max(unit.people - people, 0);
   const found = (1 - share) * variance(law, people, crowding)
@@ -174,7 +180,7 @@ export function adjustedVariance(model, parts, units) {
     if (!unit) return NaN;
     const how = unit.placed_by ?? 'model';
     if (how === 'uncounted') sum += variance(model.law, part.people, part.crowding, model.basis.largest_ha);
-    else if (part.people >= unit.people * (1 - WHOLE)) sum += 0;
+    else if (part.people >= unit.people * (1 - model.law.whole)) sum += 0;
     else if (how === 'model') sum += partVariance(model.law, part.people, part.crowding, unit);
     else return NaN;
   }
@@ -188,14 +194,14 @@ function interpolated(table, x) {
   return ratios[i] + (at - i) * (ratios[i + 1] - ratios[i]);
 }
 
-/** The quantiles p2.5, p10, p90, p97.5 of a sum. `tables`: of the gamma distribution, by name. */
+/** The quantiles p2.5, p10, p90, p97.5 of a sum. `tables`: of the gamma distribution, see `law.py`. */
 export function quantiles(model, tables, people, spread2) {
-  const levels = [[0.025, 95], [0.1, 80], [0.9, 80], [0.975, 95]];
-  const found = levels.map(([below, level], k) => {
+  const found = tables.map((table) => {
+    const { below, level } = table;
     const spread = model.widths[level] * Math.sqrt(spread2);
     const shape = 2 * (Math.log(people) - Math.log(spread));
-    const ratio = people > 0 && spread > 0 ? interpolated(tables[k], shape) : 1;
-    const half = Math.min(HALF_A_PERSON, spread);
+    const ratio = people > 0 && spread > 0 ? interpolated(table, shape) : 1;
+    const half = Math.min(model.law.half_a_person, spread);
     if (below < 0.5) return Math.max(Math.min(people * ratio, people) - half, 0);
     return Math.max(people * ratio, people) + half;
   });

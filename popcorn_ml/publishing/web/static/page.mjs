@@ -94,6 +94,7 @@ class Pane {
   async show(published) {
     await this.ready;
     const { map } = this;
+    if (!map.getSource('drawn')) drawing.addTo(this);
     const shown = `${published.key}/${state.layer}`;
     if (this.shown !== shown) {
       if (map.getLayer('cells')) map.removeLayer('cells');
@@ -103,7 +104,7 @@ class Pane {
           type: 'raster', tiles: [`popcorn://${shown}/{z}/{x}/{y}`], tileSize: TILE,
           bounds: published.bounds, minzoom: 0, maxzoom: 16,
         });
-        map.addLayer({ id: 'cells', type: 'raster', source: 'cells', paint: { 'raster-resampling': 'nearest', 'raster-fade-duration': 0 } }, map.getLayer('unit-lines') ? 'unit-lines' : undefined);
+        map.addLayer({ id: 'cells', type: 'raster', source: 'cells', paint: { 'raster-resampling': 'nearest', 'raster-fade-duration': 0 } }, map.getLayer('unit-lines') ? 'unit-lines' : 'drawn-fill');
       }
       this.shown = shown;
     }
@@ -111,6 +112,11 @@ class Pane {
     const outlines = `${published.key}/${state.level}`;
     if (this.outlines === outlines) return;
     this.outlines = outlines;
+    if (!map.getSource('units')) { // the picture first: outlines of a large country are megabytes
+      map.triggerRepaint();
+      await map.once('idle');
+      document.body.dataset.drawn ??= `${Math.round(performance.now())}`;
+    }
     const units = await published.units(state.level);
     if (this.outlines !== outlines) return;
     if (map.getSource('units')) map.getSource('units').setData(units);
@@ -119,7 +125,7 @@ class Pane {
       map.addLayer({ id: 'unit-lines', type: 'line', source: 'units', paint: { 'line-color': '#1b1f24', 'line-width': ['interpolate', ['linear'], ['zoom'], 5, 0.4, 12, 1.2], 'line-opacity': 0.75 } });
       map.addLayer({ id: 'unit-names', type: 'symbol', source: 'units', minzoom: 9, layout: { 'text-field': ['get', 'name'], 'text-size': 11, 'text-font': ['sans-serif'] }, paint: { 'text-color': '#1b1f24', 'text-halo-color': '#ffffff', 'text-halo-width': 1.4 } });
       map.addLayer({ id: 'unit-chosen', type: 'line', source: 'units', filter: ['==', ['get', 'n'], -1], paint: { 'line-color': '#0a4f8f', 'line-width': 3 } });
-      drawing.addTo(this);
+      for (const id of ['drawn-fill', 'drawn-line', 'drawn-points']) map.moveLayer(id);
     }
   }
 
@@ -172,7 +178,8 @@ function choicesOfCountry(year, other) {
   const maps = state.maps.filter((one) => one.code === at('country').value);
   const years = maps.map((one) => [one.year, `${one.year}`]).reverse();
   fill(at('year'), years, year);
-  fill(at('other'), years, other ?? years.at(years.length > 1 ? 1 : 0)[0]);
+  const others = years.map(([one]) => one).filter((one) => one !== +at('year').value);
+  fill(at('other'), years, other ?? others.find((one) => one < +at('year').value) ?? others[0]);
   at('compare').disabled = years.length < 2;
   if (years.length < 2) at('compare').checked = false;
 }
@@ -265,9 +272,6 @@ async function begin() {
     await tellArea(rings);
   });
   await update({ fit: true });
-  const idle = state.panes[0].map;
-  idle.once('idle', () => { document.body.dataset.drawn = `${Math.round(performance.now())}`; });
-  idle.triggerRepaint();
 }
 
 const report = (error) => trouble(error.message);

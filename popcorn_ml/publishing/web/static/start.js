@@ -12,6 +12,7 @@
   }
   window.popcornTell = tell;
   addEventListener('error', function (event) {
-    if (event.target && event.target.tagName === 'SCRIPT') tell('A part of this page is missing: ' + event.target.src);
+    var script = event.target && event.target.tagName === 'SCRIPT';
+    if (script && location.protocol !== 'file:') tell('A part of this page is missing: ' + event.target.src);
   }, true);
 })();

@@ -1,6 +1,6 @@
 """Versions that are there: an asset's current one, a given one, one that was rejected.
 
-Nothing here writes; how a version comes about is `versions`' business.
+Nothing here writes; how a version comes about is popcorn_assets.store's business.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_assets.store.contents import (
+from popcorn_ml.errors import StoreError
+from popcorn_ml.published.folders import (
     MANIFEST,
     VERSION_PATTERN,
+    failing,
     is_own_file,
     is_version,
     manifests_in,
     sha256,
     unread,
 )
-from popcorn_assets.store.manifests import failing
-from popcorn_ml.errors import StoreError
 
 LATEST = "LATEST"
 REJECTED = "REJECTED"
@@ -85,7 +85,7 @@ class Version:
         return path
 
     def manifest(self) -> dict[str, Any]:
-        """What `making` recorded when the version was made."""
+        """What was recorded when the version was made."""
         try:
             return json.loads(self.file(self.told).read_text("utf-8"))
         except ValueError as error:
