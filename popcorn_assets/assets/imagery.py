@@ -15,6 +15,7 @@ import dagster as dg
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import NOTHING, ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.runs.launch import tile_pool
 from popcorn_assets.runs.pools import source_slot
 from popcorn_assets.runs.retry import again_later
 from popcorn_assets.show import check_specs, save_picture
@@ -83,7 +84,11 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         note_unless_over(making, period, datetime.now(UTC))
 
         def make(folder: Path) -> Outcome:
-            with again_later(context), source_slot(context, settings.source):
+            with (
+                again_later(context),
+                source_slot(context, settings.source),
+                tile_pool(context, compute, settings.source) as (pool, at_once),
+            ):
                 report = build_season(
                     sensor,
                     season,
@@ -93,10 +98,11 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                     folder,
                     making.lone_work(),
                     boundary=country.outline(),
-                    workers=compute.thread_count(),
+                    workers=at_once,
                     progress=making.progress("tiles"),
                     secrets=imagery.secrets(),
                     keep_work=True,
+                    pool=pool,
                 )
             title = f"{SENSOR_NAMES[sensor]}, {season}, {making.place()}"
             save_picture(folder, folder / COMPOSITE, LOOKS[sensor], title)
