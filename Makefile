@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	&& echo $$p && break; done)
 export DAGSTER_HOME ?= $(CURDIR)
 
-.PHONY: demo test soak ui check install clean
+.PHONY: demo test soak bench ui check install clean
 
 demo: install ## Simulated scenes, a trained model, maps of two years and their evaluation
 	$(BIN)/popcorn demo
@@ -20,6 +20,9 @@ test: install ## The whole test suite
 
 soak: install ## Kill the pipeline sixty times and see that nothing wrong is left; half an hour
 	$(BIN)/python tests/crash/soak.py --kills $(or $(KILLS),60) --seed $(or $(SEED),1)
+
+bench: install ## How fast a country is mapped, beside the published way; ten minutes on two idle cores
+	$(BIN)/python -m benchmarks.mapping
 
 check: install ## Style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -28,6 +28,11 @@ SUBSCRIPTION_KEY = "POPCORN_PLANETARY_COMPUTER_KEY"
 """Without it anonymous, with lower limits."""
 
 
+NOTHING: dict[str, Any] = {}
+"""Configuration of a step: without this, one could type anything into it, keys included, and find
+it ignored, and kept in clear text for ever."""
+
+
 class StoreResource(dg.ConfigurableResource):
     """Versioned files.
 

@@ -14,7 +14,7 @@ from popcorn_assets.assets.imagery import FILLED, composites_by_season
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import published_weights
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import raster_summary, save_picture
 from popcorn_assets.store.code import code_digest
@@ -35,7 +35,9 @@ DEMO_EXTRACTOR = (
 )
 
 
-@dg.asset(name=EXTRACTOR, group_name=GROUP, kinds={"pytorch"}, code_version=CODE)
+@dg.asset(
+    name=EXTRACTOR, group_name=GROUP, kinds={"pytorch"}, code_version=CODE, config_schema=NOTHING
+)
 def builtup_extractor(
     context: dg.AssetExecutionContext, store: StoreResource
 ) -> dg.MaterializeResult:
@@ -84,6 +86,7 @@ def extractor_file(making: Making, country: Country) -> Path:
 
 
 @dg.asset(
+    config_schema=NOTHING,
     deps=[EXTRACTOR, "s1_composites", "s2_composites"],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,

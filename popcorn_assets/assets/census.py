@@ -15,7 +15,7 @@ import dagster as dg
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import data_root
-from popcorn_assets.resources import StoreResource
+from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
@@ -52,6 +52,7 @@ def level_rows(coverage: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=UNITS,
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -94,6 +95,7 @@ def census_units(context: dg.AssetExecutionContext, store: StoreResource) -> dg.
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=COUNTS,
     deps=[census_units],
     partitions_def=COUNTRY_YEAR,

@@ -19,7 +19,7 @@ from popcorn_assets.assets.maps import POPULATION, adjusted_map, hectare_map
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
@@ -89,6 +89,7 @@ class Year:
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=CHANGE,
     deps=[
         dg.AssetDep(adjusted_map),

@@ -17,7 +17,7 @@ from popcorn_assets.promotion.decide import Decision, decide
 from popcorn_assets.promotion.entries import CHECKPOINTS
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, FACT, digest_of, read_ledger
 from popcorn_assets.promotion.who import launched_by
-from popcorn_assets.resources import StoreResource
+from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.show import as_check_result, check_specs, markdown_table
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
@@ -29,6 +29,7 @@ PROMOTION = "promotion"
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=DEPLOYED,
     deps=[dg.AssetDep(CHECKPOINTS, partition_mapping=dg.AllPartitionMapping())],
     check_specs=check_specs(

@@ -28,6 +28,7 @@ from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.resources import (
+    NOTHING,
     ComputeResource,
     StoreResource,
 )
@@ -51,6 +52,7 @@ METRICS = "metrics.json"
 
 
 @dg.asset(
+    config_schema=NOTHING,
     deps=[population_map, adjusted_map, "census_units", "census_counts"],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,

@@ -14,7 +14,7 @@ import dagster as dg
 
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, ImageryResource, StoreResource
 from popcorn_assets.runs.pools import source_slot
 from popcorn_assets.runs.retry import again_later
 from popcorn_assets.show import check_specs, save_picture
@@ -37,8 +37,6 @@ UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
 COMPOSITE = "composite.tif"
 FILLED = ("s1_composites", "s2_composites")
 LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
-NOTHING: dict[str, Any] = {}
-"""Configuration of a step: without this, one could type anything, keys included."""
 
 
 def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:

@@ -4,7 +4,7 @@ The law, its fit and the rasters are popcorn_ml.intervals' business.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +152,7 @@ def give_intervals(
     folder: Path,
     *,
     threads: int = 2,
-    tags: dict[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Told:
     """Write error model, intervals, reliability and pictures into a hectare map's folder.
@@ -252,7 +252,8 @@ def _pictures(folder: Path, relative_width: Any) -> None:
     from popcorn_assets.show import PICTURE, PICTURE_PX
     from popcorn_ml.mapping.pictures import side_by_side, thumbnail
 
-    width = thumbnail(relative_width, "relative_width", max_px=PICTURE_PX)
+    title = "Width of the 80 % interval, over the estimate"
+    width = thumbnail(relative_width, "relative_width", max_px=PICTURE_PX, title=title)
     (folder / WIDTH_PICTURE).write_bytes(width)
     (folder / PICTURE).write_bytes(side_by_side([(folder / PICTURE).read_bytes(), width]))
 
@@ -267,15 +268,16 @@ def rows_of_units(sources: Sources, folder: Path, threads: int) -> list[dict[str
         for level, raster in sources.levels.items():
             ids = unit_ids(raster)
             found = asked(raster, ready)
-            for number, row in found[found["people"].notna()].iterrows():
-                rows.append(
-                    {
-                        "level": level,
-                        "unit_id": ids[int(number)],
-                        "product": product,
-                        "people": float(row["people"]),
-                        **{name: float(row[name]) for name in COLUMNS.values()},
-                        "basis": ready.model.basis.told,
-                    }
-                )
+            found = found[found["people"].notna()]
+            values = found[["people", *COLUMNS.values()]].to_dict("records")
+            rows += [
+                {
+                    "level": level,
+                    "unit_id": ids[int(number)],
+                    "product": product,
+                    **{str(name): value for name, value in row.items()},
+                    "basis": ready.model.basis.told,
+                }
+                for number, row in zip(found.index.to_numpy(), values, strict=True)
+            ]
     return rows

@@ -35,7 +35,7 @@ from popcorn_assets.assets.extractors import SAME_EXTRACTOR, SameExtractor, extr
 from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season, provenance
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import as_check_result, check_specs, raster_summary, save_picture
 from popcorn_assets.store.code import code_digest
@@ -85,6 +85,7 @@ MODEL_CHECKS = {
 
 
 @dg.asset(
+    config_schema=NOTHING,
     check_specs=check_specs("population_map", MODEL_CHECKS),
     deps=[DEPLOYED, "s1_composites", "s2_composites", builtup_area],
     partitions_def=COUNTRY_YEAR,
@@ -228,6 +229,7 @@ def coverage(folder: Path, country: Country, units: Version) -> MapCheck:
 
 
 @dg.asset(
+    config_schema=NOTHING,
     deps=[population_map, "census_units", "census_counts"],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -304,6 +306,7 @@ def adjusted_map(
 
 
 @dg.asset(
+    config_schema=NOTHING,
     deps=[population_map, adjusted_map],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,

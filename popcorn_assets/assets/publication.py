@@ -19,7 +19,7 @@ from popcorn_assets.assets.maps import adjusted_map, hectare_map, population_map
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.entries import CHECKPOINTS
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs.home import MAPS_VARIABLE
 from popcorn_assets.show import save_picture
 from popcorn_assets.store.code import code_digest
@@ -36,11 +36,19 @@ if TYPE_CHECKING:
 
 GROUP = "publication"
 PUBLICATION = "publication"
-CODE = code_digest("publishing", "mapping", "census")
+CODE = code_digest("publishing", "intervals", "mapping", "census")
+
+
+def _served() -> dict[str, dg.MetadataValue]:
+    """Where the published maps are served now; an earlier run's address may be nobody's."""
+    address = os.environ.get(MAPS_VARIABLE)
+    return {"web map": dg.MetadataValue.url(address)} if address else {}
 
 
 @dg.asset(
+    config_schema=NOTHING,
     name=PUBLICATION,
+    metadata=_served(),
     deps=[population_map, adjusted_map, hectare_map, evaluation, change],
     partitions_def=COUNTRY_YEAR,
     group_name=GROUP,
@@ -77,15 +85,12 @@ def publication(
 
 
 def _where_to_look(making: Making) -> dict[str, dg.MetadataValue]:
-    """The report, and the web map where it is served."""
+    """The report, of the version that is current now."""
     from popcorn_ml.publishing.names import Names
 
     version = making.store.latest(making.address)
     report = version.path / Names(making.country, making.year).report
-    found: dict[str, dg.MetadataValue] = {"report": dg.MetadataValue.path(str(report))}
-    if served := os.environ.get(MAPS_VARIABLE):
-        found["web map"] = dg.MetadataValue.url(served)
-    return found
+    return {"report": dg.MetadataValue.path(str(report))}
 
 
 def origin_of(making: Making, country: Country, threads: int) -> "Origin":
@@ -166,9 +171,9 @@ def _versions(making: Making) -> dict[str, Version]:
             found[name] = making.input_of(found[composites], name)
     for entry in predicted.manifest()["inputs"]:
         if entry["asset"] == CHECKPOINTS:
-            of = {key: entry[key] for key in ("country", "year", "version")}
+            which = {key: entry[key] for key in ("country", "year", "version")}
             with suppress(StoreError):  # taken away since; maps outlive their models
-                found[CHECKPOINTS] = making.input(CHECKPOINTS, **of)
+                found[CHECKPOINTS] = making.input(CHECKPOINTS, **which)
     return found
 
 
@@ -193,7 +198,9 @@ def _rows(making: Making, versions: Mapping[str, Version]) -> "UnitRows":
     from popcorn_ml.publishing.unit_tables import UnitRows
     from popcorn_ml.warehouse.warehouse import Warehouse
 
-    warehouse, found, digests = Warehouse(making.store.warehouse), {}, {}
+    warehouse = Warehouse(making.store.warehouse)
+    found: dict[str, list[dict[str, Any]]] = {}
+    digests: dict[str, str] = {}
     for table, asset in ROWS_OF.items():
         version = versions.get(asset)
         told = version.manifest()["tables"].get(table) if version else None
@@ -212,7 +219,7 @@ def _rows(making: Making, versions: Mapping[str, Version]) -> "UnitRows":
         found[table] = rows[table].to_pylist()
         digests[table] = told["digest"]
     making.parameter(**{ROWS: digests})
-    return UnitRows(*(found[table] for table in ROWS_OF))
+    return UnitRows(found["map_sums"], found["map_intervals"], found["map_change"])
 
 
 assets: list[dg.AssetsDefinition] = [publication]

@@ -30,7 +30,7 @@ from popcorn_assets.assets.imagery import composites_by_season, provenance
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.soundness import WEIGHTS, finite_training
-from popcorn_assets.resources import ComputeResource, StoreResource
+from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import PICTURE, markdown_image
 from popcorn_assets.store.code import code_digest
@@ -96,6 +96,7 @@ def _checkpoints_making(
 
 
 @dg.op(
+    config_schema=NOTHING,
     ins={name: dg.In(dg.Nothing) for name in TRAINED_FROM},
     out=dg.DynamicOut(dict),
 )
@@ -156,7 +157,7 @@ def _of_one_extractor(making: Making, inputs: CheckpointInputs) -> Extractor:
     return score
 
 
-@dg.op(pool=GPU_POOL)
+@dg.op(pool=GPU_POOL, config_schema=NOTHING)
 def train_member(
     context: dg.OpExecutionContext, compute: ComputeResource, plan: dict
 ) -> dg.Output[dict]:
@@ -209,7 +210,7 @@ def copy_member(trained: Path, target: Path) -> None:
     shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
 
 
-@dg.op(pool=WAREHOUSE_POOL)
+@dg.op(pool=WAREHOUSE_POOL, config_schema=NOTHING)
 def collect_members(
     context: dg.OpExecutionContext,
     store: StoreResource,

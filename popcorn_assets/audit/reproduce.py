@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from popcorn_assets.assets.builtup import RAN
+from popcorn_assets.audit.closeness import PICTURES, TOLERANCE, rasters_apart
 from popcorn_assets.audit.trail import Node, walk
 from popcorn_assets.country import load_country
 from popcorn_assets.promotion.ledger import DEPLOYED
@@ -38,7 +40,9 @@ class Remade:
     Attributes:
         version, again: the two versions; equal when every byte is.
         files: those that differ, or that only one has, and how.
-        differences: what else is not as it was: settings, code, libraries.
+        differences: what else is not as it was: settings, code, libraries, engine.
+        apart: how far the rasters that differ are from one another, of their largest values; None
+            where anything else differs than rasters and their pictures.
     """
 
     address: Address
@@ -46,10 +50,16 @@ class Remade:
     again: str
     files: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+    apart: float | None = None
 
     @property
     def identical(self) -> bool:
         return self.version == self.again
+
+    @property
+    def equal(self) -> bool:
+        """Whether it is the same but for what another processor or engine rounds differently."""
+        return self.identical or (self.apart is not None and self.apart <= TOLERANCE)
 
 
 def reproduce(store: Store, address: Address) -> Remade:
@@ -261,10 +271,14 @@ def _compare(node: Node, made: Version) -> Remade:
             one, other = old["files"][name], new["files"][name]
             sizes = f"{one['size']} and {other['size']} bytes"
             remade.files.append(f"{name} has other contents ({sizes})")
+    remade.apart = _apart(node.path, made.path, old["files"], new["files"])
     if sorted(map(str, old["inputs"])) != sorted(map(str, new["inputs"])):
         remade.differences.append("it read other inputs than its manifest names")
     for title, key in (("setting", "parameters"), ("library", "libraries")):
         remade.differences += [f"{title} {text}" for text in _differing(old[key], new[key], "")]
+    ran = [_engines(one) for one in (old, new)]
+    if ran[0] != ran[1]:
+        remade.differences.append(f"{RAN} {ran[0] or 'torch'}, here by {ran[1] or 'torch'}")
     if old["code"]["version"] != new["code"]["version"]:
         commits = [str(one["code"].get("commit"))[:10] for one in (old, new)]
         remade.differences.append(
@@ -272,6 +286,25 @@ def _compare(node: Node, made: Version) -> Remade:
             f"{new['code']['version']} (commit {commits[1]}) is here"
         )
     return remade
+
+
+def _engines(manifest: dict[str, Any]) -> str:
+    """What ran a map's networks; empty where no manifest says, as before there was a choice."""
+    ran = manifest.get("facts", {}).get(RAN) or []
+    return ", ".join(" ".join(map(str, one.values())) for one in ran)
+
+
+def _apart(old: Path, new: Path, was: dict[str, Any], now: dict[str, Any]) -> float | None:
+    """See `Remade.apart`."""
+    if set(was) != set(now):
+        return None
+    differing = [Path(name) for name in was if was[name]["sha256"] != now[name]["sha256"]]
+    rasters = [name for name in differing if name.suffix == ".tif"]
+    if not rasters or any(name.suffix not in (".tif", *PICTURES) for name in differing):
+        return None
+    found = [rasters_apart(old / name, new / name) for name in rasters]
+    known = [one for one in found if one is not None]
+    return max(known) if len(known) == len(found) else None
 
 
 def _differing(old: Any, new: Any, where: str) -> list[str]:

@@ -13,7 +13,7 @@ from popcorn_assets.automation.stale import newer_inputs
 from popcorn_assets.checks.verdict import newest, not_judged, verdict
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
-from popcorn_assets.resources import StoreResource
+from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.store.versions import Address, Store
 
 MAX_TOTAL_CHANGE = 0.15
@@ -77,7 +77,12 @@ class Change:
         }
 
 
-@dg.asset_check(asset=population_map, partitions_def=COUNTRY_YEAR, additional_deps=[UNITS, COUNTS])
+@dg.asset_check(
+    asset=population_map,
+    partitions_def=COUNTRY_YEAR,
+    additional_deps=[UNITS, COUNTS],
+    config_schema=NOTHING,
+)
 def change_since_last_year(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -136,7 +141,7 @@ def change_since_last_year(
     )
 
 
-@dg.asset_check(asset=hectare_map, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=hectare_map, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def inputs_are_current(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:

@@ -17,7 +17,7 @@ from popcorn_assets.assets.maps import (
 from popcorn_assets.checks.verdict import kept, latest, newest, not_judged, said, verdict
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.resources import StoreResource
+from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_ml.mapping import checks as judged
 
 MAX_TOTAL_SPREAD = 0.15
@@ -27,7 +27,9 @@ MAX_UNSURE_SHARE = 0.5
 """Share of the people in pixels where the members' standard deviation exceeds their mean."""
 
 
-@dg.asset_check(asset=population_map, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(
+    asset=population_map, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING
+)
 def finite_and_not_negative(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -38,7 +40,7 @@ def finite_and_not_negative(
     )
 
 
-@dg.asset_check(asset=population_map, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=population_map, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def members_agree(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -81,6 +83,7 @@ def members_agree(
 
 
 @dg.asset_check(
+    config_schema=NOTHING,
     asset=population_map,
     blocking=True,
     partitions_def=COUNTRY_YEAR,
@@ -96,6 +99,7 @@ def covers_the_units(
 
 
 @dg.asset_check(
+    config_schema=NOTHING,
     asset=adjusted_map,
     blocking=True,
     partitions_def=COUNTRY_YEAR,
@@ -126,7 +130,9 @@ def units_sum_to_the_census(
     )
 
 
-@dg.asset_check(asset=hectare_map, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(
+    asset=hectare_map, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING
+)
 def hectares_keep_every_person(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:

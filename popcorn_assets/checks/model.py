@@ -14,7 +14,7 @@ from popcorn_assets.checks.verdict import FEWEST, kept, newest, not_judged, said
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion import soundness
 from popcorn_assets.promotion.soundness import HISTORY
-from popcorn_assets.resources import StoreResource
+from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
 
@@ -32,7 +32,9 @@ SIMPLEST = "builtup"
 """What a map must beat: the census spread by built-up score."""
 
 
-@dg.asset_check(asset=CHECKPOINTS, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(
+    asset=CHECKPOINTS, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING
+)
 def finite_training(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -49,7 +51,7 @@ def finite_training(
     )
 
 
-@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def training_helped(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -80,7 +82,7 @@ def training_helped(
     )
 
 
-@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=CHECKPOINTS, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def model_beats_builtup(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -177,7 +179,7 @@ def _distinct(lists: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({"\0".join(sorted(units["held_out"])): units for units in lists}.values())
 
 
-@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=evaluation, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def map_beats_builtup(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
@@ -281,7 +283,7 @@ def _scores(
     return scores if scores and scores["mae"] is not None else None
 
 
-@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR)
+@dg.asset_check(asset=evaluation, blocking=True, partitions_def=COUNTRY_YEAR, config_schema=NOTHING)
 def evaluation_levels_kept_out(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:

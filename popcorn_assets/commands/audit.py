@@ -152,25 +152,32 @@ def impact(file_or_version: str, current: bool, as_json: bool) -> None:
 @click.argument("year", type=int)
 @click.option("--asset", "assets", multiple=True, help="Instead of the three maps; repeatable.")
 def reproduce(country: str, year: int, assets: tuple[str, ...]) -> None:
-    """Make COUNTRY's maps of YEAR again from their manifests, and say whether they are identical.
+    """Make COUNTRY's maps of YEAR again from their manifests, and say whether they are identical,
+    or equal to 1e-5 as another processor or engine makes them.
 
     Each is made from exactly the versions that its manifest names, in a store of its own; yours is
-    not written. The exit code is 0 when all are identical to the last byte, 1 otherwise.
+    not written. The exit code is 0 when all are identical to the last byte, or equal; else 1.
     """
     enter_home()
+    from popcorn_assets.audit.closeness import TOLERANCE
     from popcorn_assets.audit.reproduce import MAPS
     from popcorn_assets.audit.reproduce import reproduce as again
     from popcorn_assets.resources import StoreResource
     from popcorn_assets.store.versions import Address
 
-    store, identical = StoreResource().open(), True
+    store, equal = StoreResource().open(), True
     for asset in assets or MAPS:
         remade = again(store, Address(asset, country, year))
         if remade.identical:
             click.echo(f"identical  {remade.address} {remade.version}")
+        elif remade.equal:
+            click.echo(
+                f"equal to {TOLERANCE:g}  {remade.address} {remade.version}: no pixel is off by "
+                f"more than {remade.apart:.1e} of its raster's largest"
+            )
         else:
-            identical = False
+            equal = False
             click.echo(f"differs    {remade.address} {remade.version}, again {remade.again}")
         for text in [*remade.files, *remade.differences]:
             click.echo(f"  {text}")
-    sys.exit(0 if identical else 1)
+    sys.exit(0 if equal else 1)

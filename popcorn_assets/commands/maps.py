@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from popcorn_assets.commands.ports import require_port
-from popcorn_assets.store.published import LATEST, Address, Published, Version
 from popcorn_ml.errors import ConfigError, StoreError
+from popcorn_ml.published.versions import LATEST, Address, Published, Version
 from popcorn_ml.publishing.web.entries import law_json
 from popcorn_ml.publishing.web.page import (
     LAW,

@@ -9,12 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from dagster._core.execution.plan import instance_concurrency_context
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.executor import multiprocess
 
 REST_SECONDS = 0.25
 """Between two questions, when no step is at work; a run that is cancelled waits no longer."""
+
+
+FIRST_WAIT_SECONDS = 0.25
+"""Before a taken slot is asked for again, the first time; Dagster's second is longer than a step
+takes that finds its work done. It grows with each try, as Dagster has it."""
 
 
 class Resting(ActiveExecution):
@@ -33,5 +39,6 @@ class Resting(ActiveExecution):
 
 
 def rest_between_steps() -> None:
-    """Have Dagster's executor of processes rest; for this whole process."""
+    """Have Dagster's executor rest, and ask soon for a slot; for this whole process."""
     setattr(multiprocess, "ActiveExecution", Resting)  # noqa: B010 (a name of another's module)
+    setattr(instance_concurrency_context, "INITIAL_INTERVAL_VALUE", FIRST_WAIT_SECONDS)  # noqa: B010

@@ -190,7 +190,8 @@ def coverage_png(rows: Sequence[Coverage]) -> bytes:
         panel.set_title(titles[by], fontsize=10)
         panel.set_ylim(0, 105)
     panels[0].set_ylabel("held, %")
-    panels[0].legend(fontsize=7, loc="lower left", framealpha=0.9)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncol=len(LEVELS))
     figure.suptitle(f"intervals of {rows[0].of}" if rows else "", fontsize=10)
     return figure_png(figure)
 

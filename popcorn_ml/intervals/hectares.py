@@ -6,7 +6,7 @@ country's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ def write_intervals(
     units: Path,
     unit_measures: Measured,
     method: np.ndarray,
-    tags: dict[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Written:
     """Write `intervals.tif`, `unadjusted/intervals.tif` and `reliability.tif` (adjusted).

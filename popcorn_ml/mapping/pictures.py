@@ -152,7 +152,8 @@ def side_by_side(pictures: Sequence[bytes]) -> bytes:
         canvas[: image.shape[0], left : left + image.shape[1]] = image
         left += image.shape[1]
     stream = io.BytesIO()
-    imsave(stream, canvas, format="png", metadata={"Software": None})
+    metadata: dict[str, Any] = {"Software": None}  # the same bytes by whichever matplotlib
+    imsave(stream, canvas, format="png", metadata=metadata)
     return stream.getvalue()
 
 

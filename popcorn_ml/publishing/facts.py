@@ -149,7 +149,9 @@ def _summary(origin: Origin, metrics: Mapping[str, Any]) -> list[str]:
 def _model(origin: Origin) -> dict[str, Any]:
     shown = dict(origin.manifests["population_map"]["shown"])
     inputs = origin.manifests["population_map"]["inputs"]
-    trained = next((entry for entry in inputs if entry["asset"] == "checkpoints"), {})
+    trained: Mapping[str, Any] = next(
+        (entry for entry in inputs if entry["asset"] == "checkpoints"), {}
+    )
     parameters = origin.manifests.get("checkpoints", {}).get("parameters", {})
     facts = origin.manifests["population_map"]["facts"]
     return {

@@ -173,8 +173,8 @@ def pixels(making: Making) -> None:
     making.copy(products.BUILTUP, folder / BUILTUP, PIXEL, grid=grid)
     units = origin.file("census_units", f"units_{origin.level}.tif")
     making.copy(products.UNITS, units, PIXEL, grid=grid, bands=["number of the census unit"])
-    seasons = {
-        sensor: {season: origin.folders[f"{sensor}_{season}"] for season in SEASONS}
+    seasons: dict[str, dict[str, Path]] = {
+        sensor: {str(season): origin.folders[f"{sensor}_{season}"] for season in SEASONS}
         for sensor in SENSORS
     }
     reliability = origin.file("hectare_map", RELIABILITY)

@@ -36,9 +36,8 @@ def raster_style(classes: Classes, unit: str, band: int = 1) -> bytes:
     if bounded:
         bounds = [one.upper for one in bounded if one.upper is not None]
         span = {"classificationMin": f"{min(bounds):g}", "classificationMax": f"{max(bounds):g}"}
-        renderer = ET.SubElement(
-            pipe, "rasterrenderer", type="singlebandpseudocolor", **common, **span
-        )
+        about = {"type": "singlebandpseudocolor", **common, **span}
+        renderer = ET.SubElement(pipe, "rasterrenderer", about)
         ET.SubElement(renderer, "rasterTransparency")
         shader = ET.SubElement(
             ET.SubElement(renderer, "rastershader"), "colorrampshader",
@@ -52,7 +51,7 @@ def raster_style(classes: Classes, unit: str, band: int = 1) -> bytes:
                 color=one.colour, alpha="255", label=_told(one, unit),
             )  # fmt: skip
     else:
-        renderer = ET.SubElement(pipe, "rasterrenderer", type="paletted", **common)
+        renderer = ET.SubElement(pipe, "rasterrenderer", {"type": "paletted", **common})
         ET.SubElement(renderer, "rasterTransparency")
         palette = ET.SubElement(renderer, "colorPalette")
         for value in classes:

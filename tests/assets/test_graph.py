@@ -109,13 +109,39 @@ def test_an_operator_sees_a_picture_totals_nodata_and_the_path(in_tiny, store, p
     with in_tiny.instance() as instance:
         record = materialisations(instance, "population_map", 2021)[0]
     shown = record.asset_materialization.metadata
-    assert shown["picture"].value.startswith("![picture](data:image/png;base64,")
+    address = shown["picture"].value
+    assert address.startswith("![picture](/logs/pictures/population_map/demo/2021/")
+    assert len(address) < 100
     assert shown["people on the grid"].value > 0
     assert shown["nodata share"].value == 0
     assert "demo|2020" in shown["model"].value
     made = latest(Store(pristine.data), "population_map", 2021)  # where the copied run made it
     assert shown["path"].value == str(made.path)
     assert made.version == latest(store, "population_map", 2021).version
+
+
+def test_figures_are_numbers_that_dagster_plots(in_tiny):
+    with in_tiny.instance() as instance:
+        years = {"evaluation": 2021, "checkpoints": 2020, "census_counts": 2021}
+        shown = {
+            asset: materialisations(instance, asset, year)[0].asset_materialization.metadata
+            for asset, year in years.items()
+        }
+    for title in ("R2, map, per hectare", "RMSE, people, map, per hectare", "people, adjusted"):
+        assert isinstance(shown["evaluation"][title], dg.FloatMetadataValue), title
+    loss = shown["checkpoints"]["held-out loss, mean of members"]
+    assert isinstance(loss, dg.FloatMetadataValue)
+    assert isinstance(shown["census_counts"]["people"], dg.FloatMetadataValue | dg.IntMetadataValue)
+
+
+def test_a_run_keeps_no_pictures_in_dagsters_records(in_tiny):
+    """Each event is kept for ever: none is larger than a table of figures."""
+    with in_tiny.instance() as instance:
+        for run in instance.get_runs():
+            for record in instance.all_logs(run.run_id):
+                size = len(dg.serialize_value(record))
+                of_a_member = "train_member" in (record.step_key or "")
+                assert size < (60_000 if of_a_member else 40_000), (record.step_key, size)
 
 
 def test_maps_say_the_year_that_they_show_and_the_model_that_made_them(store):

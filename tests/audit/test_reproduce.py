@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from popcorn_assets.audit import remake
+from popcorn_assets.audit.closeness import TOLERANCE, rasters_apart
 from popcorn_assets.audit.findings import Verdict
 from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.reproduce import reproduce
@@ -21,6 +22,7 @@ from popcorn_assets.country import load_country
 from popcorn_assets.store.versions import MANIFEST, Address, Store, sha256
 from popcorn_ml import raster
 from popcorn_ml.errors import StoreError
+from popcorn_ml.grid import Grid
 
 pytestmark = pytest.mark.long(15)
 
@@ -47,6 +49,37 @@ def test_the_maps_of_2021_are_made_again_bit_by_bit(in_copy):
         assert line == f"identical  {asset} demo|2021 {version}"
     assert state(in_copy.data) == before
     assert not (in_copy.data / ".work" / "reproduce").exists()
+
+
+def test_another_engine_makes_maps_that_are_equal_and_not_changed(in_copy, monkeypatch):
+    monkeypatch.setenv("POPCORN_ENGINE", "torch")
+    command = ["reproduce", "demo", "2021", "--asset", "population_map"]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("equal to 1e-05  population_map demo|2021 ")
+    assert "networks run by openvino" in done.output
+    assert "here by torch" in done.output
+
+
+def test_values_that_are_further_apart_are_not_equal(tmp_path):
+    grid = Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, 40, 30)
+    values = np.random.default_rng(1).random((2, 30, 40)).astype(np.float32) * 5
+    values[:, :3] = np.nan
+
+    def written(name: str, changed: np.ndarray) -> Path:
+        raster.write(tmp_path / name, changed, grid, ["one", "two"], np.nan)
+        return tmp_path / name
+
+    largest = np.nanmax(values[1])
+    first = written("first.tif", values)
+    near, far = values.copy(), values.copy()
+    near[1, 20, 20] += 0.5 * TOLERANCE * largest
+    far[1, 20, 20] += 2 * TOLERANCE * largest
+    assert 0 < rasters_apart(first, written("near.tif", near)) <= TOLERANCE
+    assert rasters_apart(first, written("far.tif", far)) > TOLERANCE
+    near[0, 5, 5] = np.nan
+    assert rasters_apart(first, written("hole.tif", near)) is None
+    assert rasters_apart(first, written("first2.tif", values)) == 0
 
 
 def test_what_differs_is_named(in_copy):

@@ -18,6 +18,12 @@ def pixels(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
 
 
+def map_of(png: bytes) -> np.ndarray:
+    """The picture without its lowest part, where a raster's has its scale bar."""
+    picture = pixels(png)
+    return picture[: int(0.85 * picture.shape[0])]
+
+
 GREY = np.round(np.array(pictures.NODATA_COLOUR[:3]) * 255)
 
 
@@ -38,7 +44,7 @@ def test_people_are_shown_per_hectare_from_pixels_and_from_hectares():
     of_pixels = pixels(thumbnail(values, "population", max_px=100))
     of_hectares = pixels(thumbnail(values * 100, "population", max_px=100, pixels_per_hectare=1))
     np.testing.assert_array_equal(of_pixels, of_hectares)
-    assert of_pixels[50, 75].sum() > of_pixels[50, 25].sum()
+    assert of_pixels[50, 75].sum() < of_pixels[50, 25].sum()  # more people, darker
 
 
 def test_a_raster_knows_its_own_hectares(tmp_path):
@@ -48,20 +54,20 @@ def test_a_raster_knows_its_own_hectares(tmp_path):
         people = rng.random(grid.shape, dtype=np.float32)
         raster.write(tmp_path / "p.tif", people, grid, ["people"], np.nan)
         np.testing.assert_array_equal(
-            pixels(thumbnail(tmp_path / "p.tif", "population")),
-            pixels(thumbnail(people, "population", pixels_per_hectare=(100 / step) ** 2)),
+            map_of(thumbnail(tmp_path / "p.tif", "population")),
+            map_of(thumbnail(people, "population", pixels_per_hectare=(100 / step) ** 2)),
         )
 
 
 @pytest.mark.parametrize("step", [EARTH_ENGINE_10M_DEG, 10 * EARTH_ENGINE_10M_DEG])
 def test_a_hectare_is_one_in_degrees_too(tmp_path, step):
-    """One person a hectare looks so at 47 degrees north, from pixels and from cells."""
+    """Seven people a hectare look so at 47 degrees north, from pixels and from cells."""
     grid = Grid("EPSG:4326", 6.0, 47.8, step, 40, 60)
-    people = (grid.row_area_m2() / 10_000)[:, None].repeat(40, 1)
+    people = 7 * (grid.row_area_m2() / 10_000)[:, None].repeat(40, 1)
     raster.write(tmp_path / "p.tif", people.astype(np.float32), grid, ["people"], np.nan)
-    shown = pixels(thumbnail(tmp_path / "p.tif", "population"))
-    one = pixels(thumbnail(np.ones(grid.shape), "population", pixels_per_hectare=1))
-    assert np.abs(shown - one).max() <= 1
+    shown = map_of(thumbnail(tmp_path / "p.tif", "population"))
+    seven = map_of(thumbnail(np.full(grid.shape, 7.0), "population", pixels_per_hectare=1))
+    assert np.abs(shown - seven).max() <= 1
 
 
 def test_pixels_of_a_shrunken_picture_have_the_area_of_their_place(tmp_path):
@@ -125,3 +131,51 @@ def test_the_same_bytes_twice_and_no_sense_refused():
     assert thumbnail(np.full((5, 5), np.nan), "population").startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="'rgb' of an array of shape"):
         thumbnail(values, "rgb")
+
+
+def test_people_in_town_are_told_apart():
+    """Each class has its colour, from a hamlet to blocks of flats, whatever else is on the map."""
+    people = np.array([0.5, 1.5, 3, 7, 15, 30, 70, 150, 300, 900])[None].repeat(10, 0)
+    shown = pixels(thumbnail(people.repeat(10, 1), "population", pixels_per_hectare=1, max_px=100))
+    colours = [tuple(shown[5, 10 * i + 5]) for i in range(10)]
+    assert len(set(colours)) == 10
+    brightness = np.array(colours) @ (0.299, 0.587, 0.114)
+    assert np.all(np.diff(brightness) < 0)
+
+
+@pytest.mark.parametrize(
+    ("grid", "metres"),
+    [
+        (Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, 400, 300), 4000),
+        (Grid("EPSG:4326", 30.0, 0.5, 10 * EARTH_ENGINE_10M_DEG, 400, 300), 40_000),
+        (Grid("EPSG:4326", 30.0, 60.0, 10 * EARTH_ENGINE_10M_DEG, 400, 300), 20_000),
+    ],
+)
+def test_the_scale_bar_is_as_long_as_it_says(grid, metres):
+    share, told = pictures._Scale.of(grid).bar()
+    number, unit = told.split()
+    length = float(number) * {"m": 1, "km": 1000}[unit]
+    assert length == pytest.approx(share * metres, rel=0.02)
+    assert 0.05 < share <= 0.25
+
+
+def test_borders_of_units_are_drawn_unless_they_would_hide_the_map(tmp_path):
+    grid = Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, 200, 200)
+    raster.write(tmp_path / "p.tif", np.zeros(grid.shape, np.float32), grid, ["people"], np.nan)
+    halves = np.ones(grid.shape, np.uint32)
+    halves[:, 100:] = 2
+    raster.write(tmp_path / "u.tif", halves, grid, ["units"], 0)
+    many = np.arange(40_000, dtype=np.uint32).reshape(grid.shape) + 1
+    raster.write(tmp_path / "many.tif", many, grid, ["units"], 0)
+    moved = Grid("EPSG:32736", 600_000.0, 9_800_000.0, 10.0, 200, 200)
+    raster.write(tmp_path / "moved.tif", halves, moved, ["units"], 0)
+    plain = map_of(thumbnail(tmp_path / "p.tif", "population", max_px=200))
+    drawn = {
+        name: map_of(thumbnail(tmp_path / "p.tif", "population", max_px=200, units=tmp_path / name))
+        for name in ("u.tif", "many.tif", "moved.tif")
+    }
+    changed = np.abs(drawn["u.tif"] - plain).max(axis=(0, 2))
+    assert set(np.flatnonzero(changed > 10)) <= {98, 99, 100}
+    assert changed.max() > 40
+    for name in ("many.tif", "moved.tif"):
+        np.testing.assert_array_equal(drawn[name], plain)

@@ -18,8 +18,11 @@ import popcorn_ml as popcorn
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from popcorn_ml.errors import RasterError
-from popcorn_ml.intervals import IntervalError
+from popcorn_ml.files import write_json
+from popcorn_ml.intervals import MODEL_FILE, ErrorModel, IntervalError
+from popcorn_ml.intervals.law import LEVELS, student_width
 from popcorn_ml.published.places import NoSuchMap
+from tests.intervals.test_zones import BASIS, LAW
 from tests.platforms import Place, copied
 
 pytestmark = pytest.mark.long(60)
@@ -122,8 +125,28 @@ def test_intervals_are_variables_of_the_map(data, tmp_path):
     assert bool(popcorn.maps(data=place).set_index("year").loc[2021, "intervals"])
 
 
+def test_sums_have_intervals_where_the_map_has_an_error_model(data, tmp_path):
+    """As popcorn_ml.intervals gives them; of an adjusted unit, all of it, none is uncertain."""
+    place = copied_data(data, tmp_path)
+    publish_with_intervals(place)
+    units = popcorn.units("demo", 2021, data=place, level="fine")
+    for adjusted in (True, False):
+        found = popcorn.people_in(units, "demo", 2021, data=place, adjusted=adjusted)
+        people, bounds = found["people"], found[["p2_5", "p10", "p90", "p97_5"]].to_numpy()
+        settled = ~np.isnan(bounds).any(axis=1)
+        assert settled.any()
+        assert (np.diff(bounds[settled], axis=1) >= 0).all()
+        assert (bounds[settled, 0] <= people[settled] + 1e-6).all()
+        assert (bounds[settled, 3] >= people[settled] - 1e-6).all()
+        assert (bounds[settled, 3] > bounds[settled, 0]).any()
+
+
 def copied_data(data: Path, tmp_path: Path) -> Path:
     return copied(Place(data.parent), tmp_path / "home").data
+
+
+def error_model() -> ErrorModel:
+    return ErrorModel(LAW, {level: student_width(level) for level in LEVELS}, BASIS, {})
 
 
 def publish_with_intervals(data: Path, checks: list | None = None) -> str:
@@ -140,6 +163,7 @@ def publish_with_intervals(data: Path, checks: list | None = None) -> str:
         raster.write(draft / "intervals.tif", bands, grid, names, np.nan)
         flags = np.ones((1, *grid.shape), np.uint8)
         raster.write(draft / "reliability.tif", flags, grid, ["reliability"], 255)
+        write_json(draft / MODEL_FILE, error_model().as_dict())
         manifest = {**current.manifest(), "checks": checks or []}
         return store.publish(address, draft, manifest).version
 

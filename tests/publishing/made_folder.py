@@ -238,11 +238,18 @@ def _facts(code, year, grid, files, frame, model) -> dict[str, Any]:
         "evaluation": {
             "metrics": {"map": {"unit": score}, "adjusted": {"hectare": score}},
             "unit_level": "coarse",
+            "without_truth": {
+                "out_of_fold": score, "why_not": "",
+                "coarsened": [{"joined": 4, "metrics": {"adjusted": score, "uniform": score}}],
+            },
         },
         "checks": [{"asset": "a", "name": "b", "passed": False, "message": "<i>no</i>"}],
         "quality": {"rule": "r", "seasons": [season]},
         "intervals": {"available": model is not None, "facts": {}, "model": model},
-        "change": {"from_year": year - 1 if model else None},
+        "change": {
+            "from_year": year - 1 if model else None,
+            "found": {"significant": "3 cells <gained>", "compared with": year - 1},
+        },
         "products": [
             {
                 "role": role, "file": name, "title": role, "text": "", "unit": unit,

@@ -80,6 +80,9 @@ def test_rasters_are_cogs_that_say_what_they_are(rasters, facts) -> None:
                 told = dataset.tags(band)
                 values = dataset.read(band, masked=True)
                 values = np.ma.masked_invalid(values)
+                if values.count() == 0:  # bounds of a change that are not known
+                    assert not [name for name in told if name.startswith("STATISTICS")]
+                    continue
                 assert float(told["STATISTICS_MINIMUM"]) == values.min()
                 assert float(told["STATISTICS_MAXIMUM"]) == values.max()
                 assert float(told["STATISTICS_MEAN"]) == pytest.approx(

@@ -36,6 +36,9 @@ def test_it_says_the_numbers_of_the_tables(made):
     table = {row[:2] for row in rows}
     assert table == {"01", "02", "03", "04", "05", "06"}
     assert "popcorn audit tst 2021" in text
+    assert "the model, of units it had not seen" in text
+    assert "coarse, by maps that knew about 4 units joined" in text
+    assert "<dd>3 cells &lt;gained&gt;</dd>" in text
     assert text.count("data:image/png;base64,") == 6  # three maps, two charts, the differences
 
 

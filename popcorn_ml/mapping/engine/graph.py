@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as op
 import torch
-from openvino import Node, Output
 from torch import nn
 
+from popcorn_ml.mapping.engine.quietly import op, ov
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
 from popcorn_ml.model.unet import S1_CHANNELS, S2_CHANNELS, DoubleConv, StreamUNet, Up
 
-Value: TypeAlias = Node | Output
+Value: TypeAlias = ov.Node | ov.Output
 
 CHANNELS, CORE_BEGIN, CORE_END, WANTED = "channels", "core_begin", "core_end", "wanted"
 """Inputs: a piece of canvas (1, 6, rows, columns); where in it the core begins and ends (row,
@@ -78,7 +76,7 @@ def bag_graph(members: Sequence[OccupancyModel], sparse: bool) -> ov.Model:
     return ov.Model([op.concat(found, 1)], inputs, "bag")
 
 
-def _input() -> tuple[Node, Output, Output]:
+def _input() -> tuple[ov.Node, ov.Output, ov.Output]:
     piece = op.parameter([1, S1_CHANNELS + S2_CHANNELS, -1, -1], np.float32, name=CHANNELS)
     parts = op.variadic_split(piece, op.constant(1), op.constant([S1_CHANNELS, S2_CHANNELS]))
     return piece, parts.output(0), parts.output(1)

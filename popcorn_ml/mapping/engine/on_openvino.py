@@ -15,7 +15,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Window
@@ -28,6 +27,7 @@ from popcorn_ml.mapping.engine.graph import (
     bag_graph,
     extractor_graph,
 )
+from popcorn_ml.mapping.engine.quietly import ov
 from popcorn_ml.model.canvas import ALIGN_PX
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
 
@@ -124,7 +124,7 @@ class Runners:
                     self._compiled[kind] = compiled(self._graph(*kind), self._threads)
             requests[kind] = self._compiled[kind].create_infer_request()
         request = requests[kind]
-        # Inputs are copied: with shared ones OpenVINO 2026.4.1 reads memory that is gone.
+        # Inputs are copied, which is nothing beside the networks; shared ones have to outlive it.
         request.infer(inputs, share_inputs=False, share_outputs=True)
         return request.get_output_tensor().data
 

@@ -62,6 +62,8 @@ def write_report(folder: Path, facts: Mapping[str, Any]) -> Path:
         levels=_levels(frame, facts),
         basis=((facts["intervals"].get("model") or {}).get("basis") or {}).get("told"),
         measured=_measured(facts),
+        not_scored=(facts["evaluation"].get("without_truth") or {}).get("why_not"),
+        compared=_compared(facts),
         seasons=_seasons(facts),
         units=_unit_rows(frame, facts),
         csv=_file(facts, "units_csv"),
@@ -251,7 +253,42 @@ def _measured(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
                 )
     order = list(APPROACHES.values())
     place = {title: k for k, title in enumerate(order)}
-    return sorted(rows, key=lambda row: (row["scale"] == "hectare", place.get(row["approach"], 99)))
+    rows.sort(key=lambda row: (row["scale"] == "hectare", place.get(row["approach"], 99)))
+    return [*rows, *_unseen(facts)]
+
+
+def _unseen(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Scores that need no truth: of units that the model had not seen, and within joined units."""
+    told = facts["evaluation"].get("without_truth") or {}
+    level = facts["census"]["level"]
+    found = []
+    if told.get("out_of_fold"):
+        found.append((APPROACHES["out_of_fold"], level, told["out_of_fold"]))
+    for entry in told.get("coarsened") or ():
+        for approach, scores in entry["metrics"].items():
+            title = APPROACHES.get(approach, approach.replace("_", " "))
+            scale = f"{level}, by maps that knew about {entry['joined']} units joined"
+            found.append((title, scale, scores))
+    return [
+        {
+            "approach": approach,
+            "own": False,
+            "scale": scale,
+            "n": scores.get("n"),
+            **{key: scores.get(key) for key in MEASURES},
+        }
+        for approach, scale, scores in found
+    ]
+
+
+def _compared(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of the comparison with the earlier year, in words."""
+    found = facts["change"].get("found") or {}
+    return {
+        key: people(value) if isinstance(value, float) else str(value)
+        for key, value in found.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    }
 
 
 def _seasons(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ VENDOR = (
 )  # fmt: skip
 
 
-STATIC_SHA256 = "cf2772c6316305de7d490e478f494498cb1f76b3df367ec6e724a504391997f6"
+STATIC_SHA256 = "b8c2af292c6dad890656fea71bff68ef24f47a6e7c31d1bba60362323da8cec6"
 """What `static_digest` gives. A publication's code version counts Python files: so it counts these
 as well, and a changed page has maps published again."""
 

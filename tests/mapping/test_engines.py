@@ -1,0 +1,176 @@
+"""Whichever engine runs the networks, and in however many threads, the map is the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from popcorn_assets.resources import ComputeResource
+from popcorn_ml import raster
+from popcorn_ml.errors import ConfigError
+from popcorn_ml.grid import Window
+from popcorn_ml.mapping.engine import choice, on_openvino
+from popcorn_ml.mapping.engine.choice import open_engine
+from popcorn_ml.mapping.predict import map_population
+from tests.mapping.places import a_member, a_spec, an_extractor
+
+HALO = 24
+
+
+@pytest.fixture(scope="module")
+def engines():
+    """The networks in both engines: the bags, and the extractors."""
+    opened = [open_engine(name, "cpu", threads=2) for name in ("openvino", "torch")]
+    members, extractor = [a_member(seed) for seed in (1, 2, 3)], an_extractor()
+    return [o.bag(members) for o in opened], [o.extractor(extractor) for o in opened]
+
+
+def channels(seed: int, rows: int, cols: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((6, rows, cols)).astype(np.float32)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.integers(14, 60),
+    cols=st.integers(14, 60),
+    share=st.sampled_from([0.01, 0.3, 0.59, 0.61, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_members_say_the_same_in_either_engine(engines, rows, cols, share, seed):
+    """Of any window, whether the head is given all pixels of the core or those wanted alone."""
+    x = channels(seed, 4 * rows, 4 * cols)
+    core = Window(HALO, HALO - 4, 4 * rows - 2 * HALO, 4 * cols - 2 * HALO + 7)
+    wanted = np.random.default_rng(seed).random((core.height, core.width)) < share
+    wanted[0, 0] = True
+    ours, reference = (bag.occupancy(x, core, wanted) for bag in engines[0])
+    assert ours.shape == (3, core.height, core.width)
+    assert (np.isnan(ours) == ~wanted).all()
+    largest = np.nanmax(reference)
+    assert largest > 0
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5 * max(largest, 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.integers(29, 140),
+    cols=st.integers(29, 140),
+    sensors=st.sampled_from(["both", "s1", "s2"]),
+)
+def test_scores_are_the_same_in_either_engine(engines, rows, cols, sensors):
+    """Of any side: the end of a canvas need not be a multiple of four."""
+    x = channels(rows, rows, cols)
+    ours, reference = (one.scores(x, sensors) for one in engines[1])
+    np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5)
+
+
+def test_bytes_do_not_depend_on_threads_or_order(engines):
+    """One thread or several at once, the smallest window first or last."""
+    members = [a_member(seed) for seed in (1, 2, 3)]
+    windows = [channels(side, side, side) for side in (64, 96, 128, 160, 200)] * 3
+
+    def one(bag, x: np.ndarray) -> bytes:
+        side = x.shape[-1] - 2 * HALO
+        wanted = np.ones((side, side), bool)
+        return bag.occupancy(x, Window(HALO, HALO, side, side), wanted).tobytes()
+
+    found = []
+    for threads in (1, 2, 3):
+        bag = open_engine("openvino", "cpu", threads=threads).bag(members)
+        with ThreadPoolExecutor(threads) as pool:
+            found.append(list(pool.map(lambda x, bag=bag: one(bag, x), windows)))
+            backwards = list(pool.map(lambda x, bag=bag: one(bag, x), windows[::-1]))
+        assert backwards[::-1] == found[0]
+    assert found[0] == found[1] == found[2]
+
+
+def test_maps_by_either_engine_are_equal_and_say_which(tmp_path):
+    spec = a_spec(tmp_path, (90, 120), tile_px=50)
+    said = [
+        map_population(replace(spec, engine=name, out=tmp_path / name)).ran[0]
+        for name in ("openvino", "torch")
+    ]
+    assert [ran.engine for ran in said] == ["openvino", "torch"]
+    assert said[1].version == torch.__version__
+    assert {ran.precision for ran in said} == {"float32"}
+    maps = [
+        raster.read_float(tmp_path / ran.engine / "population.tif", bands=1, dtype="float64")
+        for ran in said
+    ]
+    cells = [np.nan_to_num(one).reshape(9, 10, 12, 10).sum(axis=(1, 3)) for one in maps]
+    assert np.abs(cells[0] - cells[1]).max() <= 1e-5 * cells[1].max()
+
+
+def test_an_engine_that_is_not_there_is_missed_before_any_work(monkeypatch):
+    monkeypatch.setattr(choice, "is_installed", lambda: False)
+    with pytest.raises(ConfigError, match="openvino is not installed") as caught:
+        ComputeResource(engine="openvino", device="cpu").require_here()
+    assert f"pip install {choice.PACKAGE}" in str(caught.value)
+    assert open_engine("auto", "cpu").ran.engine == "torch"
+    ComputeResource(device="cpu").require_here()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"engine": "tensorflow"}, "openvino"),
+        ({"engine": "openvino", "precision": "bfloat16"}, "float32 on the CPU"),
+        ({"engine": "openvino", "device": "cuda"}, "float32 on the CPU"),
+    ],
+)
+def test_an_engine_that_cannot_do_it_is_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        open_engine(
+            changes["engine"], changes.get("device", "cpu"), changes.get("precision", "float32")
+        )
+
+
+def test_a_processor_without_float32_is_refused(monkeypatch):
+    """What OpenVINO takes of itself where a processor has bfloat16, or float16 on others."""
+    other = dict.fromkeys(("INFERENCE_PRECISION_HINT",), "f16")
+    compile_model = on_openvino.ov.Core.compile_model
+    monkeypatch.setattr(
+        on_openvino.ov.Core,
+        "compile_model",
+        lambda core, graph, device, told: compile_model(core, graph, device, {**told, **other}),
+    )
+    graph = on_openvino.extractor_graph(an_extractor(), "both", True)
+    if not on_openvino.other_precisions(on_openvino.ov.Core().compile_model(graph, "CPU", {})):
+        other["INFERENCE_PRECISION_HINT"] = "bf16"
+    if not on_openvino.other_precisions(on_openvino.ov.Core().compile_model(graph, "CPU", {})):
+        pytest.skip("this processor computes in float32 alone")
+    on_openvino.require_float32.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match="does not compute in float32") as caught:
+            open_engine("openvino", "cpu")
+        assert "POPCORN_ENGINE=torch" in str(caught.value)
+        assert open_engine("auto", "cpu").ran.engine == "torch"
+    finally:
+        on_openvino.require_float32.cache_clear()
+
+
+def test_nothing_is_told_to_anybody(tmp_path):
+    """OpenVINO's package can report its use; making and running networks leaves that alone."""
+    program = """
+import os, socket, sys
+def refuse(*given): raise SystemExit(f"asked for: {given}")
+socket.socket.connect = socket.getaddrinfo = os.fork = refuse
+from popcorn_ml.mapping.engine.on_openvino import require_float32
+require_float32()
+assert not [name for name in sys.modules if name.startswith("openvino_telemetry")]
+from pathlib import Path
+assert not (Path.home() / "intel").exists(), "left a file"
+"""
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
