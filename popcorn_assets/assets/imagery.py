@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.country import load_country
+from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import NOTHING, ComputeResource, ImageryResource, StoreResource
 from popcorn_assets.runs.launch import tile_pool
@@ -69,11 +69,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         settings = imagery.settings_of(country)
         grid = making.grid(country)
         period = season_period(making.year, season)
-        boundary = country.boundary()
-        if boundary is not None:
-            making.source(boundary)
-        for path in imagery.catalogue_files(settings):
-            making.source(path)
+        _note_files(making, country, imagery.catalogue_files(settings))
         making.parameter(
             grid=grid.as_dict(),
             imagery=imagery.chosen(country).pixel_identity(),
@@ -125,6 +121,13 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         return making.publish(make, judge)
 
     return composite
+
+
+def _note_files(making: Making, country: Country, catalogues: Iterable[Path]) -> None:
+    """The files from outside that say where to look, and for which images."""
+    boundary = country.boundary()
+    for path in catalogues if boundary is None else (boundary, *catalogues):
+        making.source(path)
 
 
 LOST_TRIES = 3
