@@ -34,7 +34,7 @@ from popcorn_ml.mapping.builtup import map_builtup
 from popcorn_ml.mapping.predict import MappingSpec, map_population
 from popcorn_ml.model.weights import load_extractor
 
-WARM_PX = 1e6
+WARM_PX = 3e5
 
 
 @contextmanager

@@ -136,9 +136,9 @@ def run_step(step: str, inputs: Path, weights: Path, out: Path, pixels: float) -
 
     from popcorn_ml.imagery.build import build_season
     from popcorn_ml.imagery.gaps import fill_gaps
+    from popcorn_ml.mapping import dasymetric
     from popcorn_ml.mapping.aggregate import aggregate_map
     from popcorn_ml.mapping.builtup import map_builtup
-    from popcorn_ml.mapping.dasymetric import AdjustedMembers, Layers, adjust_map, read_adjustment
     from popcorn_ml.mapping.predict import MappingSpec, map_population
     from popcorn_ml.model.weights import load_extractor
 
@@ -150,9 +150,8 @@ def run_step(step: str, inputs: Path, weights: Path, out: Path, pixels: float) -
     filled = {s: (out / "s1" / f"{s}.tif", out / "s2" / f"{s}.tif") for s in SEASONS}
     score, predicted, adjusted = out / "builtup_score.tif", out / "map", out / "adjusted"
     units, by_member = inputs / "units.tif", predicted / "population_members.tif"
-    layers = Layers(
-        predicted / "population.tif", by_member, predicted / "builtup_score.tif", units, grid
-    )
+    population, scores = predicted / "population.tif", predicted / "builtup_score.tif"
+    older = not hasattr(dasymetric, "AdjustedMembers")  # members were not adjusted each
     if step == "composites":
         for sensor, folders in seasons.items():
             for season, folder in folders.items():
@@ -170,11 +169,18 @@ def run_step(step: str, inputs: Path, weights: Path, out: Path, pixels: float) -
     elif step == "adjusted":
         count = (-(-grid.width // UNIT_PX)) ** 2
         people = np.random.default_rng(0).integers(100, 5000, count).astype(float)
-        adjust_map(layers.population, by_member, layers.builtup, units, people, grid, adjusted)
+        spread = predicted / "population_std.tif" if older else by_member
+        dasymetric.adjust_map(population, spread, scores, units, people, grid, adjusted)
+    elif older:
+        options: dict[str, Any] = {"factor": adjusted / "factor.tif"}
+        aggregate_map(adjusted / "population.tif", by_member, grid, out / "hectares", **options)
+        aggregate_map(population, by_member, grid, out / "hectares" / "unadjusted")
     else:
-        how = AdjustedMembers(read_adjustment(adjusted / "adjustment.json"), layers)
-        aggregate_map(adjusted / "population.tif", how, grid, out / "hectares")
-        aggregate_map(layers.population, by_member, grid, out / "hectares" / "unadjusted")
+        layers = dasymetric.Layers(population, by_member, scores, units, grid)
+        how = dasymetric.read_adjustment(adjusted / "adjustment.json")
+        members_adjusted = dasymetric.AdjustedMembers(how, layers)
+        aggregate_map(adjusted / "population.tif", members_adjusted, grid, out / "hectares")
+        aggregate_map(population, by_member, grid, out / "hectares" / "unadjusted")
 
 
 class Disk:

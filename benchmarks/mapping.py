@@ -47,6 +47,8 @@ PEAK_WINDOW_PX = 304
 FASTER_THAN_BEFORE, FASTER_THAN_PUBLISHED, SAME = 3.3, 25.0, 1e-5
 SPARSE_FASTER_THAN_BEFORE = 12.0
 LEAVE_OUT = 1e-4
+WHOLE, SPARSE = "every pixel computed", "5 % built up, the default share left out"
+BEGIN, END = "<!-- measured -->", "<!-- end -->"
 GROWTH = (1, 2, 4, 8)
 RWANDA, CONTINENT = 516.0, 5000.0
 """Million pixels of 10 m."""
@@ -296,26 +298,85 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--before", type=Path, help="another checkout, in the same rounds")
     parser.add_argument("--folder", type=Path, help="kept, and taken up again; else a passing one")
+    parser.add_argument("--write", type=Path, help="document whose table is to hold what was found")
     parser.add_argument("--only", choices=("whole", "sparse", "growth"))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         work = (given.folder or Path(passing)).resolve()
         found: dict[str, Any] = {}
         if given.only in (None, "whole"):
-            found["every pixel computed"] = compare(work, given, sparse=False)
+            found[WHOLE] = compare(work, given, sparse=False)
         if given.only in (None, "sparse"):
-            found["5 % built up, the default share left out"] = compare(work, given, sparse=True)
+            found[SPARSE] = compare(work, given, sparse=True)
         if given.only in (None, "growth"):
             found["growth"] = growth(work)
             found["reckoned"] = reckoned(found["growth"])
     print(json.dumps(found, indent=1, default=float))
+    if given.write:
+        before, _, rest = given.write.read_text("utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        given.write.write_text(f"{before}{BEGIN}\n{table(found)}{END}{after}", "utf-8")
     return 1 if missed(found) else 0
+
+
+def table(found: dict[str, Any]) -> str:
+    """What was found, in Markdown."""
+    lines = []
+    for title in (WHOLE, SPARSE):
+        if title not in found:
+            continue
+        one = found[title]
+        lines += [
+            f"| {title}, {one['pixels'] / 1e6:.1f} megapixels | Mpx/s (least to most) | seconds "
+            "| CPU seconds | peak MB | times as fast as it we are (least to most; by CPU) |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name in ("published", "before", "torch", "ours"):
+            if name not in one:
+                continue
+            way, faster = one[name], one.get(f"times {name}")
+            lines.append(
+                f"| {name} | {way['Mpx/s']:.2f} ({way['least']:.2f} to {way['most']:.2f}) "
+                f"| {way['seconds']:.1f} | {way['cpu_s']:.1f} | {way['peak_mb']:.0f} | "
+                + (
+                    f"{faster['median']:.1f} ({faster['least']:.1f} to {faster['most']:.1f}; "
+                    f"{faster['cpu']:.1f}) |"
+                    if faster
+                    else "|"
+                )
+            )
+        lines += [
+            f"| the engine alone, windows of {PEAK_WINDOW_PX} px "
+            f"| {one['engine alone, Mpx/s']:.2f} "
+            f"| | | | we reach {one['share of peak']:.0%} of it |",
+            "",
+            "Largest difference of a hectare from the engine torch: "
+            f"{one['apart per hectare']:.1e} of the largest; people left out: "
+            f"{one['people left out']:.1e} of all.",
+            "",
+        ]
+    if "growth" in found:
+        lines += ["| megapixels | seconds | CPU seconds | peak MB |", "|---|---|---|---|"]
+        lines += [
+            f"| {row['megapixels']:.1f} | {row['seconds']:.1f} | {row['cpu_s']:.1f} "
+            f"| {row['peak_mb']:.0f} |"
+            for row in found["growth"]
+        ]
+        told = found["reckoned"]
+        lines += [
+            "",
+            "Reckoned on this machine, every pixel computed: "
+            f"{told['seconds per megapixel']:.2f} s a megapixel; "
+            f"Rwanda {told['Rwanda, hours']:.1f} h, 5,000 megapixels "
+            f"{told['5,000 megapixels, hours']:.1f} h, over N such machines an Nth of it.",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def missed(found: dict[str, Any]) -> bool:
     """Whether a bound is, each told."""
-    whole = found.get("every pixel computed")
-    sparse = found.get("5 % built up, the default share left out")
+    whole = found.get(WHOLE)
+    sparse = found.get(SPARSE)
     bounds = []
     if whole:
         bounds.append(

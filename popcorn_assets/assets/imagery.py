@@ -12,9 +12,10 @@ from typing import Any
 
 import dagster as dg
 
-from popcorn_assets.country import load_country
+from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import NOTHING, ComputeResource, ImageryResource, StoreResource
+from popcorn_assets.runs.launch import tile_pool
 from popcorn_assets.runs.pools import source_slot
 from popcorn_assets.runs.retry import again_later
 from popcorn_assets.show import check_specs, save_picture
@@ -68,11 +69,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         settings = imagery.settings_of(country)
         grid = making.grid(country)
         period = season_period(making.year, season)
-        boundary = country.boundary()
-        if boundary is not None:
-            making.source(boundary)
-        for path in imagery.catalogue_files(settings):
-            making.source(path)
+        _note_files(making, country, imagery.catalogue_files(settings))
         making.parameter(
             grid=grid.as_dict(),
             imagery=imagery.chosen(country).pixel_identity(),
@@ -83,7 +80,11 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         note_unless_over(making, period, datetime.now(UTC))
 
         def make(folder: Path) -> Outcome:
-            with again_later(context), source_slot(context, settings.source):
+            with (
+                again_later(context),
+                source_slot(context, settings.source),
+                tile_pool(context, compute, settings.source) as (pool, at_once),
+            ):
                 report = build_season(
                     sensor,
                     season,
@@ -93,10 +94,11 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
                     folder,
                     making.lone_work(),
                     boundary=country.outline(),
-                    workers=compute.thread_count(),
+                    workers=at_once,
                     progress=making.progress("tiles"),
                     secrets=imagery.secrets(),
                     keep_work=True,
+                    pool=pool,
                 )
             title = f"{SENSOR_NAMES[sensor]}, {season}, {making.place()}"
             save_picture(folder, folder / COMPOSITE, LOOKS[sensor], title)
@@ -119,6 +121,13 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         return making.publish(make, judge)
 
     return composite
+
+
+def _note_files(making: Making, country: Country, catalogues: Iterable[Path]) -> None:
+    """The files from outside that say where to look, and for which images."""
+    boundary = country.boundary()
+    for path in catalogues if boundary is None else (boundary, *catalogues):
+        making.source(path)
 
 
 LOST_TRIES = 3

@@ -291,7 +291,9 @@ def _compare(node: Node, made: Version) -> Remade:
 def _engines(manifest: dict[str, Any]) -> str:
     """What ran a map's networks; empty where no manifest says, as before there was a choice."""
     ran = manifest.get("facts", {}).get(RAN) or []
-    return ", ".join(" ".join(map(str, one.values())) for one in ran)
+    return ", ".join(
+        f"{one['engine']} {one['version']} in {one['precision']} on {one['device']}" for one in ran
+    )
 
 
 def _apart(old: Path, new: Path, was: dict[str, Any], now: dict[str, Any]) -> float | None:

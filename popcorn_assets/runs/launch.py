@@ -151,6 +151,30 @@ def _map(
 
 
 @contextmanager
+def tile_pool(
+    context: Context, compute: ComputeResource, source: str
+) -> Iterator[tuple[Pool | None, int]]:
+    """Who fetches the tiles of a season, and how many at once: the cluster's workers, where the
+    launcher is dask and other machines can ask the source; else this process (None).
+
+    Raises: as `train_member`.
+    """
+    from popcorn_ml.imagery.fetching import ELSEWHERE
+
+    if compute.launcher != "dask" or source not in ELSEWHERE:
+        yield None, compute.thread_count()
+        return
+    from popcorn_ml.launching.cluster import connected, examine, explained
+
+    address = compute.scheduler_address()
+    with connected(address) as client:
+        workers = examine(client, address, "cpu", data_root() / ".work" / "cluster")
+        context.log.info(f"tiles go to {len(workers.workers)} workers of the cluster")
+        with explained("the composite", address):
+            yield client.get_executor(pure=False), 2 * workers.slots
+
+
+@contextmanager
 def _failing_once(context: Context) -> Iterator[None]:
     """Errors as Dagster shall take them: a broken connection is tried again, nothing else is."""
     try:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +16,16 @@ from popcorn_ml.grid import Grid, Tile
 from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.season_report import SeasonReport
 from popcorn_ml.imagery.source import Encoding, opposite
-from popcorn_ml.parallel import in_threads
+from popcorn_ml.parallel import Pool, in_order, in_threads
 from popcorn_ml.sentinel import BANDS, Orbit, Sensor
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from popcorn_ml.cog.writer import Desk, Share, ShareWriter
     from popcorn_ml.raster import CogWriter
 
+    Sink = CogWriter | ShareWriter
 
 NOT_ASKED_FOR = 65535
 """In clear_count.tif: the pixel lies in a tile outside the country's boundary."""
@@ -39,6 +46,7 @@ class _Tally:
         asked, gaps, left: pixels asked for; those with a band missing; those where it is missing
             in the other orbit too.
         aside: indices of the tiles that hold something of the other orbit.
+        elsewhere: pixels that the other orbit has a value for.
     """
 
     def __init__(self, sensor: Sensor, encoding: Encoding) -> None:
@@ -50,7 +58,7 @@ class _Tally:
         self.stats = {band: BandStats(sensor) for band in self.bands}
         self.aside_stats = {band: BandStats(sensor) for band in self.bands}
         self.counts = np.zeros(NOT_ASKED_FOR + 1, np.int64)
-        self.asked = self.gaps = self.left = 0
+        self.asked = self.gaps = self.left = self.elsewhere = 0
         self.aside: set[int] = set()
 
     def add(self, index: int, arrays: dict[str, np.ndarray]) -> None:
@@ -93,16 +101,18 @@ def assemble(
     scratch: Scratch,
     out_dir: Path,
     threads: int = 1,
+    pool: Pool | None = None,
 ) -> None:
-    """Write the season's files from the finished tiles, so many of them at once."""
-    import numpy as np
+    """Write the season's files from the finished tiles, so many of them at once.
 
+    Args:
+        pool: of other processes or machines, which then read the tiles and write the blocks.
+    """
     from popcorn_ml.imagery.stats import clear_summary
     from popcorn_ml.raster import CogWriter, together
 
     bands = BANDS[report.sensor]
     tally = _Tally(report.sensor, encoding)
-    chosen = {tile.index for tile in wanted}
     composite = _composite_writer(out_dir / "composite.tif", report, encoding, grid, report.orbit)
     clear = CogWriter(
         out_dir / "clear_count.tif",
@@ -114,31 +124,24 @@ def assemble(
         resampling="nearest",
     )
 
-    def work(tile: Tile) -> _Tally | None:
-        """Write a tile; what is counted of it."""
-        shape = (len(bands), tile.core.height, tile.core.width)
-        if tile.index not in chosen:
-            composite.write(np.full(shape, encoding.nodata, encoding.dtype), tile.core)
-            clear.write(np.full(shape[1:], NOT_ASKED_FOR, np.uint16), tile.core)
-            return None
-        arrays, _ = _tile(scratch, tile)
-        composite.write(arrays["values"], tile.core)
-        clear.write(arrays["clear"], tile.core)
-        own = _Tally(report.sensor, encoding)
-        own.add(tile.index, arrays)
-        return own
-
-    with together(composite, clear):
-        for own in in_threads(work, tiles, threads):
-            if own is not None:
-                tally.merge(own)
+    facts = _Season(report.sensor, encoding, scratch.folder, frozenset(t.index for t in wanted))
+    with together(composite, clear) as sinks:
+        for own in _written(partial(_write_tile, facts), sinks, tiles, threads, pool):
+            tally.merge(own)
     report.files = ["composite.tif", "clear_count.tif"]
     report.nodata_share = round(tally.gaps / tally.asked, 6)
     report.clear = clear_summary(tally.counts)
     report.bands = {band: tally.stats[band].as_dict() for band in bands}
     if not tally.aside:
         return
-    aside = _write_aside(report, encoding, grid, tiles, tally.aside, scratch, out_dir, threads)
+    orbit = opposite(report.orbit or "descending")
+    facts = _Season(report.sensor, encoding, scratch.folder, frozenset(tally.aside))
+    path = out_dir / "other_orbit.tif"
+    with together(_composite_writer(path, report, encoding, grid, orbit)) as sinks:
+        aside = sum(
+            own.elsewhere
+            for own in _written(partial(_write_aside, facts), sinks, tiles, threads, pool)
+        )
     report.files.append("other_orbit.tif")
     report.other_orbit = {
         "share": round(aside / tally.asked, 6),
@@ -147,33 +150,87 @@ def assemble(
     }
 
 
-def _write_aside(
-    report: SeasonReport,
-    encoding: Encoding,
-    grid: Grid,
-    tiles: Sequence[Tile],
-    aside: set[int],
-    scratch: Scratch,
-    out_dir: Path,
-    threads: int,
-) -> int:
-    """Write what the other orbit holds of the gaps; how many pixels that is."""
+@dataclass(frozen=True)
+class _Season:
+    """What is needed to write a season's tiles, wherever that is done.
+
+    Attributes:
+        sensor, encoding: of the season.
+        folder: of the finished tiles.
+        held: indices of the tiles that have something to write; the others are nodata.
+    """
+
+    sensor: Sensor
+    encoding: Encoding
+    folder: Path
+    held: frozenset[int]
+
+    def nothing(self, tile: Tile) -> np.ndarray:
+        """Of all bands."""
+        import numpy as np
+
+        shape = (len(BANDS[self.sensor]), tile.core.height, tile.core.width)
+        return np.full(shape, self.encoding.nodata, self.encoding.dtype)
+
+
+def _write_tile(season: _Season, sinks: Sequence[Sink], tile: Tile) -> _Tally:
+    """Write a tile's composite and its clear observations; what is counted of them."""
     import numpy as np
 
-    orbit = opposite(report.orbit or "descending")
-    path = out_dir / "other_orbit.tif"
-    with _composite_writer(path, report, encoding, grid, orbit) as writer:
+    composite, clear = sinks
+    tally = _Tally(season.sensor, season.encoding)
+    if tile.index not in season.held:
+        composite.write(season.nothing(tile), tile.core)
+        outside = np.full((tile.core.height, tile.core.width), NOT_ASKED_FOR, np.uint16)
+        clear.write(outside, tile.core)
+        return tally
+    arrays, _ = _tile(Scratch.shared(season.folder), tile)
+    composite.write(arrays["values"], tile.core)
+    clear.write(arrays["clear"], tile.core)
+    tally.add(tile.index, arrays)
+    return tally
 
-        def work(tile: Tile) -> int:
-            if tile.index not in aside:
-                shape = (len(BANDS[report.sensor]), tile.core.height, tile.core.width)
-                writer.write(np.full(shape, encoding.nodata, encoding.dtype), tile.core)
-                return 0
-            values = _tile(scratch, tile)[0]["other"]
-            writer.write(values, tile.core)
-            return int((~missing_of(values, encoding)).any(axis=0).sum())
 
-        return sum(in_threads(work, tiles, threads))
+def _write_aside(season: _Season, sinks: Sequence[Sink], tile: Tile) -> _Tally:
+    """Write what the other orbit holds of a tile's gaps, and count how many pixels that is."""
+    tally = _Tally(season.sensor, season.encoding)
+    values = season.nothing(tile)
+    if tile.index in season.held:
+        values = _tile(Scratch.shared(season.folder), tile)[0]["other"]
+        tally.elsewhere = int((~missing_of(values, season.encoding)).any(axis=0).sum())
+    sinks[0].write(values, tile.core)
+    return tally
+
+
+def _written(
+    write: Callable[[Sequence[Sink], Tile], _Tally],
+    sinks: Sequence[CogWriter],
+    tiles: Sequence[Tile],
+    threads: int,
+    pool: Pool | None,
+) -> Iterator[_Tally]:
+    """Write every tile, in threads here or by a pool's workers; what they counted, in order."""
+    if pool is None:
+        yield from in_threads(partial(write, sinks), tiles, threads)
+        return
+    elsewhere = partial(_write_elsewhere, write, [sink.desk for sink in sinks])
+    for shares, counted in in_order(elsewhere, tiles, pool, threads + 1):
+        for sink, share in zip(sinks, shares, strict=True):
+            sink.take(share)
+        yield pickle.loads(counted.read_bytes())
+
+
+def _write_elsewhere(
+    write: Callable[[Sequence[Sink], Tile], _Tally], desks: Sequence[Desk], tile: Tile
+) -> tuple[list[Share], Path]:
+    """One tile's blocks, written by a worker, and the file with what it counted."""
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(desk.share()) for desk in desks]
+        tally = write(sinks, tile)
+        shares = [sink.finish() for sink in sinks]
+        counted = desks[0].folder / f"counted-{tile.index}-{uuid.uuid4().hex}"
+        counted.write_bytes(pickle.dumps(tally))
+        return shares, counted
 
 
 def _composite_writer(

@@ -17,35 +17,27 @@ Memory is bounded by the tile and the scenes of a season over it, never by the c
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid, Tile
-from popcorn_ml.imagery.assembling import assemble, missing_of
+from popcorn_ml.imagery.assembling import assemble
 from popcorn_ml.imagery.choice import open_source
+from popcorn_ml.imagery.fetching import ELSEWHERE, TileJob, in_pool, in_threads_here
 from popcorn_ml.imagery.gaps import FillReport, fill_gaps
 from popcorn_ml.imagery.scene_lists import scene_lists
 from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.season_report import Losses, SeasonReport, lost_in, tell_losses, tell_scenes
-from popcorn_ml.imagery.source import (
-    Encoding,
-    SceneList,
-    SeasonRequest,
-    Source,
-    TileAnswer,
-    opposite,
-)
+from popcorn_ml.imagery.source import SceneList, SeasonRequest, Source, opposite
+from popcorn_ml.parallel import Pool
 from popcorn_ml.sentinel import Season, Sensor
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from popcorn_ml.imagery.boundary import Boundary
     from popcorn_ml.imagery.secrets import Secrets
     from popcorn_ml.imagery.settings import ImagerySettings
@@ -54,6 +46,7 @@ __all__ = ["FillReport", "SeasonReport", "build_season", "fill_gaps", "tiles_ins
 
 
 Progress = Callable[[int, int], None]
+Records = Callable[[Sequence[Tile]], Generator[dict[str, Any] | None, None, None]]
 
 
 def build_season(
@@ -70,6 +63,7 @@ def build_season(
     progress: Progress | None = None,
     secrets: Secrets | None = None,
     keep_work: bool = False,
+    pool: Pool | None = None,
 ) -> SeasonReport:
     """Make one season's composite of one sensor.
 
@@ -85,6 +79,9 @@ def build_season(
         secrets: credentials, for the sources that need them.
         keep_work: leave the finished tiles in `scratch_dir`: the files written may still come to
             grief, and doing the same again tries what was lost, and nothing else.
+        pool: executor of other processes or machines that see the same folders, for the sources
+            `ELSEWHERE`; `workers` then says how many tiles it is given at once. They fetch,
+            composite and write; credentials are not sent to them. The files are the same.
 
     Returns:
         What was used, what was lost, what it cost.
@@ -101,7 +98,7 @@ def build_season(
     with guarded(given):
         return _build_season(
             sensor, season, year, grid, settings, out_dir, scratch_dir, boundary, workers,
-            progress, given, keep_work,
+            progress, given, keep_work, pool if settings.source in ELSEWHERE else None,
         )  # fmt: skip
 
 
@@ -118,6 +115,7 @@ def _build_season(
     progress: Progress | None,
     secrets: Secrets,
     keep_work: bool,
+    pool: Pool | None,
 ) -> SeasonReport:
     from popcorn_ml.raster import bounded_cache
 
@@ -132,7 +130,14 @@ def _build_season(
         main, other = scene_lists(source, request, settings, scratch, wanted)
         losses = Losses(f"{request}, {settings.source}", settings)
         with bounded_cache():
-            resumed = _fetch(source, request, main, other, wanted, scratch, losses, progress)
+            if pool is None:
+                records: Records = partial(in_threads_here, source, request, main, other, scratch)
+            else:
+                job = TileJob(request, settings, scratch.folder)
+                records = partial(in_pool, job, pool, workers)
+            resumed = _fetch(
+                source, request, main, other, wanted, scratch, losses, progress, records
+            )
             report = SeasonReport(
                 sensor=sensor,
                 season=season,
@@ -154,8 +159,9 @@ def _build_season(
             }
             tell_losses(report, losses, [main, *([other] if other else ())])
             assemble(
-                report, source.encoding(request), grid, tiles, wanted, scratch, out_dir, workers
-            )
+                report, source.encoding(request), grid, tiles, wanted, scratch, out_dir, workers,
+                pool,
+            )  # fmt: skip
             tell_scenes(report, main, other, wanted, scratch)
     finally:
         source.close()
@@ -218,11 +224,15 @@ def _fetch(
     scratch: Scratch,
     losses: Losses,
     progress: Progress | None,
+    records: Records,
 ) -> int:
     """Fetch the tiles that are not there yet, and those that lost something; how many were whole.
 
     The first failure stops the season: tiles in flight are finished and kept, no other is begun.
     So do losses, as soon as they are too many.
+
+    Args:
+        records: fetches and keeps tiles, and gives their records in any order.
     """
     held = {tile.index: scratch.read_record(tile.index) for tile in wanted}
     todo = [tile for tile in wanted if held[tile.index] is None or lost_in(held[tile.index])]
@@ -232,70 +242,17 @@ def _fetch(
     if progress:
         progress(done, len(wanted))
 
-    failed = threading.Event()
-
-    def fetch(tile: Tile) -> dict[str, Any] | None:
-        if failed.is_set():
-            return None
-        try:
-            return fetch_tile(tile)
-        except BaseException:
-            failed.set()
-            raise
-
-    def fetch_tile(tile: Tile) -> dict[str, Any]:
-        answer = source.tile(request, tile.core, main.scenes)
-        arrays = {"values": answer.values, "clear": answer.clear}
-        record: dict[str, Any] = {"main": _note(answer)}
-        if other and other.scenes and not answer.clear.all():
-            aside = source.tile(
-                request.on_orbit(opposite(request.orbit or "descending")), tile.core, other.scenes
-            )
-            values = _only_gaps(aside.values, answer.values, source.encoding(request))
-            if values is not None:
-                arrays["other"] = values
-            record["other"] = _note(aside)
-        before = held[tile.index]
-        if before is not None and lost_in(before) <= lost_in(record):
-            return before  # no more was to be had this time
-        scratch.keep_tile(tile.index, arrays, record)
-        return record
-
     if todo:
         source.prepare(request, main.scenes, scratch.folder)
         if other:
             turned = request.on_orbit(opposite(request.orbit or "descending"))
             source.prepare(turned, other.scenes, scratch.folder)
-    pool = ThreadPoolExecutor(max(1, source.parallel_tiles), thread_name_prefix="tiles")
-    try:
-        for future in as_completed([pool.submit(fetch, tile) for tile in todo]):
-            losses.add(future.result())
+    with closing(records(todo)) as found:
+        for record in found:
+            losses.add(record)
             done += 1
             losses.judge(done / len(wanted))
             if progress:
                 progress(done, len(wanted))
-    except BaseException:
-        failed.set()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
     losses.judge(1.0)
     return resumed
-
-
-def _note(answer: TileAnswer) -> dict[str, Any]:
-    return {
-        "used": list(answer.used),
-        "lost": [asdict(one) for one in answer.lost],
-        "traffic": asdict(answer.traffic),
-    }
-
-
-def _only_gaps(values: np.ndarray, main: np.ndarray, encoding: Encoding) -> np.ndarray | None:
-    """The other orbit's values where the preferred one has none; None where that is nowhere."""
-    import numpy as np
-
-    gap = missing_of(main, encoding)
-    if not (gap & ~missing_of(values, encoding)).any():
-        return None
-    return np.where(gap, values, np.array(encoding.nodata, values.dtype))

@@ -45,8 +45,7 @@ def scene_lists(
         ImageryError: there are none, or too many of them cannot be used; what the catalogue
             answered is then not kept, for it may answer otherwise tomorrow.
     """
-    kept = scratch.read_json(SCENES)
-    before = [_unplain(one) for one in kept or () if one]
+    before = _kept(scratch)
     if before and not any(one.lost for one in before):
         return before[0], before[1] if len(before) > 1 else None
     lists = [source.scenes(request)]
@@ -64,6 +63,26 @@ def scene_lists(
         _drop_changed(before, lists, request, scratch, tiles)
     scratch.keep_json(SCENES, [_plain(one) for one in lists])
     return lists[0], lists[1] if len(lists) > 1 else None
+
+
+def _kept(scratch: Scratch) -> list[SceneList]:
+    return [_unplain(one) for one in scratch.read_json(SCENES) or () if one]
+
+
+def kept_lists(scratch: Scratch) -> tuple[SceneList, SceneList | None]:
+    """What `scene_lists` kept.
+
+    Raises:
+        ImageryError: nothing is there.
+    """
+    found = _kept(scratch)
+    if not found:
+        raise ImageryError(
+            "the scenes of the season are not where they were kept",
+            where=scratch.folder / SCENES,
+            remedy="see whether something empties this folder, and whether all machines see it",
+        )
+    return found[0], found[1] if len(found) > 1 else None
 
 
 def _drop_changed(

@@ -32,6 +32,13 @@ class Scratch:
             if left.is_file():
                 left.unlink(missing_ok=True)
 
+    @classmethod
+    def shared(cls, folder: Path) -> Scratch:
+        """The folder of a request that somebody else has begun, and may still write into."""
+        made = cls.__new__(cls)
+        made.folder = folder
+        return made
+
     def read_json(self, name: str) -> Any | None:
         """A document kept earlier; None if there is none."""
         try:

@@ -40,7 +40,7 @@ NO_WORKER_SECONDS = 300.0
 
 _ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^\s/:]+:\d{1,5}")
 _LIBRARIES = ("torch", "numpy", "rasterio", "isal", "distributed")
-_SCIENCE = ("cog", "model", "training", "mapping")
+_SCIENCE = ("cog", "imagery", "model", "training", "mapping")
 
 
 @dataclass(frozen=True)

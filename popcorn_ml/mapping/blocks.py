@@ -31,7 +31,7 @@ def _covered(wanted: np.ndarray, block: Window) -> tuple[list[Window], int]:
     """The squares, and how many pixels they are with their halos."""
     if not wanted.any():
         return [], 0
-    rows, cols = _extent(wanted.any(axis=1)), _extent(wanted.any(axis=0))
+    rows, cols = (_extent(np.any(wanted, axis=axis)) for axis in (1, 0))
     wanted = wanted[rows.start : rows.stop, cols.start : cols.stop]
     block = Window(block.row + rows.start, block.col + cols.start, len(rows), len(cols))
     whole = (block.height + 2 * HALO_PX) * (block.width + 2 * HALO_PX)

@@ -19,7 +19,7 @@ from popcorn_assets.commands.maps import of_store
 from popcorn_assets.store.versions import Address, Store
 from tests.commands.test_ui import free_port
 
-STARTED_S = 20
+STARTED_S = 120
 
 
 @pytest.fixture(scope="module")

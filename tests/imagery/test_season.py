@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -333,3 +335,18 @@ def test_progress_is_told(place: Place, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     build(place, tmp_path, "s1", progress=lambda done, total: told.append((done, total)))
     assert told == [(n, 4) for n in range(5)]
+
+
+@pytest.mark.parametrize("sensor", ["s1", "s2"])
+def test_workers_elsewhere_make_the_same_files(place: Place, tmp_path: Path, sensor: str) -> None:
+    """Processes that share nothing but the folders fetch, composite and write."""
+    settings = place.settings(tile_px=64)
+    here = build(place, tmp_path, sensor, settings=settings, out=tmp_path / "here")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        there = build(place, tmp_path, sensor, settings=settings, out=tmp_path / "there", pool=pool)
+    assert digest(tmp_path / "there") == digest(tmp_path / "here")
+    assert len(digest(tmp_path / "here")) >= 2
+    told, expected = ({**one.as_dict(), "seconds": 0} for one in (there, here))
+    assert told == expected
+    assert not list((tmp_path / "scratch").iterdir())

@@ -193,6 +193,42 @@ def test_a_worker_killed_midway_costs_its_tiles_and_no_byte(tmp_path, monkeypatc
     assert len(contents(tmp_path / "there")) == 5
 
 
+def test_composites_over_the_cluster_are_the_same(tmp_path):
+    """And a worker that dies costs its tiles."""
+    from popcorn_ml.imagery.build import build_season
+    from popcorn_ml.imagery.settings import ImagerySettings
+    from popcorn_ml.simulate.country import write_country
+    from popcorn_ml.simulate.spec import CountrySpec
+
+    spec = CountrySpec(width=150, height=150, coarse_units=4, fine_units_each=2, seed=5)
+    items = write_country(tmp_path / "scenes", spec, [2020]).items
+    settings = ImagerySettings.parse(
+        {"source": "stac", "stac": {"profile": "local", "items": str(items)}, "tile_px": 64}
+    )
+
+    def build(name, **options):
+        out, work = tmp_path / name, tmp_path / f"{name}_work"
+        build_season("s1", "spring", 2020, spec.grid, settings, out, work, **options)
+
+    build("here")
+    killed = []
+    with a_cluster(tmp_path) as made:
+        for name in ("one", "other"):
+            made.add(name)
+        made.wait_for({"one", "other"})
+
+        def progress(done: int, total: int) -> None:
+            if done and not killed:
+                killed.append(done)
+                os.kill(made.workers["other"].pid, signal.SIGKILL)
+
+        with cluster.connected(made.address) as client:
+            pool = client.get_executor(pure=False)
+            build("there", pool=pool, workers=2, progress=progress)
+    assert killed
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
 def test_bad_input_is_not_tried_again(compute, tmp_path):
     place = write_place(tmp_path / "place", block_units(40, 60, 1, 3))
     spec = replace(place.spec(), counts=str(tmp_path / "nowhere.json"))
