@@ -53,10 +53,13 @@ def test_every_version_is_as_it_was_recorded(older):
     assert report.files > 100
 
 
-def test_its_people_are_computed_again_to_the_last_bit(older):
+def test_its_people_are_computed_again_by_the_engine_of_now(older):
+    """It was made in torch, before blocks were encoded by their threads: no byte is the same."""
     store = Store(older.data)
     made = reproduce(store, Address("population_map", "demo", 2021))
-    assert made.identical, made.files
+    assert made.equal, made.files
+    assert made.apart is not None
+    assert 0 < made.apart <= 1e-5
 
 
 def test_its_versions_are_what_new_ones_are_made_from(older):
