@@ -76,7 +76,6 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
             source=imagery.fingerprint(settings),
             period=[period.start.isoformat(), period.end.isoformat()],
         )
-
         note_unless_over(making, period, datetime.now(UTC))
 
         def make(folder: Path) -> Outcome:

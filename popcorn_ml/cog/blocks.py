@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 
 from popcorn_ml.cog.profile import BLOCK_PX, Profile
 
@@ -26,6 +25,8 @@ def encoded(values: np.ndarray, profile: Profile) -> bytes:
         values: (bands, rows, columns) of the stored type; fewer rows or columns than a block has
             are filled up with the last ones, which no reader sees.
     """
+    from isal import isal_zlib  # a bare GPU node imports this module and writes nothing
+
     below, right = BLOCK_PX - values.shape[1], BLOCK_PX - values.shape[2]
     if below or right:
         values = np.pad(values, ((0, 0), (0, below), (0, right)), mode="edge")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -80,6 +79,36 @@ class _Tally:
             missing &= missing_of(other, self.encoding)
         self.left += int(missing.any(axis=0).sum())
 
+    def keep(self, path: Path) -> None:
+        """Put all of it into a file, for whoever adds it up elsewhere."""
+        import numpy as np
+
+        with open(path, "xb") as file:
+            np.savez_compressed(
+                file,
+                stats=[self.stats[band].counts for band in self.bands],
+                aside_stats=[self.aside_stats[band].counts for band in self.bands],
+                counts=self.counts,
+                sums=[self.asked, self.gaps, self.left, self.elsewhere],
+                aside=np.array(sorted(self.aside), np.int64),
+            )
+
+    def take(self, path: Path) -> None:
+        """Count in what was kept in a file."""
+        import numpy as np
+
+        with np.load(path, allow_pickle=False) as kept:
+            for place, band in enumerate(self.bands):
+                self.stats[band].counts += kept["stats"][place]
+                self.aside_stats[band].counts += kept["aside_stats"][place]
+            self.counts += kept["counts"]
+            asked, gaps, left, elsewhere = map(int, kept["sums"])
+            self.aside |= set(kept["aside"].tolist())
+        self.asked += asked
+        self.gaps += gaps
+        self.left += left
+        self.elsewhere += elsewhere
+
     def merge(self, other: _Tally) -> None:
         """Count another's tiles in."""
         for band in self.bands:
@@ -89,6 +118,7 @@ class _Tally:
         self.asked += other.asked
         self.gaps += other.gaps
         self.left += other.left
+        self.elsewhere += other.elsewhere
         self.aside |= other.aside
 
 
@@ -126,7 +156,7 @@ def assemble(
 
     facts = _Season(report.sensor, encoding, scratch.folder, frozenset(t.index for t in wanted))
     with together(composite, clear) as sinks:
-        for own in _written(partial(_write_tile, facts), sinks, tiles, threads, pool):
+        for own in _written(facts, _write_tile, sinks, tiles, threads, pool):
             tally.merge(own)
     report.files = ["composite.tif", "clear_count.tif"]
     report.nodata_share = round(tally.gaps / tally.asked, 6)
@@ -138,10 +168,8 @@ def assemble(
     facts = _Season(report.sensor, encoding, scratch.folder, frozenset(tally.aside))
     path = out_dir / "other_orbit.tif"
     with together(_composite_writer(path, report, encoding, grid, orbit)) as sinks:
-        aside = sum(
-            own.elsewhere
-            for own in _written(partial(_write_aside, facts), sinks, tiles, threads, pool)
-        )
+        counted = _written(facts, _write_aside, sinks, tiles, threads, pool)
+        aside = sum(own.elsewhere for own in counted)
     report.files.append("other_orbit.tif")
     report.other_orbit = {
         "share": round(aside / tally.asked, 6),
@@ -203,7 +231,8 @@ def _write_aside(season: _Season, sinks: Sequence[Sink], tile: Tile) -> _Tally:
 
 
 def _written(
-    write: Callable[[Sequence[Sink], Tile], _Tally],
+    season: _Season,
+    write: Callable[[_Season, Sequence[Sink], Tile], _Tally],
     sinks: Sequence[CogWriter],
     tiles: Sequence[Tile],
     threads: int,
@@ -211,25 +240,30 @@ def _written(
 ) -> Iterator[_Tally]:
     """Write every tile, in threads here or by a pool's workers; what they counted, in order."""
     if pool is None:
-        yield from in_threads(partial(write, sinks), tiles, threads)
+        yield from in_threads(partial(write, season, sinks), tiles, threads)
         return
-    elsewhere = partial(_write_elsewhere, write, [sink.desk for sink in sinks])
+    elsewhere = partial(_write_elsewhere, season, write, [sink.desk for sink in sinks])
     for shares, counted in in_order(elsewhere, tiles, pool, threads + 1):
         for sink, share in zip(sinks, shares, strict=True):
             sink.take(share)
-        yield pickle.loads(counted.read_bytes())
+        tally = _Tally(season.sensor, season.encoding)
+        tally.take(counted)
+        yield tally
 
 
 def _write_elsewhere(
-    write: Callable[[Sequence[Sink], Tile], _Tally], desks: Sequence[Desk], tile: Tile
+    season: _Season,
+    write: Callable[[_Season, Sequence[Sink], Tile], _Tally],
+    desks: Sequence[Desk],
+    tile: Tile,
 ) -> tuple[list[Share], Path]:
     """One tile's blocks, written by a worker, and the file with what it counted."""
     with ExitStack() as stack:
         sinks = [stack.enter_context(desk.share()) for desk in desks]
-        tally = write(sinks, tile)
+        tally = write(season, sinks, tile)
         shares = [sink.finish() for sink in sinks]
-        counted = desks[0].folder / f"counted-{tile.index}-{uuid.uuid4().hex}"
-        counted.write_bytes(pickle.dumps(tally))
+        counted = desks[0].folder / f"counted-{tile.index}-{uuid.uuid4().hex}.npz"
+        tally.keep(counted)
         return shares, counted
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from popcorn_ml.warehouse.schema import identifier
+from popcorn_ml.warehouse.schema import identifier, text_literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -199,5 +199,4 @@ def write_comments(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, thing: str, text: str) -> None:
-    quoted = text.replace("'", "''")
-    connection.execute(f"COMMENT ON {thing} IS '{quoted}'")
+    connection.execute(f"COMMENT ON {thing} IS {text_literal(text)}")

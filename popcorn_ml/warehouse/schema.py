@@ -414,5 +414,11 @@ def identifier(name: str) -> str:
     return name
 
 
+def text_literal(text: str) -> str:
+    """A text as a statement holds it, where no parameter can stand: in COMMENT ON."""
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"
+
+
 RENAMED = {"units": {"id": "unit_id", "geometry_wkb": "geometry"}, "counts": {"id": "unit_id"}}
 """Names that the census's reports have for a table's columns."""

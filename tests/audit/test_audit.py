@@ -57,7 +57,7 @@ def test_the_tree_goes_from_the_map_to_scenes_census_and_weights(in_tiny):
     done = run("audit", "demo", "2021")
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
-    assert re.search(r"hectare_map demo\|2021 [0-9a-f]{16}", lines[0])
+    assert re.search(r"publication demo\|2021 [0-9a-f]{16}", lines[0])
     for told in (
         "scenes, ",
         "units_coarse.gpkg",
@@ -117,7 +117,7 @@ def test_a_version_whose_input_was_made_again_is_older_than_it(tiny, copied, mon
     report = audit(store, "demo", 2021, repository=None)
     older = {node.address.asset: finding for node, finding in report.findings()
              if node and finding.verdict is Verdict.OLDER}  # fmt: skip
-    assert set(older) == {"population_map"}
+    assert set(older) == {"population_map", "publication"}  # which shows the score as well
     assert newer.version in older["population_map"].message
     assert report.passed()
     assert not report.passed(strict=True)

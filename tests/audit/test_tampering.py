@@ -338,6 +338,9 @@ def row_altered(scene: Scene, rng: random.Random, year: int) -> Tampering:
     name, kind = rng.choice(
         [(c[0], c[1]) for c in columns if what == "change" or c[1] == "VARCHAR"]
     )
+    if (what, table) in {("change", "map_change"), ("change", "map_intervals")}:
+        # Quantiles out of their order are refused by the table itself.
+        name, kind = ("p97_5", "DOUBLE") if name in ("p2_5", "p10", "p90") else (name, kind)
     if what == "add":
         keys = ["unit_id", "file", "metric", "manifest_sha256", "scene", "name", "input_version"]
         name = next(key for key in keys if key in {c[0] for c in columns})
@@ -348,6 +351,8 @@ def row_altered(scene: Scene, rng: random.Random, year: int) -> Tampering:
     }[kind] if what == "change" else f"concat({name}, 'x')"  # fmt: skip
     if (table, name, what) == ("counts", "kind", "change"):
         new = "CASE kind WHEN 'census' THEN 'estimate' ELSE 'census' END"
+    if (table, name, what) == ("map_intervals", "product", "change"):
+        new = "CASE product WHEN 'map' THEN 'adjusted' ELSE 'map' END"
     if what == "change":
         statement = f"UPDATE {table} SET {name} = {new} WHERE rowid = ?"
     else:

@@ -173,7 +173,7 @@ def test_the_published_maps_are_shown_beside_it(page, web, maps_port, tmp_path):
     address = f"http://127.0.0.1:{maps_port}/"
     page.goto(f"{web}/assets/publication?view=overview")
     expect(page.locator(f'a[href="{address}"]').first).to_be_visible(timeout=60_000)
-    maps = page.context.new_page()
+    maps = page.context.browser.new_page()
     asked: list[str] = []
     maps.on("request", lambda request: asked.append(request.url))
     maps.goto(f"{address}#demo/2021/people")

@@ -55,6 +55,7 @@ ASSETS: dict[str, tuple[str, ...]] = {
     "census": ("census_units", "census_counts"),
     "training": ("checkpoints",),
     "mapping": ("builtup_area", "population_map", "adjusted_map", "hectare_map", "evaluation"),
+    "publishing": ("change", "publication"),
 }
 """Which assets are made in a phase."""
 

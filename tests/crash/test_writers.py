@@ -143,7 +143,7 @@ import duckdb, pandas, pyarrow  # loaded once; nothing of them is started here
 chance = random.Random(4)
 for kill in range(kills):
     writer = child(work)
-    time.sleep(chance.uniform(0.02, 0.35))
+    time.sleep(chance.uniform(0.02, 0.7))
     os.kill(writer, signal.SIGKILL)
     assert ended(writer) == -signal.SIGKILL
     assert ended(child(look)) == 0, f"after kill {kill}"

@@ -15,8 +15,8 @@ MODULES = sorted(
 )
 
 SQL_METHODS = ("execute", "executemany", "sql", "query", "frame", "read_sql", "read_sql_query")
-QUOTERS = ("identifier",)
-"""Functions that let only names of the schema through (`popcorn_ml.warehouse.schema`)."""
+QUOTERS = ("identifier", "text_literal")
+"""Functions of `popcorn_ml.warehouse.schema` that let only its names through, or quote a text."""
 SQL_WORDS = (
     "SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "ALTER ", "ATTACH ", "DETACH ",
     "COPY ", "USE ", "DESCRIBE ", "PRAGMA ", "WITH ", "INSTALL ", "LOAD ", "EXPORT ",
