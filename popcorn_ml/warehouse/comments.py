@@ -187,16 +187,14 @@ def write_comments(connection: duckdb.DuckDBPyConnection) -> None:
     for table, kind in tables:
         what = "VIEW" if kind == "VIEW" else "TABLE"
         if table in TABLE_COMMENTS:
-            _comment(connection, f"{what} {identifier(table)}", TABLE_COMMENTS[table])
+            text = text_literal(TABLE_COMMENTS[table])
+            connection.execute(f"COMMENT ON {what} {identifier(table)} IS {text}")
         for (column,) in connection.execute(
             "SELECT column_name FROM information_schema.columns "
             "WHERE table_catalog = current_database() AND table_name = ?",
             [table],
         ).fetchall():
-            if text := comment_of(table, column):
-                _comment(connection, f"COLUMN {identifier(table)}.{identifier(column)}", text)
+            if said := comment_of(table, column):
+                place = f"{identifier(table)}.{identifier(column)}"
+                connection.execute(f"COMMENT ON COLUMN {place} IS {text_literal(said)}")
     connection.execute("COMMIT")
-
-
-def _comment(connection: duckdb.DuckDBPyConnection, thing: str, text: str) -> None:
-    connection.execute(f"COMMENT ON {thing} IS {text_literal(text)}")

@@ -42,4 +42,5 @@ def test_every_table_view_and_column_is_described_and_the_queries_run(tmp_path: 
     plain = [q for q in queries if q.strip() and "ST_" not in q and "LOAD" not in q]
     assert len(plain) >= 6
     for query in plain:
-        assert warehouse.query(query) == []
+        # Nothing is in there yet, but what its columns hold is said.
+        assert (warehouse.query(query) == []) is ("duckdb_columns" not in query)
