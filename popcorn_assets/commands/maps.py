@@ -33,7 +33,9 @@ from popcorn_ml.publishing.web.server import Find, MapServer, Served, of_folder,
 
 PUBLICATION = "publication"
 """The asset whose versions are shown."""
-_NAME = re.compile(r"(?:web/)?(?P<code>[a-z0-9][a-z0-9_]*)_(?P<year>\d{4})_[^/]+")
+_CODE = re.compile(r"[a-z0-9][a-z0-9_]*")
+_YEAR = re.compile(r"_(\d{4})(?=_)")
+"""In names of a publication's files: `CODE_YEAR_...`, of a change `CODE_YEAR_change_YEAR_...`."""
 
 
 @click.command()
@@ -95,16 +97,24 @@ def of_store(root: Path) -> Find:
             return Served(content=law)
         if name in same:
             return Served(content=same[name])
-        told = _NAME.fullmatch(name)
-        if told is None:
-            return None
-        try:
-            version = store.find(Address(PUBLICATION, told["code"], int(told["year"])))
-        except StoreError:
-            return None
-        return of_folder(version.path)(name) if version is not None else None
+        for code, year in _owners(name):
+            try:
+                version = store.find(Address(PUBLICATION, code, year))
+            except StoreError:
+                continue
+            if version is not None and (served := of_folder(version.path)(name)) is not None:
+                return served
+        return None
 
     return find
+
+
+def _owners(name: str) -> Iterator[tuple[str, int]]:
+    """Whose file it may be: a code may have a year in it, and the name of a change has two."""
+    base = name.removeprefix(f"{PARTS}/")
+    for year in _YEAR.finditer(base) if "/" not in base else ():
+        if _CODE.fullmatch(base[: year.start()]):
+            yield base[: year.start()], int(year[1])
 
 
 def _maps(store: Published) -> bytes:

@@ -37,6 +37,7 @@ def publish(store: Store, code: str, year: int, content: str) -> None:
     with store.draft(address) as draft:
         (draft / "web").mkdir()
         (draft / f"{code}_{year}_population_100m.tif").write_text(content)
+        (draft / f"{code}_{year}_change_{year - 1}_{year}_100m.tif").write_text("more people")
         (draft / "web" / f"{code}_{year}_units_0.json").write_text("{}")
         (draft / "web" / "maps.json").write_text(json.dumps({"schema": 1, "maps": [entry]}))
         store.publish(address, draft, {"inputs": [], "checks": [], "facts": {}, "parameters": {}})
@@ -54,6 +55,8 @@ def test_the_current_publications_of_a_store_are_one_folder_of_maps(published):
     assert b"<title>" in find("index.html").content
     assert find("web/page.mjs").content
     assert find("abc_d_2021_population_100m.tif").file.read_text() == "raster of 2021"
+    assert find("abc_d_2021_change_2020_2021_100m.tif").file.read_text() == "more people"
+    assert find("abc_d_2020_change_2019_2020_100m.tif").file.read_text() == "more people"
     assert find("web/abc_d_2020_units_0.json").file.read_text() == "{}"
     publish(published, "abc_d", 2021, "a newer one")
     assert find("abc_d_2021_population_100m.tif").file.read_text() == "a newer one"

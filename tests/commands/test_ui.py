@@ -159,7 +159,6 @@ def test_the_asset_graph_shows_every_group(page, web, tmp_path):
 @needs_browser
 def test_the_latest_map_shows_its_picture(page, web, tmp_path):
     page.goto(f"{web}/assets/population_map?view=overview&partition=demo%7C2021")
-    page.get_by_text("[Show Markdown]").first.click(timeout=60_000)
     # By its address: the event has no picture, and the web server shows the store's.
     image = page.locator('img[src^="/logs/pictures/population_map/demo/2021/"]').first
     image.wait_for(timeout=60_000)

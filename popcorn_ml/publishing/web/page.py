@@ -32,7 +32,7 @@ VENDOR = (
 )  # fmt: skip
 
 
-STATIC_SHA256 = "b8c2af292c6dad890656fea71bff68ef24f47a6e7c31d1bba60362323da8cec6"
+STATIC_SHA256 = "d4cce036a214893329a7d374fc62b608d7021238dc2664e7abb19f6c7521f077"
 """What `static_digest` gives. A publication's code version counts Python files: so it counts these
 as well, and a changed page has maps published again."""
 

@@ -87,7 +87,7 @@ class Pane {
 
   asked({ lng, lat }) {
     if (drawing.active) drawing.add([lng, lat]);
-    else tellPlace(lng, lat);
+    else guarded(tellPlace)(lng, lat);
   }
 
   /** Show a published map with the chosen layer and units. */
