@@ -321,7 +321,7 @@ def _shown(found: "Found", before: Year, now: Year, cell: str) -> dict[str, Any]
     """What an operator reads of the hectares."""
     significant = (
         f"{found.gaining:,} {cell}s gained {found.gained:,.0f} people, {found.losing:,} lost "
-        f"{found.lost:,.0f}, of {found.cells:,} inhabited"
+        f"{abs(found.lost):,.0f}, of {found.cells:,} inhabited"
     )
     if found.usual is None:
         significant = f"not judged: too few inhabited {cell}s to tell what they usually differ by"
