@@ -12,6 +12,7 @@ from urllib.parse import quote
 import dagster as dg
 import numpy as np
 import pytest
+from dagster._core.storage.compute_log_manager import ComputeIOType
 from PIL import Image
 
 from popcorn_assets.runs.pictures import ComputeLogs, picture_of
@@ -118,8 +119,8 @@ def test_a_link_out_of_a_version_is_not_followed(place, version):
 def test_logs_are_where_they_were(place):
     with place.instance() as instance:
         logs = instance.compute_log_manager
-        with logs.capture_logs(["run", "compute_logs", "step"]):
-            print("said by a step")
+        with logs.open_log_stream(["run", "compute_logs", "step"], ComputeIOType.STDOUT) as out:
+            out.write("said by a step")
         found = logs.get_log_data(["run", "compute_logs", "step"])
     assert b"said by a step" in found.stdout
 
