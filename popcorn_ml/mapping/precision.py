@@ -63,6 +63,7 @@ def _diffused(paths: np.ndarray, step: float) -> np.ndarray:
     rest = sums[:, -1] - steps[:, -1] * step
     steps[:, 1:] -= steps[:, :-1].copy()
     steps *= step
-    rows = np.arange(len(steps))
-    steps[rows, steps.argmax(axis=1)] += rest
+    # Where no value makes a step, the largest one itself: a pixel without people stays without.
+    largest = np.where(steps.max(axis=1) > 0, steps.argmax(axis=1), paths.argmax(axis=1))
+    steps[np.arange(len(steps)), largest] += rest
     return steps

@@ -164,6 +164,7 @@ def test_the_latest_map_shows_its_picture(page, web, tmp_path):
     image.wait_for(timeout=60_000)
     drawn = "image => image.complete && image.naturalWidth > 800"
     page.wait_for_function(drawn, arg=image.element_handle(), timeout=60_000)
+    assert page.request.get(f"{web}{image.get_attribute('src')}").ok
     page.screenshot(path=tmp_path / "map.png")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from popcorn_ml import raster
@@ -25,6 +25,7 @@ def people(seed, bands, rows, cols):
 
 
 @settings(max_examples=60, deadline=None)
+@example(seed=22, bands=1, rows=1, cols=2, step=0.25)  # less than a step in all of the cell
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 70), st.integers(1, 70),
     st.sampled_from([2.0**-17, 2.0**-10, 0.25]),
@@ -34,6 +35,7 @@ def test_every_hectare_keeps_its_people(seed, bands, rows, cols, step):
     stored = rounded(values, step)
     assert stored.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(stored), np.isnan(values))
+    np.testing.assert_array_equal(stored[values == 0], 0)
     assert np.nanmin(np.where(np.isnan(stored), 0, stored)) >= 0
     away = np.abs(stored.astype(np.float64) - values)
     assert np.nanmax(np.where(np.isnan(away), 0, away)) <= 1.5 * step + 1e-7 * np.nanmax(
