@@ -18,11 +18,12 @@ from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.platforms import Place, enter, make_place
 
 YEAR, MEMBERS = 2020, 3
-MADE = ("census_units", "census_counts", "adjusted_map", "evaluation")
+MADE = ("census_units", "census_counts", "adjusted_map", "hectare_map", "evaluation")
 INPUTS = ("checkpoints", "deployed_model")
 
 
 def materialise(place: Place, *assets: str):
+    from popcorn_assets.checks.intervals import checks as of_intervals
     from popcorn_assets.checks.maps import checks as of_maps
     from popcorn_assets.checks.model import checks as of_models
     from popcorn_assets.definitions import defs
@@ -30,7 +31,7 @@ def materialise(place: Place, *assets: str):
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         enter(place, patch)
         made = dg.materialize(
-            [*defs.assets, *of_maps, *of_models],
+            [*defs.assets, *of_intervals, *of_maps, *of_models],
             selection=dg.AssetSelection.assets(*assets),
             instance=instance,
             partition_key=partition_key("demo", YEAR),
@@ -69,8 +70,18 @@ def publish_map(store: Store, *, trained_in: str = "demo") -> None:
             (draft / f"member_{k}").mkdir()
             trained = [unit for i, unit in enumerate(ids) if i % MEMBERS != k]
             (draft / f"member_{k}" / "units.json").write_text(json.dumps({"trained": trained}))
+        unseen = [
+            {
+                "id": unit, "number": i + 1, "people": people[i + 1], "members": 1,
+                "predicted": float(np.nansum(members[i % MEMBERS][numbers == i + 1])),
+                "fold": i % MEMBERS, "by": {str(i % MEMBERS): float(np.nansum(members[i % MEMBERS][numbers == i + 1]))},
+            }
+            for i, unit in enumerate(ids)
+        ]  # fmt: skip
+        (draft / "out_of_fold.json").write_text(json.dumps(unseen))
         manifest = {"inputs": [], "checks": [], "facts": {}, "parameters": {}, "shown": []}
-        checkpoints = store.publish(Address("checkpoints", trained_in, YEAR), draft, manifest)
+        told = {**manifest, "facts": {"seeds": list(range(MEMBERS))}}
+        checkpoints = store.publish(Address("checkpoints", trained_in, YEAR), draft, told)
     with store.draft(at("deployed_model")) as draft:
         decision = {
             "country": trained_in,
@@ -142,6 +153,25 @@ def test_a_census_of_one_level_is_scored(country):
         assert judged[name].passed, judged[name].description
         assert "not judged" not in judged[name].description
     assert "about 4 joined" in judged["map_beats_builtup"].description
+
+
+def test_a_census_of_one_level_has_intervals(country):
+    _, store, judged = country
+    version = store.latest(at("hectare_map"))
+    assert version.manifest()["facts"]["intervals"]["given"]
+    for folder in (version.path, version.path / "unadjusted"):
+        people = raster.read_float(folder / "population.tif", bands=1)
+        low95, low80, high80, high95 = raster.read_float(folder / "intervals.tif")
+        known = np.isfinite(people)
+        assert known.any()
+        assert (low95[known] <= low80[known]).all()
+        assert (high80[known] <= high95[known]).all()
+        assert (high80[known] > low80[known]).any()
+    assert "not judged" not in judged["intervals_hold"].description
+    rows = Warehouse(store.warehouse).query(
+        "SELECT count(*), count(p10) FROM map_intervals WHERE product = 'map'"
+    )
+    assert rows == [(78, 78)]
 
 
 def test_scores_are_rows_of_the_warehouse(country):
