@@ -234,17 +234,33 @@ def measure(seed: int, folder: Path, threads: int) -> dict[str, float]:
     return found
 
 
-def main() -> int:
-    """Measure the seeds named and print one line each."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def seeds_parser(about: str | None) -> argparse.ArgumentParser:
+    """What every benchmark on simulated countries is asked."""
+    parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", required=True)
     parser.add_argument("--folder", type=Path, help="kept, and taken up again; else a passing one")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prepare-only", action="store_true", help="stop before training")
     parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def asked(
+    parser: argparse.ArgumentParser,
+) -> tuple[argparse.Namespace, tempfile.TemporaryDirectory | None]:
+    """What was asked, with a folder in any case; and the passing one, to be cleaned up at last."""
     given = parser.parse_args()
     passing = None if given.folder else tempfile.TemporaryDirectory()
-    folder = given.folder or Path(passing.name)
+    if passing is not None:
+        given.folder = Path(passing.name)
+    return given, passing
+
+
+def main() -> int:
+    """Measure the seeds named and print one line each."""
+    parser = seeds_parser(__doc__)
+    parser.add_argument("--prepare-only", action="store_true", help="stop before training")
+    given, passing = asked(parser)
+    folder = given.folder
     if given.prepare_only:
         for seed in given.seeds:
             prepare(Place(seed, folder / str(seed), load_country("demo"), given.threads))

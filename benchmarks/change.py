@@ -17,15 +17,13 @@ Exit status 1 where a seed misses it.
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import Place, judge, prepare, train
+from benchmarks.accuracy import Place, asked, judge, prepare, seeds_parser, train
 from benchmarks.intervals import error_model
 from popcorn_assets.country import load_country
 from popcorn_ml import raster
@@ -202,14 +200,8 @@ def measure_seed(seed: int, folder: Path, threads: int) -> dict[str, object]:
 
 def main() -> int:
     """Measure the seeds named and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--folder", type=Path, help="kept, and taken up again; else a passing one")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    passing = None if given.folder else tempfile.TemporaryDirectory()
-    folder = given.folder or Path(passing.name)
+    given, passing = asked(seeds_parser(__doc__))
+    folder = given.folder
     found = []
     for seed in given.seeds:
         row = measure_seed(seed, folder, given.threads)

@@ -18,16 +18,14 @@ simpler way. Exit status 1 where a seed misses it.
 
 from __future__ import annotations
 
-import argparse
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import YEAR, Place, judge, prepare, train
+from benchmarks.accuracy import YEAR, Place, asked, judge, prepare, seeds_parser, train
 from popcorn_assets.country import load_country
 from popcorn_ml import raster
 from popcorn_ml.files import write_json
@@ -231,14 +229,8 @@ def met(row: dict) -> bool:
 
 def main() -> int:
     """Measure the seeds named and print a line for each map and kind of zone."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
-    parser.add_argument("--folder", type=Path, help="kept, and taken up again; else a passing one")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    passing = None if given.folder else tempfile.TemporaryDirectory()
-    folder = given.folder or Path(passing.name)
+    given, passing = asked(seeds_parser(__doc__))
+    folder = given.folder
     found = []
     for seed in given.seeds:
         found.append(measure_seed(seed, folder, given.threads))

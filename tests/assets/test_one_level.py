@@ -70,14 +70,12 @@ def publish_map(store: Store, *, trained_in: str = "demo") -> None:
             (draft / f"member_{k}").mkdir()
             trained = [unit for i, unit in enumerate(ids) if i % MEMBERS != k]
             (draft / f"member_{k}" / "units.json").write_text(json.dumps({"trained": trained}))
-        unseen = [
-            {
-                "id": unit, "number": i + 1, "people": people[i + 1], "members": 1,
-                "predicted": float(np.nansum(members[i % MEMBERS][numbers == i + 1])),
-                "fold": i % MEMBERS, "by": {str(i % MEMBERS): float(np.nansum(members[i % MEMBERS][numbers == i + 1]))},
-            }
-            for i, unit in enumerate(ids)
-        ]  # fmt: skip
+        unseen = []
+        for i, unit in enumerate(ids):
+            k, number = i % MEMBERS, i + 1
+            predicted = float(np.nansum(members[k][numbers == number]))
+            row = {"id": unit, "number": number, "people": people[number], "members": 1, "fold": k}
+            unseen.append({**row, "predicted": predicted, "by": {str(k): predicted}})
         (draft / "out_of_fold.json").write_text(json.dumps(unseen))
         manifest = {"inputs": [], "checks": [], "facts": {}, "parameters": {}, "shown": []}
         told = {**manifest, "facts": {"seeds": list(range(MEMBERS))}}
