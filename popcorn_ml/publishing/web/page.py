@@ -32,7 +32,7 @@ VENDOR = (
 )  # fmt: skip
 
 
-STATIC_SHA256 = "d4cce036a214893329a7d374fc62b608d7021238dc2664e7abb19f6c7521f077"
+STATIC_SHA256 = "8db5ac53378d0c117170925edc6ca9156c20fa221d8528a3e7b45b7a643bdb7d"
 """What `static_digest` gives. A publication's code version counts Python files: so it counts these
 as well, and a changed page has maps published again."""
 

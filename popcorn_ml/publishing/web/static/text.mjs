@@ -17,7 +17,7 @@ export const say = (box, text) => box.replaceChildren(element('p', { class: 'not
 export function people(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return 'unknown';
   const digits = Math.abs(value) < 100 ? 1 : 0;
-  return value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  return value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: 'negative' }); // no -0.0
 }
 
 /** A row of a table; the exact number is kept as `data-value`. */
