@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import nn
@@ -43,7 +43,10 @@ SPARSE_BELOW = 0.6
 STRIP_PX = 20480
 """Pixels of the strips that a window with a graph of its own is finished in."""
 
-PARTS = 10
+PIECE_PX = 256
+"""Side of the largest core that is computed at once by a graph that takes any window."""
+
+PARTS = 4
 WHOLE_PX = 16384
 """Cores of more pixels than this are cut into so many parts for the head: what it makes of one
 stays in a processor's cache."""
@@ -89,9 +92,12 @@ class OpenVinoScores:
 
     def scores(self, channels: np.ndarray, core: Window, sensors: Sensors) -> np.ndarray:
         """See `Scores`."""
-        cut = Cut(channels, core, self._regular)
-        found = self._runners.run((sensors, cut.mask_names, cut.fixed), cut.inputs)
-        return cut.in_rows(found)[0].copy()
+        found = np.empty((core.height, core.width), np.float32)
+        for there, piece, inner in pieces(channels, core, self._regular):
+            cut = Cut(piece, inner, self._regular)
+            result = self._runners.run((sensors, cut.mask_names, cut.fixed), cut.inputs)
+            found[there] = cut.in_rows(result)[0]
+        return found
 
 
 class OpenVinoBag:
@@ -109,16 +115,69 @@ class OpenVinoBag:
     def occupancy(self, channels: np.ndarray, core: Window, wanted: np.ndarray) -> np.ndarray:
         """See `Bag`."""
         found = np.full((self._count, *wanted.shape), np.nan, np.float32)
+        regular = self._regular if wanted.mean() >= SPARSE_BELOW else 0
+        for there, piece, inner in pieces(channels, core, regular):
+            here = wanted[there]
+            if here.any():
+                self._fill(found[(slice(None), *there)], piece, inner, here, regular)
+        return found
+
+    def _fill(
+        self,
+        found: np.ndarray,
+        channels: np.ndarray,
+        core: Window,
+        wanted: np.ndarray,
+        regular: int,
+    ) -> None:
         if wanted.mean() < SPARSE_BELOW:
             cut = Cut(channels, core)
             inputs = {**cut.inputs, WANTED: cut.positions(wanted)}
             found[:, wanted] = self._runners.run((cut.mask_names, True, 1, None), inputs)
-            return found
+            return
         parts = PARTS if core.height * core.width > WHOLE_PX and core.height > 4 * PARTS else 1
-        cut = Cut(channels, core, self._regular, parts)
+        cut = Cut(channels, core, regular, parts)
         result = self._runners.run((cut.mask_names, False, parts, cut.fixed), cut.inputs)
         np.copyto(found, cut.in_rows(result), where=wanted)
-        return found
+
+
+Piece: TypeAlias = tuple[tuple[slice, slice], np.ndarray, Window]
+"""Where in a core it lies, its window, and where in that its own core lies."""
+
+
+def pieces(channels: np.ndarray, core: Window, regular: int) -> Iterator[Piece]:
+    """A window in pieces of at most `PIECE_PX`, with their halos; whole if it is a regular one.
+
+    Graphs that take any window need much memory for large ones.
+    """
+    rows, cols = channels.shape[1:]
+    if core.height == core.width == regular and _amidst(rows, cols, core):
+        yield (slice(None), slice(None)), channels, core
+        return
+    for row, height, top, tall in _spans(core.row, core.height, rows):
+        for col, width, left, wide in _spans(core.col, core.width, cols):
+            there = (
+                slice(row - core.row, row - core.row + height),
+                slice(col - core.col, col - core.col + width),
+            )
+            piece = channels[:, top : top + tall, left : left + wide]
+            yield there, piece, Window(row - top, col - left, height, width)
+
+
+def _spans(start: int, length: int, limit: int) -> Iterator[tuple[int, int, int, int]]:
+    """Parts of a core along one axis: first pixel and length, and those of its window."""
+    step = math.ceil(length / math.ceil(length / PIECE_PX) / ALIGN_PX) * ALIGN_PX
+    for first in range(start, start + length, step):
+        size = min(step, start + length - first)
+        begin = max((first - HALO_PX) // ALIGN_PX * ALIGN_PX, 0)
+        end = min(math.ceil((first + size + HALO_PX) / ALIGN_PX) * ALIGN_PX, limit)
+        yield first, size, begin, end - begin
+
+
+def _amidst(rows: int, cols: int, core: Window) -> bool:
+    """Whether a core is so far from its window's edges that nothing beyond them matters."""
+    beyond = (rows - core.row - core.height, cols - core.col - core.width)
+    return min(core.row, core.col, *beyond) >= HALO_PX
 
 
 def _bag(
@@ -152,12 +211,11 @@ class Cut:
         rows, cols = channels.shape[1:]
         height, width = (math.ceil(side / ALIGN_PX) * ALIGN_PX for side in (rows, cols))
         last_row, last_col = core.row + core.height, core.col + core.width
-        around = min(core.row, core.col, rows - last_row, cols - last_col)
         masks: dict[str, np.ndarray] = {}
         if (height, width) != (rows, cols):
             channels = np.pad(channels, ((0, 0), (0, height - rows), (0, width - cols)))
             masks = end_masks(height, width, rows, cols)
-        elif around < HALO_PX:
+        elif not _amidst(rows, cols, core):
             masks = edge_masks(height)
         self.mask_names = tuple(masks)
         self.inputs: dict[str, np.ndarray] = {CHANNELS: _batch(channels), **masks}
