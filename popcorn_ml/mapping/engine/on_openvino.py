@@ -8,6 +8,8 @@ and threads are not tied to cores: worker processes beside one another would sha
 
 from __future__ import annotations
 
+import functools
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,24 +17,33 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Window
 from popcorn_ml.mapping.engine.api import Ran
 from popcorn_ml.mapping.engine.graph import (
     CHANNELS,
-    CORE_BEGIN,
-    CORE_END,
+    STARTS,
+    STOPS,
     WANTED,
+    Fixed,
+    Weights,
     bag_graph,
     extractor_graph,
 )
+from popcorn_ml.mapping.engine.pairs import edge_masks, end_masks, in_rows
 from popcorn_ml.mapping.engine.quietly import ov
-from popcorn_ml.model.canvas import ALIGN_PX
+from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
 
 SPARSE_BELOW = 0.6
 """Share of a core's pixels wanted below which the head is given them alone: gathering costs."""
+
+PARTS = 10
+WHOLE_PX = 16384
+"""Cores of more pixels than this are cut into so many parts for the head: what it makes of one
+stays in a processor's cache."""
 
 FLOAT32 = "f32"
 
@@ -42,21 +53,23 @@ class OpenVinoEngine:
 
     Args:
         threads: how many will use them at once; more than that wait for one another.
+        regular: side of the cores that come so often that a graph for them alone pays, in pixels;
+            0 if there are none. The results depend on it in the last bits.
     """
 
     on_gpu = False
 
-    def __init__(self, threads: int = 1) -> None:
-        self._threads = max(threads, 1)
+    def __init__(self, threads: int = 1, regular: int = 0) -> None:
+        self._threads, self._regular = max(threads, 1), regular
         self.ran = Ran("openvino", ov.__version__.split("-")[0], "float32", "cpu")
 
     def extractor(self, model: BuiltupExtractor) -> OpenVinoScores:
         """See `Engine`."""
-        return OpenVinoScores(model, self._threads)
+        return OpenVinoScores(tensors(model), self._threads, self._regular)
 
     def bag(self, members: Sequence[OccupancyModel]) -> OpenVinoBag:
         """See `Engine`."""
-        return OpenVinoBag(members, self._threads)
+        return OpenVinoBag([tensors(one) for one in members], self._threads, self._regular)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -67,38 +80,111 @@ class OpenVinoEngine:
 class OpenVinoScores:
     """See `Scores`."""
 
-    def __init__(self, model: BuiltupExtractor, threads: int) -> None:
-        self._runners = Runners(
-            lambda sensors, aligned: extractor_graph(model, sensors, aligned), threads
-        )
+    def __init__(self, weights: Weights, threads: int, regular: int) -> None:
+        self._regular = regular
+        self._runners = Runners(functools.partial(extractor_graph, weights), threads)
 
-    def scores(self, channels: np.ndarray, sensors: Sensors) -> np.ndarray:
+    def scores(self, channels: np.ndarray, core: Window, sensors: Sensors) -> np.ndarray:
         """See `Scores`."""
-        aligned = all(side % ALIGN_PX == 0 for side in channels.shape[1:])
-        return self._runners.run((sensors, aligned), {CHANNELS: _batch(channels)})[0, 0].copy()
+        cut = Cut(channels, core, self._regular)
+        found = self._runners.run((sensors, cut.mask_names, cut.fixed), cut.inputs)
+        return cut.in_rows(found)[0].copy()
 
 
 class OpenVinoBag:
     """See `Bag`."""
 
-    def __init__(self, members: Sequence[OccupancyModel], threads: int) -> None:
-        self._count = len(members)
-        self._runners = Runners(lambda sparse: bag_graph(members, sparse), threads)
+    def __init__(self, members: Sequence[Weights], threads: int, regular: int) -> None:
+        self._count, self._regular = len(members), regular
+        self._runners = Runners(lambda *kind: _bag(members, *kind), threads)
+
+    @property
+    def fixed_graphs(self) -> int:
+        """How many graphs have been made for one window each."""
+        return sum(isinstance(kind[-1], Fixed) for kind in self._runners.compiled)
 
     def occupancy(self, channels: np.ndarray, core: Window, wanted: np.ndarray) -> np.ndarray:
         """See `Bag`."""
-        inputs = {
-            CHANNELS: _batch(channels),
-            CORE_BEGIN: np.array([core.row, core.col], np.int32),
-            CORE_END: np.array([core.row + core.height, core.col + core.width], np.int32),
-        }
         found = np.full((self._count, *wanted.shape), np.nan, np.float32)
         if wanted.mean() < SPARSE_BELOW:
-            inputs[WANTED] = np.flatnonzero(wanted).astype(np.int32)
-            found[:, wanted] = self._runners.run((True,), inputs)[0, :, :, 0]
-        else:
-            np.copyto(found, self._runners.run((False,), inputs)[0], where=wanted)
+            cut = Cut(channels, core)
+            inputs = {**cut.inputs, WANTED: cut.positions(wanted)}
+            found[:, wanted] = self._runners.run((cut.mask_names, True, 1, None), inputs)
+            return found
+        parts = PARTS if core.height * core.width > WHOLE_PX and core.height > 4 * PARTS else 1
+        cut = Cut(channels, core, self._regular, parts)
+        result = self._runners.run((cut.mask_names, False, parts, cut.fixed), cut.inputs)
+        np.copyto(found, cut.in_rows(result), where=wanted)
         return found
+
+
+def _bag(
+    members: Sequence[Weights],
+    masks: tuple[str, ...],
+    sparse: bool,
+    parts: int,
+    fixed: Fixed | None,
+) -> ov.Model:
+    return bag_graph(members, masks, sparse=sparse, parts=parts, fixed=fixed)
+
+
+class Cut:
+    """A window as a graph is to be given it, and what the graph says of its core.
+
+    Args:
+        channels: (6, rows, columns) of the window.
+        core: in the window.
+        regular: as of `OpenVinoEngine`.
+        parts: into how many the core is cut.
+
+    Attributes:
+        inputs: of the graph.
+        mask_names: which masks are among them.
+        fixed: the window, if it is one of those that have a graph of their own.
+    """
+
+    def __init__(
+        self, channels: np.ndarray, core: Window, regular: int = 0, parts: int = 1
+    ) -> None:
+        self._core = core
+        rows, cols = channels.shape[1:]
+        height, width = (math.ceil(side / ALIGN_PX) * ALIGN_PX for side in (rows, cols))
+        below, beside = rows - core.row - core.height, cols - core.col - core.width
+        masks: dict[str, np.ndarray] = {}
+        if (height, width) != (rows, cols):
+            channels = np.pad(channels, ((0, 0), (0, height - rows), (0, width - cols)))
+            masks = end_masks(height, width, rows, cols)
+        elif min(core.row, below) < HALO_PX:
+            masks = edge_masks(height)
+        first, last = core.row // 2, (core.row + core.height + 1) // 2
+        between = [first + (last - first) * part // parts for part in range(parts + 1)]
+        starts = tuple((row, core.col) for row in between[:-1])
+        stops = tuple((row, core.col + core.width) for row in between[1:])
+        self.mask_names = tuple(masks)
+        self.fixed = None
+        if core.height == core.width == regular and not masks and min(core.col, beside) >= HALO_PX:
+            self.fixed = Fixed(height, width, starts, stops)
+        self.inputs: dict[str, np.ndarray] = {CHANNELS: _batch(channels), **masks}
+        if self.fixed is None:
+            self.inputs[STARTS] = np.array(starts, np.int32)
+            self.inputs[STOPS] = np.array(stops, np.int32)
+
+    def in_rows(self, found: np.ndarray) -> np.ndarray:
+        """(1, 2 x maps, rows of pairs, columns) as (maps, rows, columns) of the core."""
+        skipped = self._core.row % 2
+        in_pairs = found.reshape(-1, 2, *found.shape[2:])
+        return in_rows(in_pairs)[:, skipped : skipped + self._core.height]
+
+    def positions(self, wanted: np.ndarray) -> np.ndarray:
+        """Where the core's pixels wanted lie, counted pair by pair of rows."""
+        rows, cols = np.nonzero(wanted)
+        rows += self._core.row % 2
+        return ((rows // 2 * self._core.width + cols) * 2 + rows % 2).astype(np.int32)
+
+
+def tensors(model: nn.Module) -> Weights:
+    """A network's weights by name."""
+    return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
 
 
 class Runners:
@@ -107,11 +193,14 @@ class Runners:
     Args:
         graph: makes the graph of some kind.
         threads: see `OpenVinoEngine`.
+
+    Attributes:
+        compiled: the graphs so far, by their kind.
     """
 
     def __init__(self, graph: Callable[..., ov.Model], threads: int) -> None:
         self._graph, self._threads = graph, threads
-        self._compiled: dict[tuple, ov.CompiledModel] = {}
+        self.compiled: dict[tuple, ov.CompiledModel] = {}
         self._lock = threading.Lock()
         self._own = threading.local()
 
@@ -120,9 +209,9 @@ class Runners:
         requests: dict[tuple, ov.InferRequest] = self._own.__dict__.setdefault("requests", {})
         if kind not in requests:
             with self._lock:
-                if kind not in self._compiled:
-                    self._compiled[kind] = compiled(self._graph(*kind), self._threads)
-            requests[kind] = self._compiled[kind].create_infer_request()
+                if kind not in self.compiled:
+                    self.compiled[kind] = compiled(self._graph(*kind), self._threads)
+            requests[kind] = self.compiled[kind].create_infer_request()
         request = requests[kind]
         # Inputs are copied, which is nothing beside the networks; shared ones have to outlive it.
         request.infer(inputs, share_inputs=False, share_outputs=True)
@@ -166,7 +255,7 @@ def require_float32() -> None:
     Raises:
         ConfigError: so.
     """
-    compiled(extractor_graph(BuiltupExtractor().eval(), "both", aligned=True), 1)
+    compiled(extractor_graph(tensors(BuiltupExtractor().eval()), "both"), 1)
 
 
 def other_precisions(model: ov.CompiledModel) -> set[str]:
