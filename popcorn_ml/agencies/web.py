@@ -30,15 +30,14 @@ MOST_ANSWER_BYTES = 32 * 1024**2
 MOST_REDIRECTS = 5
 LONGEST_WAIT_S = 60.0
 """A service that asks for a longer pause is not waited for, but said to be asked later."""
-TIMEOUT_S = (10.0, 60.0)
+TIMEOUT_S = (10.0, 30.0)
 """Of connecting, and of each read."""
 SLOWEST_BYTES_S, GRACE_S = 1024, 60.0
 """A file that comes more slowly than this, after a while, counts as one that was cut."""
-BLOCK = 16 * 1024
-"""Of a cut download, no more than this is fetched a second time."""
+BLOCK = 256 * 1024
 
 PATIENCE = Backoff(retries=4, first_s=1.0, longest_s=20.0)
-"""Between tries: who waits at a terminal hears within half a minute that nothing came."""
+"""Between tries: a person waits at a terminal."""
 
 Progress = Callable[[int, int | None], None]
 """Told how many bytes are there, and how many there will be where the service says so."""
@@ -254,10 +253,11 @@ class Web:
         of = f" of {total}" if total is not None else ""
         if total is not None and total > limit_bytes:
             raise _too_large(address, limit_bytes, total)
-        import requests
+        from urllib3.exceptions import HTTPError
 
         try:
-            for block in answer.iter_content(BLOCK):
+            # As it comes: `iter_content` waits for a whole block, and loses it where that is cut.
+            while block := answer.raw.read1(BLOCK, decode_content=True):
                 out.write(block)
                 if out.tell() > limit_bytes:
                     raise _too_large(address, limit_bytes, out.tell())
@@ -266,7 +266,7 @@ class Web:
                 seconds = time.monotonic() - begun
                 if seconds > GRACE_S and out.tell() - before < SLOWEST_BYTES_S * seconds:
                     raise _Again(f"less than {SLOWEST_BYTES_S} bytes a second", tag=tag)
-        except requests.RequestException as error:
+        except (HTTPError, OSError) as error:
             why = f"the connection was cut after {out.tell()}{of} bytes ({type(error).__name__})"
             raise _Again(why, tag=tag) from None
         if total is not None and out.tell() != total:

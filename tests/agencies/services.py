@@ -8,10 +8,12 @@ own way.
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import threading
+import time
 import zipfile
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,14 +39,21 @@ class Cut:
         self.after = after
 
 
+class Drip:
+    """A connection that gives a few bytes at a time, and takes for ever."""
+
+    pause_s = 0.02
+
+
 class Services:
     """The server.
 
     Attributes:
         files: path with query (without the key) -> contents.
         faults: path -> what happens instead, one a request until they are used up: a status, a
-            status with headers, a `Cut`, or other bytes.
+            status with headers, a `Cut`, a `Drip`, or other bytes.
         seen: requests, as path, query and headers.
+        forms: path -> "gzip" or "chunked", how it is sent.
         ranges: whether parts of a file are given.
         key: without it the census's data API sends to a web page.
     """
@@ -52,6 +61,7 @@ class Services:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[Any]] = {}
+        self.forms: dict[str, str] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.ranges = True
         self.key: str | None = None
@@ -145,6 +155,44 @@ class Services:
             self._resource("plc_admpop_adm2_2020.csv", "CSV", path, **changes),
         ]
         self._package("cod-ps-plc", resources)
+        return path
+
+    def cod_boundaries_as_shapefiles(self) -> str:
+        """As `cod_boundaries`, in one archive of shapefiles of each level."""
+        path = "/hdx/dataset/1/resource/2/download/plc_adm_2006_nisr_shp.zip"
+        frame = _frame()
+        columns = {
+            "ADM2_EN": frame["name"], "ADM2_PCODE": _pcodes(frame), "ADM1_EN": frame["parent"],
+            "ADM1_PCODE": frame["parent"].map({"Nord": "PL01", "Sud": "PL02"}),
+        }  # fmt: skip
+        areas = gpd.GeoDataFrame(columns, geometry=frame.geometry, crs=frame.crs)
+        upper = areas.dissolve("ADM1_PCODE", as_index=False)[["ADM1_PCODE", "ADM1_EN", "geometry"]]
+        members: dict[str, bytes] = {}
+        for level, layer in ((1, upper), (2, areas)):
+            with zipfile.ZipFile(io.BytesIO(shapefile(layer, f"plc_adm{level}_2006_nisr"))) as held:
+                members |= {name: held.read(name) for name in held.namelist()}
+        self.files[path] = zipped(members)
+        self._package("cod-ab-plc", [self._resource("plc_adm_2006_nisr_shp.zip", "SHP", path)])
+        return path
+
+    def cod_counts_as_workbook(self) -> str:
+        """As `cod_counts`, in one workbook with a sheet a level."""
+        import openpyxl
+
+        path = "/hdx/dataset/3/resource/4/download/plc_admpop_2020.xlsx"
+        book = openpyxl.Workbook()
+        upper = book.active
+        upper.title = "plc_admpop_adm1_2020"
+        upper.append(["ADM1_EN", "ADM1_PCODE", "T_TL"])
+        upper.append(["Nord", "PL01", 1])
+        sheet = book.create_sheet("plc_admpop_adm2_2020")
+        sheet.append(["ADM1_EN", "ADM1_PCODE", "ADM2_EN", "ADM2_PCODE", "T_TL"])
+        for u in place.units():
+            sheet.append([u.parent, f"PL0{1 + (u.parent == 'Sud')}", u.name, f"PL{u.id}", u.people])
+        out = io.BytesIO()
+        book.save(out)
+        self.files[path] = out.getvalue()
+        self._package("cod-ps-plc", [self._resource("plc_admpop_2020.xlsx", "XLSX", path)])
         return path
 
     def _resource(self, name: str, kind: str, path: str, **changes: Any) -> dict[str, Any]:
@@ -280,6 +328,12 @@ def _handler(services: Services) -> type[BaseHTTPRequestHandler]:
             if body is None:
                 missing = b"<!DOCTYPE html><html><title>Page not found</title></html>"
                 return self._send(404, missing)
+            if services.forms.get(path) == "gzip":
+                return self._send(200, gzip.compress(body), {"Content-Encoding": "gzip"})
+            if services.forms.get(path) == "chunked":
+                return self._chunked(body)
+            if isinstance(fault, Drip):
+                return self._drip(body)
             self._file(body, fault.after if isinstance(fault, Cut) else None)
 
         def _file(self, body: bytes, cut: int | None) -> None:
@@ -291,6 +345,28 @@ def _handler(services: Services) -> type[BaseHTTPRequestHandler]:
                 status = 206
                 headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             self._send(status, body[start:], headers, None if cut is None else cut - start)
+
+        def _chunked(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for k in range(0, len(body), 1000):
+                piece = body[k : k + 1000]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+
+        def _drip(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            for k in range(0, len(body), 4):
+                try:
+                    self.wfile.write(body[k : k + 4])
+                    self.wfile.flush()
+                except OSError:  # nobody reads any more
+                    break
+                time.sleep(Drip.pause_s)
+            self.close_connection = True
 
         def _send(
             self,

@@ -142,6 +142,54 @@ def test_puerto_rico_from_the_census_bureau(
         assert KEY.encode() not in kept.read_bytes()
 
 
+def test_the_states_without_the_territories(services: Services, tmp_path: Path) -> None:
+    _, asked = services.us_census()
+    of_one = json.loads(services.files[asked])
+    of_all = [*of_one, ["Autauga County, Alabama", "58805", "01", "021"]]
+    of_all += [["Baldwin County, Alabama", "231767", "01", "023"]]
+    services.files[asked.replace("state:72", "state:*")] = json.dumps(of_all).encode()
+    counts = people("us_census", tmp_path, "USA")
+    boundaries = borders("tiger", tmp_path, "USA", year=2020)
+    assert (counts.number, counts.stated["people"]) == (2, 58805 + 231767)
+    assert joined(boundaries, counts, tmp_path).counted == boundaries.number == 2
+
+
+@pytest.mark.parametrize(
+    ("iso3", "level", "year", "file", "request_"),
+    [
+        ("USA", 1, 2023, "GENZ2023/shp/cb_2023_us_state_500k.zip",
+         "2020/dec/pl?get=NAME,P1_001N&for=state:*"),
+        ("PRI", 1, 2012, "GENZ2014/shp/cb_2014_us_state_500k.zip",
+         "2010/dec/sf1?get=NAME,P001001&for=state:72"),
+        ("PRI", 3, 2020, "GENZ2020/shp/cb_2020_72_tract_500k.zip",
+         "2020/dec/pl?get=NAME,P1_001N&for=tract:*&in=state:72&in=county:*"),
+        ("PRI", 4, 2020, "GENZ2020/shp/cb_2020_72_bg_500k.zip",
+         "2020/dec/pl?get=NAME,P1_001N&for=block%20group:*&in=state:72&in=county:*"),
+    ],
+)  # fmt: skip
+def test_what_the_census_bureau_is_asked_for(
+    services: Services, tmp_path: Path, iso3: str, level: int, year: int, file: str, request_: str
+) -> None:
+    for fetch in (borders, people):
+        with pytest.raises(CensusError):
+            fetch("tiger" if fetch is borders else "us_census", tmp_path, iso3, level=level,
+                  year=year)  # fmt: skip
+    assert [path for path, _ in services.seen] == [f"/tiger/{file}", f"/data/{request_}"]
+
+
+def test_a_shapefile_archive_of_all_levels_and_a_workbook(
+    services: Services, tmp_path: Path
+) -> None:
+    """As HDX has them of some countries: no GeoJSON, no CSV."""
+    services.cod_boundaries_as_shapefiles()
+    services.cod_counts_as_workbook()
+    boundaries, counts = borders("cod", tmp_path), people("cod", tmp_path)
+    assert boundaries.settings["member"] == "plc_adm2_2006_nisr.shp"
+    assert (counts.path.suffix, counts.settings["sheet"]) == (".xlsx", "plc_admpop_adm2_2020")
+    found = joined(boundaries, counts, tmp_path)
+    assert (found.counted, found.lost, found.people) == (12, 0, PEOPLE)
+
+
 def test_worldpop_joins_itself_and_nothing_else(services: Services, tmp_path: Path) -> None:
     services.worldpop()
     services.geoboundaries()
