@@ -7,7 +7,7 @@ Windows have sides that are multiples of four; `masks` say where they go beyond 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -35,15 +35,19 @@ NORM_EPSILON = 1e-5
 class Fixed:
     """A window and its core that come so often that a graph is made for them alone.
 
+    No edge of the canvas is near. The last layers are run on the core only, strip by strip, so that
+    what they make of one stays in a processor's cache.
+
     Attributes:
         height, width: of the window.
-        starts, stops: of the core's parts, as the inputs of these names.
+        strips: of the core, from the first to behind the last row of pairs; these are odd.
+        cols: from the first to behind the last column of the core; these are even.
     """
 
     height: int
     width: int
-    starts: tuple[tuple[int, int], ...]
-    stops: tuple[tuple[int, int], ...]
+    strips: tuple[tuple[int, int], ...]
+    cols: tuple[int, int]
 
 
 def extractor_graph(
@@ -58,13 +62,15 @@ def extractor_graph(
         fixed: for one window only; else any, with its core as further inputs.
     """
     piece, streams = _input(fixed)
-    corners, given = _Corners(1, fixed), _masks(masks)
+    core, given = _core(1, fixed), _masks(masks)
     used = {"both": ("s1", "s2"), "s1": ("s1",), "s2": ("s2",)}[sensors]
-    found = [_stream(streams[name], _of(weights, f"unet.{name}"), given) for name in used]
-    weight, bias = weights[f"score_{sensors}.weight"], weights[f"score_{sensors}.bias"]
-    (features,) = corners.cut(found)
-    score = op.sigmoid(_dense(features, pairs.twice(weight[:, :, 0, 0]), pairs.both(bias)))
-    return ov.Model([score], [piece, *corners.inputs, *given.values()], "extractor")
+    trunks = [_Trunk(streams[name], _of(weights, f"unet.{name}"), given) for name in used]
+    weight, bias = weights[f"score_{sensors}.weight"][:, :, 0, 0], weights[f"score_{sensors}.bias"]
+    found = [
+        op.sigmoid(_layer(part, _each(weight, len(part)), bias, _dense_pairs))
+        for part in core.cut(trunks)
+    ]
+    return ov.Model([_below(found)], [piece, *core.inputs, *given.values()], "extractor")
 
 
 def bag_graph(
@@ -84,58 +90,64 @@ def bag_graph(
         masks, fixed: as of `extractor_graph`.
         sparse: of the core's pixels take those that are wanted: (members, pixels), instead of
             (1, 2 x members, rows of pairs, columns).
-        parts: into how many the core is cut, one after another.
+        parts: into how many the core is cut, one after another, unless it is fixed.
     """
     piece, streams = _input(fixed)
-    corners, given = _Corners(parts, fixed), _masks(masks)
-    inputs = [piece, *corners.inputs, *given.values()]
+    core, given = _core(parts, fixed), _masks(masks)
+    inputs = [piece, *core.inputs, *given.values()]
     wanted = None
     if sparse:
         wanted = op.parameter([-1], np.int32, name=WANTED)
         inputs.append(wanted)
     found = []
     for member in members:
-        maps = [_stream(x, _of(member, f"unet.{name}"), given) for name, x in streams.items()]
+        trunks = [_Trunk(x, _of(member, f"unet.{name}"), given) for name, x in streams.items()]
         head = [(member[f"head.{i}.weight"][:, :, 0, 0], member[f"head.{i}.bias"]) for i in _HEAD]
         head[-1] = head[-1][0][:1], head[-1][1][:1]  # of the two outputs, the occupancy
-        cores = corners.cut(maps)
         if wanted is None:
-            each = [_head_in_pairs(core, head) for core in cores]
-            found.append(op.concat(each, 2) if parts > 1 else each[0])
+            found.append(_below([_head_in_pairs(part, head) for part in core.cut(trunks)]))
         else:
-            found.append(_head_of_some(cores[0], wanted, head))
+            found.append(_head_of_some(core.cut(trunks)[0], wanted, head))
     return ov.Model([op.concat(found, 0 if sparse else 1)], inputs, "bag")
 
 
-class _Corners:
-    """Where the core's parts lie: inputs, or constants of a fixed window.
+def _core(parts: int, fixed: Fixed | None) -> _AnyCore | _FixedCore:
+    return _AnyCore(parts) if fixed is None else _FixedCore(fixed)
+
+
+class _AnyCore:
+    """Parts of the core, which come with each window.
 
     Attributes:
         inputs: to be given to the graph.
     """
 
-    def __init__(self, parts: int, fixed: Fixed | None) -> None:
+    def __init__(self, parts: int) -> None:
         self._parts = parts
-        self._of: list[ov.Node] = []
-        self.inputs: list[ov.Node] = []
-        for name in (STARTS, STOPS):
-            if fixed is None:
-                self.inputs.append(op.parameter([parts, 2], np.int32, name=name))
-                self._of.append(self.inputs[-1])
-            else:
-                self._of.append(op.constant(np.array(getattr(fixed, name), np.int32)))
+        self.inputs = [op.parameter([parts, 2], np.int32, name=name) for name in (STARTS, STOPS)]
 
-    def cut(self, maps: Sequence[Value]) -> list[Value]:
-        """The streams' features in each part: those of the one row of a pair, then the other's."""
-        found = []
-        steps, axes = op.constant([1, 1], np.int32), op.constant([2, 3], np.int32)
-        for part in range(self._parts):
-            begin, end = (op.gather(of, op.constant(part), op.constant(0)) for of in self._of)
-            lanes = [
-                op.split(op.slice(x, begin, end, steps, axes), op.constant(1), 2) for x in maps
-            ]
-            found.append(op.concat([rows.output(b) for b in (0, 1) for rows in lanes], 1))
-        return found
+    def cut(self, trunks: Sequence[_Trunk]) -> list[list[Value]]:
+        """Features of each part by each stream."""
+        whole = [trunk.features() for trunk in trunks]
+        corners = [
+            [op.gather(of, op.constant(part), op.constant(0)) for of in self.inputs]
+            for part in range(self._parts)
+        ]
+        return [[_sliced(x, *of) for x in whole] for of in corners]
+
+
+class _FixedCore:
+    """Strips of the core of a fixed window; nothing is to be given to the graph for them."""
+
+    inputs: Sequence[ov.Node] = ()
+
+    def __init__(self, fixed: Fixed) -> None:
+        self._fixed = fixed
+
+    def cut(self, trunks: Sequence[_Trunk]) -> list[list[Value]]:
+        """Features of each strip by each stream."""
+        cols = self._fixed.cols
+        return [[trunk.features_of(rows, cols) for trunk in trunks] for rows in self._fixed.strips]
 
 
 _HEAD = (0, 2, 4, 6)
@@ -163,58 +175,136 @@ def _of(weights: Weights, prefix: str) -> Weights:
     return {name[len(begin) :]: w for name, w in weights.items() if name.startswith(begin)}
 
 
-def _stream(x: Value, unet: Weights, masks: Masks) -> Value:
-    """One sensor's U-Net: (1, channels, rows, columns) -> (1, 16, rows / 2, columns), in pairs."""
+class _Trunk:
+    """One sensor's U-Net up to the last doubling.
 
-    def kept(values: Value, mask: str) -> Value:
-        return op.multiply(values, masks[mask]) if mask in masks else values
+    Args:
+        x: (1, channels, rows, columns).
+        unet: its weights.
+        masks: without any, the core is so far from the canvas's edges that what lies beyond a
+            window does not matter, and two layers can be one.
+    """
 
-    def conv(values: Value, name: str, how: str) -> Value:
-        return _relu_conv([values], [_folded(unet, name)], how)
+    def __init__(self, x: Value, unet: Weights, masks: Masks) -> None:
+        self._unet, self._masks = unet, masks
+        full = self._kept(self._conv(x, "enter.1", _OPENED), pairs.FULL_ODD)
+        self._full = self._kept(self._conv(full, "enter.2", _TO_EVEN), pairs.FULL)
+        half = self._kept(_halved_pairs(self._full), pairs.HALF)
+        half = self._kept(self._conv(half, "down1.1", _PLAIN), pairs.HALF)
+        half = self._kept(self._conv(half, "down1.2", _PLAIN), pairs.HALF)
+        quarter = self._kept(_halved(half), pairs.QUARTER)
+        quarter = self._kept(self._conv(quarter, "down2.1", _PLAIN), pairs.QUARTER)
+        quarter = self._conv(quarter, "down2.2", _PLAIN)
+        skip, below, bias = self._joined("up2")
+        if masks:
+            raised = self._kept(_doubled(quarter, *below.doubling), pairs.RAISED_HALF)
+            raised = _conv(raised, pairs.opened(below.weight), _OPENED)
+        else:
+            raised = _transposed(quarter, pairs.opened_twice(below.as_one()), (1, 2), (0, 1))
+            bias = bias + below.bias_as_one()
+        up = _relu_sum(_conv(half, pairs.opened(skip), _OPENED), raised, bias)
+        self._up = self._conv(self._kept(up, pairs.HALF_ODD), "up2.convs.2", _TO_EVEN)
 
-    full = kept(conv(x, "enter.1", _OPENED), pairs.FULL_ODD)
-    full = kept(conv(full, "enter.2", _TO_EVEN), pairs.FULL)
-    half = kept(_halved_pairs(full), pairs.HALF)
-    half = kept(conv(half, "down1.1", _PLAIN), pairs.HALF)
-    half = kept(conv(half, "down1.2", _PLAIN), pairs.HALF)
-    quarter = kept(_halved(half), pairs.QUARTER)
-    quarter = kept(conv(quarter, "down2.1", _PLAIN), pairs.QUARTER)
-    quarter = conv(quarter, "down2.2", _PLAIN)
+    def features(self) -> Value:
+        """(1, 16, rows / 2, columns), of even pairs, of the whole window."""
+        skip, below, bias = self._joined("up1")
+        up = self._kept(self._up, pairs.HALF_EVEN)
+        if self._masks:
+            weight, doubled_bias = below.doubling
+            raised = _doubled(up, pairs.raised(weight), pairs.both(doubled_bias))
+            raised = _conv(self._kept(raised, pairs.RAISED), pairs.paired(below.weight), _TO_ODD)
+        else:
+            raised = _transposed(up, pairs.paired_twice(below.as_one()), (2, 2), (0, 1))
+            bias = bias + below.bias_as_one()
+        up = _relu_sum(_conv(self._full, pairs.paired(skip), _TO_ODD), raised, bias)
+        return self._conv(self._kept(up, pairs.FULL_ODD), "up1.convs.2", _TO_EVEN)
 
-    weight, bias = unet["up2.raise_.weight"], unet["up2.raise_.bias"]
-    below = kept(_doubled(quarter, weight, bias), pairs.RAISED_HALF)
-    parts = _split(_folded(unet, "up2.convs.1"), weight.shape[1])
-    up = kept(_relu_conv([half, below], parts, _OPENED), pairs.HALF_ODD)
-    up = kept(conv(up, "up2.convs.2", _TO_EVEN), pairs.HALF_EVEN)
+    def features_of(self, rows: tuple[int, int], cols: tuple[int, int]) -> Value:
+        """The features of a strip; see `Fixed`. Its neighbours are computed, not taken for zero."""
+        skip, below, bias = self._joined("up1")
+        begin, end = (rows[0] - 1, cols[0] - 2), (rows[1] + 1, cols[1] + 2)
+        full = _sliced(self._full, *(op.constant(list(at)) for at in (begin, end)))
+        quartered = [op.constant([row // 2, col // 2]) for row, col in (begin, end)]
+        up = _sliced(self._up, *quartered)
+        raised = _transposed(up, pairs.paired_twice(below.as_one()), (2, 2), (1, 2))
+        seen = _conv(full, pairs.paired(skip), _WITHIN)
+        up = _relu_sum(seen, raised, bias + below.bias_as_one())
+        return self._conv(up, "up1.convs.2", _WITHIN)
 
-    weight, bias = unet["up1.raise_.weight"], unet["up1.raise_.bias"]
-    below = kept(_doubled(up, pairs.raised(weight), pairs.both(bias)), pairs.RAISED)
-    parts = _split(_folded(unet, "up1.convs.1"), weight.shape[1])
-    up = kept(_relu_conv([full, below], parts, _TO_ODD), pairs.FULL_ODD)
-    return conv(up, "up1.convs.2", _TO_EVEN)
+    def _kept(self, values: Value, mask: str) -> Value:
+        return op.multiply(values, self._masks[mask]) if mask in self._masks else values
+
+    def _conv(self, x: Value, name: str, how: str) -> Value:
+        weight, bias = _folded(self._unet, name)
+        if how == _PLAIN:
+            return op.relu(op.add(_conv(x, weight, how), _across(bias)))
+        arranged = pairs.opened(weight) if how == _OPENED else pairs.paired(weight)
+        return op.relu(op.add(_conv(x, arranged, how), _across(pairs.both(bias))))
+
+    def _joined(self, block: str) -> tuple[np.ndarray, _Below, np.ndarray]:
+        """The convolution that joins what is skipped and what is raised, as one of each, and its
+        bias."""
+        doubling = self._unet[f"{block}.raise_.weight"].astype(float)
+        weight, bias = _folded(self._unet, f"{block}.convs.1")
+        skipped = weight.shape[1] - doubling.shape[1]
+        doubled = doubling, self._unet[f"{block}.raise_.bias"].astype(float)
+        return weight[:, :skipped], _Below(doubled, weight[:, skipped:]), bias
 
 
-_PLAIN, _OPENED, _TO_ODD, _TO_EVEN = "plain", "opened", "to odd", "to even"
-_STRIDE_AND_ROWS = {_PLAIN: (1, 1), _OPENED: (2, 2), _TO_ODD: (1, 1), _TO_EVEN: (1, 0)}
+@dataclass(frozen=True)
+class _Below:
+    """A doubling, its weight and bias, and the weight of the convolution after it."""
+
+    doubling: tuple[np.ndarray, np.ndarray]
+    weight: np.ndarray
+
+    def as_one(self) -> np.ndarray:
+        """Weight of both, see `pairs.doubled_and_convolved`."""
+        return pairs.doubled_and_convolved(self.doubling[0], self.weight)
+
+    def bias_as_one(self) -> np.ndarray:
+        """What the doubling's bias comes to after the convolution."""
+        return self.weight.sum(axis=(2, 3)) @ self.doubling[1]
+
+
+_PLAIN, _OPENED, _TO_ODD, _TO_EVEN, _WITHIN = "plain", "opened", "to odd", "to even", "within"
+_STRIDE_AND_ZEROS = {
+    _PLAIN: (1, 1, 1),
+    _OPENED: (2, 2, 1),
+    _TO_ODD: (1, 1, 1),
+    _TO_EVEN: (1, 0, 1),
+    _WITHIN: (1, 0, 0),
+}
 """Of a convolution from rows to rows, rows to odd pairs, and between pairs: rows that it goes on
-at a time, and rows of zeros before and after."""
+at a time, and rows and columns of zeros on each side."""
 
 
-def _relu_conv(
-    inputs: Sequence[Value], layers: Sequence[tuple[np.ndarray, np.ndarray]], how: str
+def _conv(x: Value, weight: np.ndarray, how: str) -> Value:
+    stride, rows, cols = _STRIDE_AND_ZEROS[how]
+    return op.convolution(x, _constant(weight), [stride, 1], [rows, cols], [rows, cols], [1, 1])
+
+
+def _transposed(
+    x: Value, weight: np.ndarray, strides: tuple[int, int], cut: tuple[int, int]
 ) -> Value:
-    """ReLU of a 3 x 3 convolution; of several inputs the sum, which saves laying them together."""
-    stride, rows = _STRIDE_AND_ROWS[how]
-    total: Value | None = None
-    for x, (weight, bias) in zip(inputs, layers, strict=True):
-        if how != _PLAIN:
-            arranged = pairs.opened(weight) if how == _OPENED else pairs.paired(weight)
-            weight, bias = arranged, pairs.both(bias)
-        y = op.convolution(x, _constant(weight), [stride, 1], [rows, 1], [rows, 1], [1, 1])
-        if bias.any() or len(inputs) == 1:
-            y = op.add(y, _constant(bias.reshape(1, -1, 1, 1)))
-        total = y if total is None else op.add(total, y)
-    return op.relu(total)
+    """A transposed convolution, cut by so many rows and columns on each side."""
+    return op.convolution_backprop_data(
+        x,
+        _constant(weight),
+        list(strides),
+        pads_begin=list(cut),
+        pads_end=list(cut),
+        dilations=[1, 1],
+    )
+
+
+def _doubled(x: Value, weight: np.ndarray, bias: np.ndarray) -> Value:
+    return op.add(_transposed(x, weight, (2, 2), (0, 0)), _across(bias))
+
+
+def _relu_sum(skipped: Value, raised: Value, bias: np.ndarray) -> Value:
+    """ReLU of two convolutions' sum, which saves laying their inputs together."""
+    return op.relu(op.add(skipped, op.add(raised, _across(pairs.both(bias)))))
 
 
 def _folded(unet: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -232,13 +322,6 @@ def _folded(unet: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:
     return layer["weight"] * gain[:, None, None, None], bias
 
 
-def _split(layer: tuple[np.ndarray, np.ndarray], below: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """A convolution of what was skipped and what was raised, as two; the bias is the second's."""
-    weight, bias = layer
-    skipped = weight.shape[1] - below
-    return [(weight[:, :skipped], np.zeros_like(bias)), (weight[:, skipped:], bias)]
-
-
 def _halved(x: Value) -> Value:
     return op.max_pool(x, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
 
@@ -250,41 +333,74 @@ def _halved_pairs(x: Value) -> Value:
     return op.maximum(rows.output(0), rows.output(1))
 
 
-def _doubled(x: Value, weight: np.ndarray, bias: np.ndarray) -> Value:
-    y = op.convolution_backprop_data(
-        x, _constant(weight), [2, 2], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1]
-    )
-    return op.add(y, _constant(bias.reshape(1, -1, 1, 1)))
+def _sliced(x: Value, begin: Value, end: Value) -> Value:
+    steps, axes = op.constant([1, 1], np.int32), op.constant([2, 3], np.int32)
+    return op.slice(x, begin, end, steps, axes)
 
 
-def _dense(x: Value, weight: np.ndarray, bias: np.ndarray) -> Value:
-    """A 1 x 1 convolution of (out, in)."""
-    weights = _constant(weight[:, :, None, None])
-    y = op.convolution(x, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-    return op.add(y, _constant(bias.reshape(1, -1, 1, 1)))
+def _below(parts: Sequence[Value]) -> Value:
+    """Parts of a core, one below the other."""
+    return op.concat(parts, 2) if len(parts) > 1 else parts[0]
 
 
-def _head_in_pairs(x: Value, layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> Value:
-    """Occupancy of both rows of pairs: (1, 32, pairs, columns) -> (1, 2, pairs, columns)."""
-    for weight, bias in layers[:-1]:
-        both = np.stack([weight, weight])[..., None, None]
-        x = op.group_convolution(x, _constant(both), [1, 1], [0, 0], [0, 0], [1, 1])
-        x = op.relu(op.add(x, _constant(pairs.both(bias).reshape(1, -1, 1, 1))))
+def _head_in_pairs(
+    features: Sequence[Value], layers: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> Value:
+    """Occupancy of both rows of pairs, from both streams: (1, 2, pairs, columns)."""
+    weight, bias = layers[0]
+    x = op.relu(_layer(features, _each(weight, len(features)), bias, _grouped_pairs))
+    for weight, bias in layers[1:-1]:
+        x = op.relu(_layer([x], [weight], bias, _grouped_pairs))
     weight, bias = layers[-1]
-    return op.relu(_dense(x, pairs.twice(weight), pairs.both(bias)))
+    return op.relu(_layer([x], [weight], bias, _dense_pairs))
+
+
+def _each(weight: np.ndarray, streams: int) -> list[np.ndarray]:
+    """A layer's weight by the stream that it takes."""
+    return np.split(weight, streams, axis=1)
+
+
+def _layer(
+    inputs: Sequence[Value],
+    weights: Sequence[np.ndarray],
+    bias: np.ndarray,
+    product: Callable[[Value, np.ndarray], Value],
+) -> Value:
+    """A layer of single pixels, for both rows of pairs; of several inputs, their sum."""
+    total = op.add(product(inputs[-1], weights[-1]), _across(pairs.both(bias)))
+    for x, weight in zip(inputs[:-1], weights[:-1], strict=True):
+        total = op.add(product(x, weight), total)
+    return total
+
+
+def _grouped_pairs(x: Value, weight: np.ndarray) -> Value:
+    both = np.stack([weight, weight])[..., None, None]
+    return op.group_convolution(x, _constant(both), [1, 1], [0, 0], [0, 0], [1, 1])
+
+
+def _dense_pairs(x: Value, weight: np.ndarray) -> Value:
+    """For layers with few outputs, which are no multiple of a processor's lanes."""
+    both = pairs.twice(weight)[..., None, None]
+    return op.convolution(x, _constant(both), [1, 1], [0, 0], [0, 0], [1, 1])
 
 
 def _head_of_some(
-    x: Value, wanted: Value, layers: Sequence[tuple[np.ndarray, np.ndarray]]
+    features: Sequence[Value], wanted: Value, layers: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> Value:
     """Occupancy of some pixels: (1, pixels)."""
+    lanes = [op.split(x, op.constant(1), 2) for x in features]
+    x = op.concat([rows.output(b) for b in (0, 1) for rows in lanes], 1)
     by_pixel = op.transpose(x, op.constant([0, 2, 3, 1], np.int32))
-    features = op.constant([-1, layers[0][0].shape[1]], np.int32)
-    x = op.gather(op.reshape(by_pixel, features, False), wanted, op.constant(0, np.int32))
+    shape = op.constant([-1, layers[0][0].shape[1]], np.int32)
+    x = op.gather(op.reshape(by_pixel, shape, False), wanted, op.constant(0, np.int32))
     for weight, bias in layers:
         x = op.matmul(x, _constant(weight.T), False, False)
         x = op.relu(op.add(x, _constant(bias[None])))
     return op.reshape(x, op.constant([1, -1], np.int32), False)
+
+
+def _across(bias: np.ndarray) -> Value:
+    return _constant(bias.reshape(1, -1, 1, 1))
 
 
 def _constant(values: np.ndarray) -> Value:

@@ -40,6 +40,9 @@ from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
 SPARSE_BELOW = 0.6
 """Share of a core's pixels wanted below which the head is given them alone: gathering costs."""
 
+STRIP_PX = 20480
+"""Pixels of the strips that a window with a graph of its own is finished in."""
+
 PARTS = 10
 WHOLE_PX = 16384
 """Cores of more pixels than this are cut into so many parts for the head: what it makes of one
@@ -146,40 +149,53 @@ class Cut:
     def __init__(
         self, channels: np.ndarray, core: Window, regular: int = 0, parts: int = 1
     ) -> None:
-        self._core = core
         rows, cols = channels.shape[1:]
         height, width = (math.ceil(side / ALIGN_PX) * ALIGN_PX for side in (rows, cols))
-        below, beside = rows - core.row - core.height, cols - core.col - core.width
+        last_row, last_col = core.row + core.height, core.col + core.width
+        around = min(core.row, core.col, rows - last_row, cols - last_col)
         masks: dict[str, np.ndarray] = {}
         if (height, width) != (rows, cols):
             channels = np.pad(channels, ((0, 0), (0, height - rows), (0, width - cols)))
             masks = end_masks(height, width, rows, cols)
-        elif min(core.row, below) < HALO_PX:
+        elif around < HALO_PX:
             masks = edge_masks(height)
-        first, last = core.row // 2, (core.row + core.height + 1) // 2
-        between = [first + (last - first) * part // parts for part in range(parts + 1)]
-        starts = tuple((row, core.col) for row in between[:-1])
-        stops = tuple((row, core.col + core.width) for row in between[1:])
         self.mask_names = tuple(masks)
-        self.fixed = None
-        if core.height == core.width == regular and not masks and min(core.col, beside) >= HALO_PX:
-            self.fixed = Fixed(height, width, starts, stops)
         self.inputs: dict[str, np.ndarray] = {CHANNELS: _batch(channels), **masks}
-        if self.fixed is None:
-            self.inputs[STARTS] = np.array(starts, np.int32)
-            self.inputs[STOPS] = np.array(stops, np.int32)
+        self.fixed = None
+        if not masks and core.height == core.width == regular:
+            self.fixed = _fixed(height, width, core)
+            first = 2 * self.fixed.strips[0][0], self.fixed.cols[0]
+        else:
+            first = core.row // 2 * 2, core.col
+            between = np.linspace(core.row // 2, (last_row + 1) // 2, parts + 1).astype(np.int32)
+            self.inputs[STARTS] = np.stack([between[:-1], np.full(parts, core.col, np.int32)], 1)
+            self.inputs[STOPS] = np.stack([between[1:], np.full(parts, last_col, np.int32)], 1)
+        self._core = Window(core.row - first[0], core.col - first[1], core.height, core.width)
 
     def in_rows(self, found: np.ndarray) -> np.ndarray:
         """(1, 2 x maps, rows of pairs, columns) as (maps, rows, columns) of the core."""
-        skipped = self._core.row % 2
         in_pairs = found.reshape(-1, 2, *found.shape[2:])
-        return in_rows(in_pairs)[:, skipped : skipped + self._core.height]
+        return in_rows(in_pairs)[(slice(None), *self._core.slices)]
 
     def positions(self, wanted: np.ndarray) -> np.ndarray:
         """Where the core's pixels wanted lie, counted pair by pair of rows."""
         rows, cols = np.nonzero(wanted)
-        rows += self._core.row % 2
+        rows += self._core.row
         return ((rows // 2 * self._core.width + cols) * 2 + rows % 2).astype(np.int32)
+
+
+def _fixed(height: int, width: int, core: Window) -> Fixed:
+    """Strips of an odd first row of pairs, about `STRIP_PX` pixels each, that cover a core."""
+    first, last = (core.row // 2 - 1) // 2 * 2 + 1, (core.row + core.height + 1) // 2
+    step = max(STRIP_PX // core.width // 4 * 2, 2)
+    begins = range(first, last, step)
+    end = last + 1 - last % 2
+    return Fixed(
+        height,
+        width,
+        tuple((row, min(row + step, end)) for row in begins),
+        (core.col // 2 * 2, (core.col + core.width + 1) // 2 * 2),
+    )
 
 
 def tensors(model: nn.Module) -> Weights:

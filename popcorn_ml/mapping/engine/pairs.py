@@ -86,6 +86,52 @@ def raised(weight: np.ndarray) -> np.ndarray:
     return found
 
 
+def doubled_and_convolved(doubling: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Of a transposed convolution that doubles both sides, and the 3 x 3 convolution after it, as
+    one transposed convolution with a stride of two and three taps more.
+
+    Beyond the edges of a canvas it is not the same: there a convolution sees zeros, not what would
+    have been doubled.
+
+    Args:
+        doubling: (in, between, 2, 2), as torch has it.
+        weight: (out, between, 3, 3).
+
+    Returns:
+        (in, out, 4, 4): place 2 j of the result takes place j of the input at 1.
+    """
+    found = np.zeros((doubling.shape[0], weight.shape[0], 4, 4))
+    for p, q in np.ndindex(2, 2):
+        for row, col in np.ndindex(3, 3):
+            both = doubling[:, :, p, q] @ weight[:, :, row, col].T
+            found[:, :, 2 + p - row, 2 + q - col] += both
+    return found
+
+
+def opened_twice(weight: np.ndarray) -> np.ndarray:
+    """Of `doubled_and_convolved`, from rows to odd pairs with a stride of one pair: (in, out, 4, 4)
+    -> (in, 2 out, 2, 4)."""
+    into, out = weight.shape[:2]
+    found = np.zeros((into, 2 * out, 2, 4))
+    for place in range(4):
+        row, b = divmod(place, 2)
+        found[:, b * out : (b + 1) * out, row] = weight[:, :, place]
+    return found
+
+
+def paired_twice(weight: np.ndarray) -> np.ndarray:
+    """Of `doubled_and_convolved`, from even pairs to odd pairs with a stride of two pairs: (in,
+    out, 4, 4) -> (2 in, 2 out, 3, 4)."""
+    into, out = weight.shape[:2]
+    found = np.zeros((2 * into, 2 * out, 3, 4))
+    for from_b in (0, 1):
+        for place in range(4):
+            row, b = divmod(2 * from_b + place, 2)
+            lanes = slice(from_b * into, (from_b + 1) * into), slice(b * out, (b + 1) * out)
+            found[(*lanes, row)] = weight[:, :, place]
+    return found
+
+
 def twice(weight: np.ndarray) -> np.ndarray:
     """Of a 1 x 1 convolution, on both rows of a pair: (out, in) -> (2 out, 2 in)."""
     nil = np.zeros_like(weight)
