@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,24 @@ def test_a_code_that_is_no_iso_code_needs_one(services: Services, data: Path) ->
 
 def test_the_options_name_every_source() -> None:
     assert (set(command.BOUNDARIES), set(command.COUNTS)) == (set(BOUNDARIES), set(COUNTS))
+
+
+def test_the_examples_of_the_docs(services: Services, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "census.md").read_text("utf-8")
+    part = text[text.index("## Fetching from agencies") :]
+    block = re.search(r"```console\n(.*?)```", part, re.S)
+    assert block is not None
+    lines = block[1].replace("\\\n", " ").splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("popcorn census fetch ")
+        command.census_fetch.make_context("fetch", shlex.split(line)[3:])
+    services.cod_boundaries()
+    services.cod_counts()
+    example = re.search(r"```python\n(from popcorn_ml.agencies .*?)```", text, re.S)
+    assert example is not None
+    names: dict[str, Any] = {"folder": tmp_path}
+    exec(example[1].replace("RWA", "PLC"), names)
+    assert CensusSettings.model_validate(names["section"]).train_level == "district"
+    sources = re.findall(r"^\| `(\w+)` \|", part[: part.index("## The inbox")], re.M)
+    assert sorted(sources) == sorted([*BOUNDARIES, *COUNTS])
