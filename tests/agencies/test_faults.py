@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import time
+import zipfile
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -179,6 +181,9 @@ def test_more_than_such_a_file_has_is_refused(services: Services, tmp_path: Path
         Web(QUICK).download(services.url + "/big", draft, 4999)
     assert draft.stat().st_size == 0
     Web(QUICK).download(services.url + "/big", draft, 5000)
+    services.forms["/big"] = "chunked"  # which says no size before
+    with pytest.raises(CensusError, match="larger than such a file is"):
+        Web(QUICK).download(services.url + "/big", draft, 4999)
 
 
 def test_bytes_are_told_while_they_come(services: Services, tmp_path: Path) -> None:
@@ -260,6 +265,20 @@ def test_a_dataset_without_the_level(services: Services, tmp_path: Path) -> None
     text = refused(tmp_path, lambda folder: borders("cod", folder, level=3))
     assert "no file of level 3" in text
     assert "plc_admin2.geojson" in text
+
+
+def test_a_file_of_another_level_than_its_name_says(services: Services, tmp_path: Path) -> None:
+    services.cod_counts(["A", "B", "ADM1_EN", "ADM1_PCODE", "F_TL", "M_TL", "T_TL"])
+    text = refused(tmp_path, people, "cod")
+    assert "the file is of another level" in text
+    assert "try --level 1" in text
+    path = services.cod_boundaries()
+    with zipfile.ZipFile(io.BytesIO(services.files[path])) as archive:
+        upper = archive.read("plc_admin1.geojson")
+    services.cod_boundaries({"plc_admin2.geojson": upper})
+    text = refused(tmp_path, borders, "cod")
+    assert "P-codes of level 2" in text
+    assert "adm1_pcode" in text
 
 
 def test_an_archive_that_would_write_outside_its_folder(services: Services, tmp_path: Path) -> None:
