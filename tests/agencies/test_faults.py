@@ -173,6 +173,23 @@ def test_an_answer_from_elsewhere_does_not_lead_to_this_machine() -> None:
     assert not is_safe("file:///etc/passwd")
 
 
+def test_nor_does_a_link_in_it(services: Services, tmp_path: Path) -> None:
+    services.files["/file"] = b"of this machine"
+    web = Web(Backoff(0))
+    with pytest.raises(AgencyDown):
+        web.json("https://nowhere.invalid/answer")
+    with pytest.raises(CensusError, match="by https only"):
+        web.download(f"{services.url}/file", tmp_path / "draft", 1000)
+    assert services.seen == []
+
+
+def test_terms_are_kept_in_a_line(services: Services, tmp_path: Path) -> None:
+    services.geoboundaries(boundaryLicense="Terms:\n\n * see\x1b[2J " + "x" * 1000)
+    licence = borders("geoboundaries", tmp_path).licence
+    assert licence.startswith("Terms: * see[2J xxx")
+    assert len(licence) < 310
+
+
 def test_more_than_such_a_file_has_is_refused(services: Services, tmp_path: Path) -> None:
     services.files["/big"] = b"x" * 5000
     draft = tmp_path / "draft"
