@@ -164,6 +164,11 @@ class Country(Section):
         return given_path(self.grid.boundary) if self.grid.boundary else None
 
 
+def is_code(text: str) -> bool:
+    """Whether a country may be called so."""
+    return _CODE.fullmatch(text) is not None
+
+
 def folders() -> list[Path]:
     """Where country files are looked for; the operator's folder wins over the packaged ones."""
     named = os.environ.get(COUNTRIES_VARIABLE)
