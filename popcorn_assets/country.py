@@ -151,17 +151,14 @@ class Country(Section):
             ) from error
 
     def outline(self) -> Boundary | None:
-        """As `boundary`, and what of the file is meant."""
+        """The vector file outside which nothing is fetched, and what of it is meant; None: the
+        whole grid is fetched."""
         return self.grid.outline()
 
     def grid_files(self) -> list[Path]:
         """The file that the grid is taken from, where it is taken from one."""
-        given = self.grid.like or (None if self.grid.box else self.grid.boundary)
+        given = self.grid.like or (self.grid.boundary if self.grid.from_boundary else None)
         return [given_path(given)] if given else []
-
-    def boundary(self) -> Path | None:
-        """Vector file outside which nothing is fetched; None: the whole grid is."""
-        return given_path(self.grid.boundary) if self.grid.boundary else None
 
 
 def folders() -> list[Path]:

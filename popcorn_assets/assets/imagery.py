@@ -124,9 +124,11 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
 
 def _note_files(making: Making, country: Country, catalogues: Iterable[Path]) -> None:
     """The files from outside that say where to look, and for which images."""
-    boundary = country.boundary()
-    for path in catalogues if boundary is None else (boundary, *catalogues):
+    outline = country.outline()
+    for path in catalogues if outline is None else (outline.path, *catalogues):
         making.source(path)
+    if outline is not None and (said := outline.as_dict()):  # the file's digest is not all of it
+        making.parameter(boundary=said)
 
 
 LOST_TRIES = 3
