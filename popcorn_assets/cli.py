@@ -16,6 +16,7 @@ from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
 from popcorn_assets.commands.maps import view
 from popcorn_assets.commands.models import models, promote, rollback
+from popcorn_assets.commands.new import new
 from popcorn_assets.commands.record import record
 from popcorn_assets.commands.running import demo, ui
 from popcorn_assets.commands.weights import weights
@@ -40,6 +41,7 @@ for command in (
     gc,
     imagery,
     models,
+    new,
     promote,
     record,
     rollback,

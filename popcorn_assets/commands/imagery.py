@@ -12,6 +12,7 @@ import click
 from popcorn_assets.runs.home import enter_home
 
 if TYPE_CHECKING:
+    from popcorn_assets.country import Country
     from popcorn_assets.store.versions import Store
 
 
@@ -28,6 +29,19 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
     """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk."""
     enter_home()
     from popcorn_assets.country import load_country
+
+    click.echo("\n".join(estimate_lines(load_country(country), year, ask)))
+
+
+def estimate_lines(country: Country, year: int, ask: bool = False) -> list[str]:
+    """What fetching a country's year will take, in lines.
+
+    Args:
+        ask: count scenes in the catalogue instead of assuming.
+
+    Raises:
+        ConfigError, ImageryError: there is no imagery of the year, or as `estimate`.
+    """
     from popcorn_assets.partitions import require_year
     from popcorn_assets.resources import ImageryResource
     from popcorn_ml.imagery.estimate import estimate
@@ -35,21 +49,21 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
 
     now = datetime.now(UTC)
     require_year(year, now)
-    settings = load_country(country)
     source = ImageryResource()
     found = estimate(
-        settings.pixel_grid(),
-        source.settings_of(settings),
+        country.pixel_grid(),
+        source.settings_of(country),
         year,
-        settings.outline(),
+        country.outline(),
         source.secrets(),
         ask,
     )
-    click.echo("\n".join(found.lines()))
     ends = {season: season_period(year, season).end for season in SEASONS}
-    for season, end in ends.items():
-        if end > now:
-            click.echo(f"not to be had in full yet: {season} of {year} ends on {end:%Y-%m-%d}")
+    return found.lines() + [
+        f"not to be had in full yet: {season} of {year} ends on {end:%Y-%m-%d}"
+        for season, end in ends.items()
+        if end > now
+    ]
 
 
 @imagery.command("retry")

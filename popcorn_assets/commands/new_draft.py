@@ -1,0 +1,319 @@
+"""What a new country's file will say, from an operator's own files or an agency's.
+
+Columns that nobody named are recognised by what stands in them; a doubt is asked about at a
+terminal, and an error elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from popcorn_assets.commands.asking import at_a_terminal, chosen
+from popcorn_assets.commands.new_files import Copy, Placed, fetched, placed
+from popcorn_assets.paths import data_root
+from popcorn_ml.errors import ConfigError
+
+if TYPE_CHECKING:
+    from popcorn_ml.census.recognise import Given, Recognised
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was said on the command line; None where nothing was.
+
+    Attributes: as the options of `popcorn new` that bear their names. Paths are absolute.
+    """
+
+    code: str | None = None
+    name: str | None = None
+    iso: str | None = None
+    year: int | None = None
+    like: str | None = None
+    only: str | None = None
+    box: str | None = None
+    outline: str | None = None
+    boundaries: str | None = None
+    counts: str | None = None
+    admin: int = 2
+    level: str | None = None
+    layer: str | None = None
+    member: str | None = None
+    sheet: str | None = None
+    boundaries_id: str | None = None
+    boundaries_name: str | None = None
+    counts_id: str | None = None
+    counts_name: str | None = None
+    people: str | None = None
+    counts_year: int | None = None
+    imagery: str | None = None
+    extractor: str | None = None
+    model: str | None = None
+    replace: bool = False
+
+    def says_anything(self) -> bool:
+        """Whether anything but the code was said."""
+        return any(
+            getattr(self, one.name) != one.default
+            for one in fields(self)
+            if one.name not in ("code", "replace", "year")
+        )
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A country's file before it is written.
+
+    Attributes:
+        code: the country's.
+        head: what is said above everything.
+        sections: values of its keys.
+        comments: other words than the usual above some sections.
+        copies: files that have to be copied for it.
+        said: what was taken for what, in sentences.
+    """
+
+    code: str
+    head: str
+    sections: dict[str, Any]
+    comments: dict[str, str] = field(default_factory=dict)
+    copies: tuple[Copy, ...] = ()
+    said: tuple[str, ...] = ()
+
+
+def own_draft(wanted: Wanted, code: str, name: str, imagery: str | None, year: int) -> Draft:
+    """A country from boundaries and counts of its own.
+
+    Args:
+        wanted: with `boundaries` and `counts`.
+        imagery: a source, or a file of scenes; None with `like`, whose imagery it then has.
+
+    Raises:
+        ConfigError, CensusError: a file that is not there or cannot be read, or columns that are
+            not clear; or an agency that does not answer.
+    """
+    boundaries, counts = _files(wanted, code, year)
+    reader, level, said = _level(wanted, boundaries, counts)
+    base = _like(wanted.like)
+    grid = _grid(wanted, code, boundaries)
+    level_name = wanted.level or ("units" if boundaries.reader is None else f"adm{wanted.admin}")
+    sections = {
+        **base,
+        "name": name,
+        "grid": grid[0],
+        "imagery": imagery_section(imagery, code) if imagery else base.get("imagery"),
+        "census": {"levels": {level_name: {"role": "train", **reader, **level}}},
+        **({"extractor": wanted.extractor} if wanted.extractor else {}),
+        "model": model_section(wanted.model, code, year),
+    }
+    sections.setdefault("extractor", "published")
+    copies = (*boundaries.copies, *counts.copies, *grid[1])
+    return Draft(code, _head(code, name, wanted), sections, {}, copies, tuple(said))
+
+
+def _head(code: str, name: str, wanted: Wanted) -> str:
+    iso = f" ({wanted.iso})" if wanted.iso else ""
+    return (
+        f"{name}{iso}, begun by `popcorn new {code}`. docs/countries.md lists every key.\n"
+        "Paths are taken from the store's root, those of the census also from "
+        f"census/{code}/ in it."
+    )
+
+
+def _like(code: str | None) -> dict[str, Any]:
+    """What a country takes over from another that it is like: all but its place and its people."""
+    from popcorn_assets.country import load_country
+
+    if code is None:
+        return {}
+    import yaml
+
+    from popcorn_assets.country import file_of
+
+    load_country(code)
+    path = file_of(code)
+    assert path is not None
+    given = yaml.safe_load(path.read_text("utf-8"))
+    return {k: given[k] for k in ("imagery", "extractor", "training", "mapping") if k in given}
+
+
+# Files and columns -------------------------------------------------------------------------------
+
+
+def _files(wanted: Wanted, code: str, year: int) -> tuple[Placed, Placed]:
+    """Boundaries and counts: fetched where an agency is named, else the operator's own."""
+    from popcorn_ml.agencies import BOUNDARIES, COUNTS, fetch_boundaries, fetch_counts
+
+    assert wanted.boundaries is not None
+    assert wanted.counts is not None
+    folder = data_root() / "census" / code
+    iso = wanted.iso or ""
+    if wanted.boundaries in BOUNDARIES:
+        boundaries = fetched(
+            fetch_boundaries(wanted.boundaries, iso, level=wanted.admin, year=year, folder=folder),
+            code,
+        )
+    else:
+        boundaries = placed(wanted.boundaries, code)
+    if wanted.counts in COUNTS:
+        counts = fetched(
+            fetch_counts(wanted.counts, iso, level=wanted.admin, year=year, folder=folder), code
+        )
+    else:
+        counts = placed(wanted.counts, code)
+    return boundaries, counts
+
+
+def _level(
+    wanted: Wanted, boundaries: Placed, counts: Placed
+) -> tuple[dict[str, str], dict[str, Any], list[str]]:
+    """A census level's reader, files and columns; and what was found out."""
+    own: dict[str, Any] = {"file": boundaries.for_census, **boundaries.said}
+    theirs: dict[str, Any] = {"file": counts.for_census, **counts.said}
+    own |= {k: v for k in ("layer", "member") if (v := getattr(wanted, k))}
+    theirs |= {"sheet": wanted.sheet} if wanted.sheet else {}
+    if boundaries.reader and boundaries.reader == counts.reader:
+        reader = boundaries.reader
+        return {"reader": reader}, {"boundaries": own, "counts": theirs}, []
+    found = _recognised(wanted, boundaries, counts)
+    own["columns"] = _plain(found.boundaries.model_dump(exclude_defaults=True))
+    theirs["columns"] = _plain(found.counts.model_dump(exclude_defaults=True))
+    if found.year is not None and "{year}" not in counts.for_census:
+        theirs["year"] = found.year
+    return {}, {"boundaries": own, "counts": theirs}, list(found.said)
+
+
+def _plain(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A single identifier as one value instead of a list of one."""
+    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in columns.items()}
+
+
+def _recognised(wanted: Wanted, boundaries: Placed, counts: Placed) -> Recognised:
+    """The columns of two files; what is unclear is asked, where somebody is there."""
+    from popcorn_ml.census.files import Files
+    from popcorn_ml.census.recognise import Given, Unclear, recognise
+    from popcorn_ml.census.settings import BoundarySettings, CountSettings
+
+    extra = {k: v for k in ("layer", "member", "where") if (v := boundaries.said.get(k))}
+    own = BoundarySettings(
+        file=boundaries.path.name,
+        **{**extra, **{k: v for k in ("layer", "member") if (v := getattr(wanted, k))}},
+    )
+    theirs = CountSettings(
+        file=counts.path.name,
+        sheet=wanted.sheet,
+        **{k: v for k in ("member", "where") if (v := counts.said.get(k))},
+    )
+    known = {one.name: getattr(wanted, one.name) for one in fields(Given)}
+    known["counts_year"] = known["counts_year"] or counts.said.get("year")
+    given = Given(**known)
+    with Files([boundaries.path.parent, counts.path.parent]) as files:
+        while True:
+            try:
+                return recognise(files, own, theirs, given)
+            except Unclear as error:
+                if not at_a_terminal():
+                    raise
+                given = _asked(given, error)
+
+
+def _asked(given: Given, error: Any) -> Given:
+    """What is known of the columns, and one more answer."""
+    import click
+
+    click.echo(f"{error.where}: {error.what}")
+    question = error.option.replace("_", " ")
+    if error.option == "counts_year":
+        return replace(given, counts_year=click.prompt("Year of the counts", type=int))
+    return replace(given, **{error.option: chosen(f"Column ({question})", error.choices)})
+
+
+# Sections ----------------------------------------------------------------------------------------
+
+
+def _grid(wanted: Wanted, code: str, boundaries: Placed) -> tuple[dict[str, Any], tuple[Copy, ...]]:
+    """The grid: around a box or an outline, else around the census units themselves."""
+    box = {"box": box_of(wanted.box)} if wanted.box else {}
+    if wanted.outline:
+        outline = placed(wanted.outline, code)
+        return {**box, "boundary": outline.for_grid}, outline.copies
+    said = {**boundaries.said, **vars(wanted)}
+    of_file = {k: v for k in ("layer", "member", "where") if (v := said.get(k))}
+    return {**box, "boundary": boundaries.for_grid, **of_file}, ()
+
+
+def box_of(text: str) -> list[float]:
+    """A box in degrees.
+
+    Raises:
+        ConfigError: not four numbers.
+    """
+    try:
+        west, south, east, north = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise ConfigError(
+            "this is not a box",
+            where="--box",
+            expected="west,south,east,north in degrees, such as 29.0,-2.8,30.9,-1.0",
+            found=text,
+        ) from None
+    return [west, south, east, north]
+
+
+CATALOGUES = ("planetary-computer", "earth-search", "earthengine")
+
+
+def imagery_section(text: str, code: str) -> dict[str, Any]:
+    """The section `imagery` for a catalogue, or for a file of scenes on disk.
+
+    Raises:
+        ConfigError: neither; or the file's scenes lie where they may not be read.
+    """
+    if text == "earthengine":
+        return {"source": text, text: {"mode": "tiles"}}
+    if text == "earth-search":  # it has no Sentinel-1 that can be used
+        return {"source": "stac", "stac": {"profile": text, "s1_profile": "planetary-computer"}}
+    if text == "planetary-computer":
+        return {"source": "stac", "stac": {"profile": text}}
+    path = Path(text)
+    if path.suffix.lower() not in (".json", ".geojson"):
+        raise ConfigError(
+            "there is no such source of imagery",
+            where="--imagery",
+            expected=", ".join(CATALOGUES) + ", or an item collection (.json) of scenes on disk",
+            found=path.name,
+        )
+    here = placed(path, code)
+    if here.copies:
+        raise ConfigError(
+            "the scenes lie where they may not be read",
+            where=str(path),
+            expected=f"something in {data_root()}",
+            remedy="move the folder with the collection and its scenes there, or open it: "
+            f"export POPCORN_FOLDERS={path.parent}",
+        )
+    return {"source": "stac", "stac": {"profile": "local", "items": here.for_grid}}
+
+
+def model_section(text: str | None, code: str, year: int) -> dict[str, Any]:
+    """The section `model`: the country's own of its first year, or another's.
+
+    Raises:
+        ConfigError: not COUNTRY/YEAR, or there is no such country.
+    """
+    from popcorn_assets.country import load_country
+
+    if text is None:
+        return {"country": code, "year": year}
+    country, _, trained = text.replace("|", "/").partition("/")
+    if not trained.isdigit():
+        raise ConfigError(
+            "this is no model",
+            where="--model",
+            expected="COUNTRY/YEAR that it was trained on, such as rwa/2020",
+            found=text,
+        )
+    load_country(country)
+    return {"country": country, "year": int(trained)}
