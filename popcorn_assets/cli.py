@@ -9,6 +9,7 @@ import sys
 import click
 
 from popcorn_assets.commands.audit import audit, impact, reproduce
+from popcorn_assets.commands.census import census
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.commands.export import export
@@ -35,6 +36,7 @@ for command in (
     audit,
     impact,
     reproduce,
+    census,
     countries,
     doctor,
     export,
