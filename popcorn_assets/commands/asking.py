@@ -34,9 +34,7 @@ class Question:
     default: str | None = None
 
 
-def answered(
-    question: Question, given: str | None, check: Callable[[str], T], command: str
-) -> T:
+def answered(question: Question, given: str | None, check: Callable[[str], T], command: str) -> T:
     """The answer: the option's, else a person's, else the default.
 
     Args:

@@ -16,7 +16,7 @@ from popcorn_ml.errors import ConfigError
 
 COMMAND = "popcorn new"
 AGENCIES = {
-    "boundaries": "geoboundaries, cod or tiger",
+    "boundaries": "geoboundaries, cod, tiger or worldpop",
     "counts": "cod, worldpop or us_census",
 }
 
@@ -36,8 +36,8 @@ AGENCIES = {
     metavar="FILE|AGENCY",
     help=f"Table of their people: a file ({{year}} for several), or {AGENCIES['counts']}.",
 )
-@click.option("--admin", type=click.IntRange(1, 5), default=2, show_default=True,
-              help="Administrative level to fetch.")  # fmt: skip
+@click.option("--level", type=click.IntRange(1, 5), default=2, show_default=True,
+              help="Of an AGENCY: level below the country, which is 0.")  # fmt: skip
 @click.option("--outline", metavar="FILE", help="Outline of the country, if not that of the units.")
 @click.option("--box", metavar="W,S,E,N", help="Box in degrees that is mapped, if not all units.")
 @click.option(
@@ -49,16 +49,18 @@ AGENCIES = {
 @click.option("--model", metavar="CODE/YEAR", help="Map with that country's model: train nothing.")
 @click.option("--like", metavar="CODE", help="Take over what another country's file says.")
 @click.option("--only", metavar="UNIT,...", help="With --like: only these of its census units.")
-@click.option("--level", metavar="NAME", help="What the census level is called.")
+@click.option("--level-name", metavar="NAME", help="What the census level is called.")
 @click.option("--layer", help="Layer of the boundary file.")
 @click.option("--member", help="File inside the boundaries' zip archive.")
 @click.option("--sheet", help="Sheet of the counts' workbook.")
-@click.option("--boundaries-id", metavar="COLUMN", help="Identifier of the units.")
-@click.option("--boundaries-name", metavar="COLUMN", help="Name of the units.")
-@click.option("--counts-id", metavar="COLUMN", help="Identifier in the table of people.")
-@click.option("--counts-name", metavar="COLUMN", help="Name in the table of people.")
-@click.option("--people", metavar="COLUMN", help="Column of people.")
-@click.option("--counts-year", type=int, help="Year of the counts, where nothing says it.")
+@click.option(
+    "--boundaries-id-column", "boundaries_id", help="Of a FILE: identifiers of the units."
+)
+@click.option("--boundaries-name-column", "boundaries_name", help="Of a FILE: names of the units.")
+@click.option("--id-column", "counts_id", help="Of a FILE of counts: its column of identifiers.")
+@click.option("--name-column", "counts_name", help="Of a FILE of counts: its column of names.")
+@click.option("--people-column", "people", help="Of a FILE of counts: its column of people.")
+@click.option("--counts-year", type=int, help="Of a FILE: the year of its counts.")
 @click.option("--replace", "replace_", is_flag=True, help="Write over what is there already.")
 def new(replace_: bool, **options: Any) -> None:
     """Begin a country: write its file, check its census, and say what comes next.
@@ -107,6 +109,7 @@ def _drafted(wanted: Any) -> Any:
     """What the country's file will say; what nobody said is asked."""
     from popcorn_assets.commands.new_draft import own_draft
     from popcorn_assets.commands.new_part import like_draft
+    from popcorn_assets.country import load_country
 
     if wanted.only and not wanted.like:
         raise ConfigError(
@@ -119,6 +122,8 @@ def _drafted(wanted: Any) -> Any:
             "--only takes units of another country, and not boundaries or counts of its own",
             remedy="leave out --only, or --boundaries and --counts",
         )
+    if wanted.like and wanted.like == wanted.code and wanted.name is None:
+        wanted = replace(wanted, name=load_country(wanted.like).name)
     asked = _questions(wanted)
     code = answered(asked["code"], wanted.code, _code, COMMAND)
     name = answered(asked["name"], wanted.name, _text, COMMAND)
@@ -126,7 +131,8 @@ def _drafted(wanted: Any) -> Any:
     counts = answered(asked["counts"], wanted.counts, _file_or_agency, COMMAND)
     wanted = replace(wanted, boundaries=boundaries, counts=counts)
     if _fetches(wanted):
-        wanted = replace(wanted, iso=answered(asked["iso"], wanted.iso, _iso, COMMAND))
+        code_says = code.upper() if len(code) == 3 else None
+        wanted = replace(wanted, iso=answered(asked["iso"], wanted.iso or code_says, _iso, COMMAND))
     year = answered(asked["year"], wanted.year and str(wanted.year), _year, COMMAND)
     imagery = wanted.imagery
     if imagery is None and not wanted.like:
@@ -160,7 +166,7 @@ def _questions(wanted: Any) -> dict[str, Question]:
         for key, question in questions.items()
         if question.default is None
         and getattr(wanted, key) is None
-        and (key != "iso" or _fetches(wanted))
+        and (key != "iso" or (_fetches(wanted) and len(wanted.code or "") != 3))
     ]
     if lacking and not at_a_terminal():
         raise missing(lacking, COMMAND)
@@ -265,5 +271,3 @@ def _written(draft: Any, path: Path, replacing: bool) -> bool:
     if hidden is not None:
         click.echo(f"  it is used instead of {hidden}")
     return True
-
-

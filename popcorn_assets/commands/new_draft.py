@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcorn_assets.commands.asking import at_a_terminal, chosen
+import click
+
+from popcorn_assets.commands.asking import Question, at_a_terminal, chosen, missing
 from popcorn_assets.commands.new_files import Copy, Placed, fetched, placed
 from popcorn_assets.paths import data_root
 from popcorn_ml.errors import ConfigError
@@ -37,8 +39,8 @@ class Wanted:
     outline: str | None = None
     boundaries: str | None = None
     counts: str | None = None
-    admin: int = 2
-    level: str | None = None
+    level: int = 2
+    level_name: str | None = None
     layer: str | None = None
     member: str | None = None
     sheet: str | None = None
@@ -94,23 +96,21 @@ def own_draft(wanted: Wanted, code: str, name: str, imagery: str | None, year: i
         ConfigError, CensusError: a file that is not there or cannot be read, or columns that are
             not clear; or an agency that does not answer.
     """
-    boundaries, counts = _files(wanted, code, year)
-    reader, level, said = _level(wanted, boundaries, counts)
+    boundaries, counts, census = _census(wanted, code, year)
     base = _like(wanted.like)
     grid = _grid(wanted, code, boundaries)
-    level_name = wanted.level or ("units" if boundaries.reader is None else f"adm{wanted.admin}")
     sections = {
         **base,
         "name": name,
         "grid": grid[0],
         "imagery": imagery_section(imagery, code) if imagery else base.get("imagery"),
-        "census": {"levels": {level_name: {"role": "train", **reader, **level}}},
+        "census": census.section,
         **({"extractor": wanted.extractor} if wanted.extractor else {}),
         "model": model_section(wanted.model, code, year),
     }
     sections.setdefault("extractor", "published")
     copies = (*boundaries.copies, *counts.copies, *grid[1])
-    return Draft(code, _head(code, name, wanted), sections, {}, copies, tuple(said))
+    return Draft(code, _head(code, name, wanted), sections, {}, copies, census.said)
 
 
 def _head(code: str, name: str, wanted: Wanted) -> str:
@@ -124,65 +124,83 @@ def _head(code: str, name: str, wanted: Wanted) -> str:
 
 def _like(code: str | None) -> dict[str, Any]:
     """What a country takes over from another that it is like: all but its place and its people."""
-    from popcorn_assets.country import load_country
-
     if code is None:
         return {}
+    given = written_file(code)
+    return {k: given[k] for k in ("imagery", "extractor", "training", "mapping") if k in given}
+
+
+def written_file(code: str) -> dict[str, Any]:
+    """What a country's file says, as it is written there.
+
+    Raises:
+        ConfigError: there is no such country, or its file cannot be used.
+    """
     import yaml
 
-    from popcorn_assets.country import file_of
+    from popcorn_assets.country import file_of, load_country
 
     load_country(code)
     path = file_of(code)
     assert path is not None
-    given = yaml.safe_load(path.read_text("utf-8"))
-    return {k: given[k] for k in ("imagery", "extractor", "training", "mapping") if k in given}
+    return yaml.safe_load(path.read_text("utf-8"))
 
 
 # Files and columns -------------------------------------------------------------------------------
 
 
-def _files(wanted: Wanted, code: str, year: int) -> tuple[Placed, Placed]:
+@dataclass(frozen=True)
+class _Census:
+    """The section `census`, and what was found out for it."""
+
+    section: dict[str, Any]
+    said: tuple[str, ...]
+
+
+def _census(wanted: Wanted, code: str, year: int) -> tuple[Placed, Placed, _Census]:
     """Boundaries and counts: fetched where an agency is named, else the operator's own."""
     from popcorn_ml.agencies import BOUNDARIES, COUNTS, fetch_boundaries, fetch_counts
+    from popcorn_ml.agencies.section import census_section
 
     assert wanted.boundaries is not None
     assert wanted.counts is not None
     folder = data_root() / "census" / code
-    iso = wanted.iso or ""
-    if wanted.boundaries in BOUNDARIES:
-        boundaries = fetched(
-            fetch_boundaries(wanted.boundaries, iso, level=wanted.admin, year=year, folder=folder),
-            code,
-        )
-    else:
-        boundaries = placed(wanted.boundaries, code)
+    people = borders = None
     if wanted.counts in COUNTS:
-        counts = fetched(
-            fetch_counts(wanted.counts, iso, level=wanted.admin, year=year, folder=folder), code
+        click.echo(f"fetching counts from {wanted.counts}")
+        people = fetch_counts(
+            wanted.counts, wanted.iso or "", level=wanted.level, year=year, folder=folder
         )
-    else:
-        counts = placed(wanted.counts, code)
-    return boundaries, counts
+    if wanted.boundaries in BOUNDARIES:
+        click.echo(f"fetching boundaries from {wanted.boundaries}")
+        # Borders of the year that was counted: units are redrawn between two counts.
+        of = (people.year if people else wanted.counts_year) or year
+        borders = fetch_boundaries(
+            wanted.boundaries, wanted.iso or "", level=wanted.level, year=of, folder=folder
+        )
+    boundaries = fetched(borders, code) if borders else placed(wanted.boundaries, code)
+    counts = fetched(people, code) if people else placed(wanted.counts, code)
+    name = wanted.level_name or (f"adm{wanted.level}" if borders else "units")
+    if borders and people:
+        return boundaries, counts, _Census(census_section(borders, people, name), ())
+    level, said = _level(wanted, boundaries, counts)
+    return boundaries, counts, _Census({"levels": {name: level}}, said)
 
 
 def _level(
     wanted: Wanted, boundaries: Placed, counts: Placed
-) -> tuple[dict[str, str], dict[str, Any], list[str]]:
-    """A census level's reader, files and columns; and what was found out."""
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A census level of two files whose columns are recognised; and what was found out."""
+    found = _recognised(wanted, boundaries, counts)
     own: dict[str, Any] = {"file": boundaries.for_census, **boundaries.said}
     theirs: dict[str, Any] = {"file": counts.for_census, **counts.said}
     own |= {k: v for k in ("layer", "member") if (v := getattr(wanted, k))}
     theirs |= {"sheet": wanted.sheet} if wanted.sheet else {}
-    if boundaries.reader and boundaries.reader == counts.reader:
-        reader = boundaries.reader
-        return {"reader": reader}, {"boundaries": own, "counts": theirs}, []
-    found = _recognised(wanted, boundaries, counts)
     own["columns"] = _plain(found.boundaries.model_dump(exclude_defaults=True))
     theirs["columns"] = _plain(found.counts.model_dump(exclude_defaults=True))
     if found.year is not None and "{year}" not in counts.for_census:
         theirs["year"] = found.year
-    return {}, {"boundaries": own, "counts": theirs}, list(found.said)
+    return {"role": "train", "boundaries": own, "counts": theirs}, found.said
 
 
 def _plain(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,11 +214,9 @@ def _recognised(wanted: Wanted, boundaries: Placed, counts: Placed) -> Recognise
     from popcorn_ml.census.recognise import Given, Unclear, recognise
     from popcorn_ml.census.settings import BoundarySettings, CountSettings
 
-    extra = {k: v for k in ("layer", "member", "where") if (v := boundaries.said.get(k))}
-    own = BoundarySettings(
-        file=boundaries.path.name,
-        **{**extra, **{k: v for k in ("layer", "member") if (v := getattr(wanted, k))}},
-    )
+    extra = {k: v for k in ("layer", "member", "where", "crs") if (v := boundaries.said.get(k))}
+    extra |= {k: v for k in ("layer", "member") if (v := getattr(wanted, k))}
+    own = BoundarySettings(file=boundaries.path.name, **extra)
     theirs = CountSettings(
         file=counts.path.name,
         sheet=wanted.sheet,
@@ -221,8 +237,6 @@ def _recognised(wanted: Wanted, boundaries: Placed, counts: Placed) -> Recognise
 
 def _asked(given: Given, error: Any) -> Given:
     """What is known of the columns, and one more answer."""
-    import click
-
     click.echo(f"{error.where}: {error.what}")
     question = error.option.replace("_", " ")
     if error.option == "counts_year":
@@ -233,14 +247,28 @@ def _asked(given: Given, error: Any) -> Given:
 # Sections ----------------------------------------------------------------------------------------
 
 
+PIXELS = ("preset", "box", "bounds", "like", "crs", "step")
+"""Keys of a grid that say which pixels it has."""
+
+
 def _grid(wanted: Wanted, code: str, boundaries: Placed) -> tuple[dict[str, Any], tuple[Copy, ...]]:
     """The grid: around a box or an outline, else around the census units themselves."""
     box = {"box": box_of(wanted.box)} if wanted.box else {}
+    if wanted.like == code and not box:  # its own pixels, whoever draws its borders
+        box = {k: v for k, v in written_file(code)["grid"].items() if k in PIXELS}
     if wanted.outline:
         outline = placed(wanted.outline, code)
         return {**box, "boundary": outline.for_grid}, outline.copies
-    said = {**boundaries.said, **vars(wanted)}
-    of_file = {k: v for k in ("layer", "member", "where") if (v := said.get(k))}
+    if boundaries.path.suffix.lower() in (".tif", ".tiff"):
+        if not box:
+            raise missing(
+                [Question("--box", "the units are a raster, which has no outline")], "popcorn new"
+            )
+        return box, ()
+    of_file = {k: v for k in ("layer", "member", "where") if (v := boundaries.said.get(k))}
+    of_file |= {k: v for k in ("layer", "member") if (v := getattr(wanted, k))}
+    if "crs" in boundaries.said:
+        of_file["boundary_crs"] = boundaries.said["crs"]
     return {**box, "boundary": boundaries.for_grid, **of_file}, ()
 
 

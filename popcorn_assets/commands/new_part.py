@@ -12,7 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcorn_assets.commands.new_draft import Draft, Wanted, imagery_section, model_section
+from popcorn_assets.commands.new_draft import (
+    Draft,
+    Wanted,
+    imagery_section,
+    model_section,
+    written_file,
+)
 from popcorn_assets.commands.new_files import placed
 from popcorn_ml.errors import ConfigError
 
@@ -52,13 +58,7 @@ def like_draft(wanted: Wanted) -> Draft:
 
 def _whole(wanted: Wanted, like: Country) -> Draft:
     """The country's own file anew, under its own code or another."""
-    import yaml
-
-    from popcorn_assets.country import file_of
-
-    path = file_of(like.code)
-    assert path is not None
-    sections = yaml.safe_load(path.read_text("utf-8"))
+    sections = written_file(like.code)
     code = wanted.code or like.code
     if code != like.code:
         for level in sections["census"]["levels"].values():
@@ -117,11 +117,12 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
     names = [n or i for n, i in zip(chosen["name"], chosen["id"], strict=True)]
     title = ", ".join(names) if len(names) <= 3 else f"{len(names)} units"
     year = wanted.year or _counted(level)
+    written = written_file(like.code)
     kept = level.model_dump(mode="json", exclude_defaults=True, exclude={"boundaries", "counts"})
     sections: dict[str, Any] = {
-        "name": f"{like.name}: {title}",
+        "name": f"{like.name} ({title})",
         "grid": _grid(like, boundaries),
-        "imagery": _as_written(like, "imagery"),
+        "imagery": written.get("imagery"),
         "census": {
             "levels": {
                 name: {
@@ -132,7 +133,7 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
             }
         },
         "extractor": like.extractor,
-        **({"mapping": m} if (m := _as_written(like, "mapping")) else {}),
+        **({"mapping": written["mapping"]} if "mapping" in written else {}),
         **_said(wanted, code),
         "model": model_section(wanted.model, code, year),
     }
@@ -141,7 +142,7 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
         sections["training"] = dict(ALONE)
         comments["training"] = ALONE_SAYS
     elif wanted.model is None:
-        sections["training"] = _as_written(like, "training") or {}
+        sections["training"] = written.get("training", {})
     head = (
         f"{len(chosen)} of the {len(units)} units of {like.name}, begun by `popcorn new {code} "
         f"--like {like.code}`.\nIts census files are that country's, of which it reads its own "
@@ -151,16 +152,6 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
     left_out = (f"level {', '.join(others)} of {like.code} is left out",) if others else ()
     said = (f"units: {', '.join(names)}", *left_out)
     return Draft(code, head, sections, comments, (), said)
-
-
-def _as_written(like: Country, section: str) -> Any:
-    import yaml
-
-    from popcorn_assets.country import file_of
-
-    path = file_of(like.code)
-    assert path is not None
-    return yaml.safe_load(path.read_text("utf-8")).get(section)
 
 
 def _code(like: str, names: Sequence[str]) -> str:
@@ -215,11 +206,14 @@ def _chosen(units: gpd.GeoDataFrame, asked: Sequence[str], like: Country) -> gpd
         hint = f"several: {', '.join(found)}" if found else f"{near}?" if near else "none like it"
         wrong.append(f"{one} ({hint})")
     if wrong or not ids:
-        some = ", ".join(f"{i} {n}".strip() for i, n in zip(units["id"], units["name"], strict=True))
+        some = ", ".join(
+            f"{i} {n}".strip() for i, n in zip(units["id"], units["name"], strict=True)
+        )
         raise ConfigError(
             f"{like.name} has no such unit" if wrong else "no unit is named",
             where="--only",
-            expected=f"identifiers or names, such as {some[:300]}{' ...' if len(some) > 300 else ''}",
+            expected="identifiers or names, such as "
+            + (f"{some[:300]} ..." if len(some) > 300 else some),
             found="; ".join(wrong) or "nothing",
         )
     return units[units["id"].isin(ids)]
@@ -305,7 +299,7 @@ def _grid(like: Country, boundaries: Mapping[str, Any]) -> dict[str, Any]:
     if own.step is not None or own.like is not None:
         grid["step"] = pixels.step
     if own.margin_m and own.boundary is not None:
-        grid["margin_m"] = own.margin_m
+        grid["margin_m"] = int(own.margin_m) if own.margin_m.is_integer() else own.margin_m
     return grid
 
 

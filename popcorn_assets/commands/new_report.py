@@ -78,7 +78,8 @@ def _tell_level(name: str, role: str, level: LevelJoin) -> None:
 
 def _tell_checks(found: Examination) -> None:
     failed = [check for check in found.checks if not check.passed]
-    click.echo(f"checks    {len(found.checks) - len(failed)} of {len(found.checks)} pass")
+    passed = f"{len(found.checks) - len(failed)} of {len(found.checks)} pass"
+    click.echo(f"checks    {'not judged: files are missing' if found.missing else passed}")
     for check in failed:
         head = "ERROR" if check.severity == "error" else "warns"
         first, *others = check.message.splitlines()

@@ -7,6 +7,7 @@ might all be meant. Where that leaves a doubt, it is said with every column; not
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,20 +39,32 @@ NUMERIC = 0.9
 _YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 _YEARS = re.compile(r"(year|annee|ano|anio|jahr|reference year|ref year)")
 _PEOPLE = re.compile(
-    r"(p|people|persons?|inhabitants|pop\w*|poblacion\w*|residents|einwohner|habitants"
-    r"|total|total (pop\w*|people|persons)|(pop\w*|people|persons) (total|both sexes)|t tl"
-    r"|p1 001n|census)[ _]?\d{0,4}"
+    r"\b(pop|population|people|persons?|inhabitants|residents|total|ensemble|t tl|p1 001n"
+    r"|poblacion|populacao|einwohner|bevolkerung|habitants|both sexes)\b"
+    r"|^(p|pop|population) ?\d{4}$|^pop[a-z]*$"
 )
 _CODES = re.compile(r"(\w* )?(id|ids|code|codes|pcode|geoid\w*|fips|gid|key|nr|no|num|number)\d*")
-_NO_CODES = re.compile(r"(\w* )?(pop\w*|people|area\w*|km2?|ha|total|lat\w*|lon\w*|density|shape \w*)")
+_NO_CODES = re.compile(
+    r"(\w* )?(pop\w*|people|area\w*|km2?|ha|total|lat\w*|lon\w*|density|shape \w*)"
+)
+
+
+OPTIONS = {
+    "boundaries_id": "--boundaries-id-column",
+    "boundaries_name": "--boundaries-name-column",
+    "counts_id": "--id-column",
+    "counts_name": "--name-column",
+    "people": "--people-column",
+    "counts_year": "--counts-year",
+}
+"""How a person says, on a command line, what could not be found out."""
 
 
 class Unclear(CensusError):
     """Columns that could each be meant, or none that could.
 
     Attributes:
-        option: what is to be said: boundaries_id, boundaries_name, counts_id, counts_name, people
-            or counts_year.
+        option: what is to be said, a key of `OPTIONS`.
         choices: columns to choose from.
     """
 
@@ -212,14 +225,16 @@ def _joined(
     ):
         if own and theirs:
             return (
-                pick_column(list(units.columns), own, how, f"boundaries-{how}", units.path),
-                pick_column(list(table.columns), theirs, how, f"counts-{how}", table.path),
+                pick_column(
+                    list(units.columns), own, how, OPTIONS[f"boundaries_{how}"], units.path
+                ),
+                pick_column(list(table.columns), theirs, how, OPTIONS[f"counts_{how}"], table.path),
                 how,
             )
     pairs = [
         (own, theirs)
-        for own in _asked(units, given.boundaries_id, "boundaries-id")
-        for theirs in _asked(table, given.counts_id, "counts-id")
+        for own in _asked(units, given.boundaries_id, OPTIONS["boundaries_id"])
+        for theirs in _asked(table, given.counts_id, OPTIONS["counts_id"])
         if _share(map(_id_key, units.columns[own]), map(_id_key, table.columns[theirs]))
         >= LEAST_JOINED
     ]
@@ -306,7 +321,7 @@ def _agreement(
 def _one_of(
     units: _Side, table: _Side, pairs: Sequence[tuple[str, str]], key: Any
 ) -> list[tuple[str, str]] | None:
-    """The pairs that join the most; of several that join the same rows, the one named like a code."""
+    """The pairs that join the most; of those that join the same rows, the one named like a code."""
     if not pairs:
         return None
     scored = [
@@ -363,14 +378,17 @@ def _people(
     if given.people:
         if "{year}" in given.people:
             return given.people, None
-        name = pick_column(list(table.columns), given.people, "people", "people", table.path)
+        name = pick_column(
+            list(table.columns), given.people, "people", OPTIONS["people"], table.path
+        )
         return name, _year_of(name)
     whole = [n for n in numbers if _whole(once.columns[n]) and not _is_years(once.columns[n])]
-    named = [n for n in whole if _PEOPLE.fullmatch(name_key(n))]
+    named = [n for n in whole if _PEOPLE.search(name_key(n))]
     by_year = {year: n for n in named if (year := _year_of(n))}
     if len(by_year) > 1 and len(by_year) == len(named):
         return dict(sorted(by_year.items())), None
     likely = named or [n for n in whole if not _CODES.fullmatch(name_key(n))]
+    likely = _total_of({n: once.columns[n] for n in likely})
     if len(likely) == 1:
         return likely[0], _year_of(likely[0])
     raise _unclear(
@@ -380,6 +398,25 @@ def _people(
         tuple(likely or table.columns),
         "one column of whole numbers",
     )
+
+
+def _total_of(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Of columns of people, the one that is the sum of others, such as of women and men, or the
+    first of some that say the same; else all of them."""
+    numbers = {
+        name: tuple(n.value or 0.0 for n in map(notation([v for v in cells if v]).read, cells))
+        for name, cells in columns.items()
+    }
+    different = list({values: name for name, values in reversed(numbers.items())}.values())[::-1]
+
+    def is_total(name: str) -> bool:
+        others = [numbers[n] for n in different if n != name]
+        sets = [others, *itertools.combinations(others, 2)] if len(others) > 1 else []
+        sums = (tuple(map(sum, zip(*parts, strict=True))) for parts in sets)
+        return numbers[name] in sums
+
+    totals = [name for name in different if is_total(name)]
+    return totals if len(totals) == 1 else different
 
 
 def _whole(values: Sequence[str]) -> bool:
@@ -394,15 +431,13 @@ def _year_of(text: str) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _unclear(
-    option: str, where: Path, what: str, choices: Sequence[str], expected: str
-) -> Unclear:
+def _unclear(option: str, where: Path, what: str, choices: Sequence[str], expected: str) -> Unclear:
     error = Unclear(
         what,
         where=where,
         expected=expected,
         found=", ".join(map(repr, choices)) or None,
-        remedy=f"say it with --{option.replace('_', '-')}",
+        remedy=f"say which it is, with {OPTIONS[option]}",
     )
     error.option, error.choices = option, tuple(map(clean_name, choices))
     return error
