@@ -80,7 +80,7 @@ def imagery_retry(country: str, year: int) -> None:
     import dagster as dg
 
     from popcorn_assets.automation.jobs import INGEST_JOB
-    from popcorn_assets.commands.console import failure_text
+    from popcorn_assets.commands.progress import failure_text
     from popcorn_assets.definitions import defs
     from popcorn_assets.partitions import partition_key
     from popcorn_assets.resources import StoreResource
