@@ -24,8 +24,23 @@ def imagery() -> None:
 @click.argument("country")
 @click.argument("year", type=int)
 @click.option("--ask", is_flag=True, help="Count scenes in the catalogue instead of assuming.")
-def imagery_estimate(country: str, year: int, ask: bool) -> None:
-    """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk."""
+@click.option(
+    "--max-scenes",
+    type=click.IntRange(min=1),
+    help="As if the country's file said imagery.max_scenes: N.",
+)
+@click.option(
+    "--max-cloud-cover",
+    type=click.FloatRange(0, 100),
+    help="As if it said imagery.max_cloud_cover: PER CENT.",
+)
+def imagery_estimate(
+    country: str, year: int, ask: bool, max_scenes: int | None, max_cloud_cover: float | None
+) -> None:
+    """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk.
+
+    And what fewer scenes would take, and how much of the country they would likely leave empty.
+    """
     enter_home()
     from popcorn_assets.country import load_country
     from popcorn_assets.partitions import require_year
@@ -39,7 +54,7 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
     source = ImageryResource()
     found = estimate(
         settings.pixel_grid(),
-        source.settings_of(settings),
+        source.settings_of(settings).limited(max_scenes, max_cloud_cover),
         year,
         settings.outline(),
         source.secrets(),
