@@ -25,19 +25,42 @@ def imagery() -> None:
 @click.argument("country")
 @click.argument("year", type=int)
 @click.option("--ask", is_flag=True, help="Count scenes in the catalogue instead of assuming.")
-def imagery_estimate(country: str, year: int, ask: bool) -> None:
-    """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk."""
+@click.option(
+    "--max-scenes",
+    type=click.IntRange(min=1),
+    help="As if the country's file said imagery.max_scenes: N.",
+)
+@click.option(
+    "--max-cloud-cover",
+    type=click.FloatRange(0, 100),
+    help="As if it said imagery.max_cloud_cover: PER CENT.",
+)
+def imagery_estimate(
+    country: str, year: int, ask: bool, max_scenes: int | None, max_cloud_cover: float | None
+) -> None:
+    """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk.
+
+    And what fewer scenes would take, and how much of the country they would likely leave empty.
+    """
     enter_home()
     from popcorn_assets.country import load_country
 
-    click.echo("\n".join(estimate_lines(load_country(country), year, ask)))
+    lines = estimate_lines(load_country(country), year, ask, max_scenes, max_cloud_cover)
+    click.echo("\n".join(lines))
 
 
-def estimate_lines(country: Country, year: int, ask: bool = False) -> list[str]:
+def estimate_lines(
+    country: Country,
+    year: int,
+    ask: bool = False,
+    max_scenes: int | None = None,
+    max_cloud_cover: float | None = None,
+) -> list[str]:
     """What fetching a country's year will take, in lines.
 
     Args:
         ask: count scenes in the catalogue instead of assuming.
+        max_scenes, max_cloud_cover: instead of the country's own choice.
 
     Raises:
         ConfigError, ImageryError: there is no imagery of the year, or as `estimate`.
@@ -52,7 +75,7 @@ def estimate_lines(country: Country, year: int, ask: bool = False) -> list[str]:
     source = ImageryResource()
     found = estimate(
         country.pixel_grid(),
-        source.settings_of(country),
+        source.settings_of(country).limited(max_scenes, max_cloud_cover),
         year,
         country.outline(),
         source.secrets(),
