@@ -25,7 +25,7 @@ AGENCIES = {
 @click.argument("code", required=False)
 @click.option("--name", help="The country's name, for people.")
 @click.option("--iso", metavar="ISO3", help="Its ISO 3166 code of three letters, for agencies.")
-@click.option("--year", type=int, help="The first year to be mapped.")
+@click.option("--year", metavar="YEAR|A-B", help="The year to be mapped, or several.")
 @click.option(
     "--boundaries",
     metavar="FILE|AGENCY",
@@ -45,6 +45,7 @@ AGENCIES = {
     metavar="SOURCE|FILE",
     help="planetary-computer (default), earth-search, earthengine, or an item collection on disk.",
 )
+@click.option("--max-scenes", type=click.IntRange(1), help="Observations of a place and season.")
 @click.option("--extractor", type=click.Choice(["published", "demo"]), help="What finds buildings.")
 @click.option("--model", metavar="CODE/YEAR", help="Map with that country's model: train nothing.")
 @click.option("--like", metavar="CODE", help="Take over what another country's file says.")
@@ -70,7 +71,12 @@ def new(replace_: bool, **options: Any) -> None:
     """
     from popcorn_assets.commands.new_draft import Wanted
 
-    wanted = Wanted(**_absolute(options), replace=replace_)  # paths are from where one stands
+    years = options.pop("year")
+    wanted = Wanted(
+        **_absolute(options),  # paths are from where one stands
+        years=_years(years) if years else None,
+        replace=replace_,
+    )
     enter_home()
     sys.exit(begin(wanted))
 
@@ -95,14 +101,14 @@ def begin(wanted: Any) -> int:
     code = wanted.code and _code(wanted.code)
     if code and not wanted.says_anything() and (path := file_of(code)):
         click.echo(f"{path} is there already; nothing is written")
-        return report(code, wanted.year)
+        return report(code, wanted.years)
     draft = _drafted(wanted)
     path = own_folder() / f"{draft.code}.yaml"
     if not _written(draft, path, wanted.replace):
         return 1
     for sentence in draft.said:
         click.echo(f"  {sentence}")
-    return report(draft.code, wanted.year)
+    return report(draft.code, draft.years)
 
 
 def _drafted(wanted: Any) -> Any:
@@ -133,11 +139,12 @@ def _drafted(wanted: Any) -> Any:
     if _fetches(wanted):
         code_says = code.upper() if len(code) == 3 else None
         wanted = replace(wanted, iso=answered(asked["iso"], wanted.iso or code_says, _iso, COMMAND))
-    year = answered(asked["year"], wanted.year and str(wanted.year), _year, COMMAND)
+    if wanted.years is None:
+        wanted = replace(wanted, years=answered(asked["years"], None, _years, COMMAND))
     imagery = wanted.imagery
     if imagery is None and not wanted.like:
         imagery = answered(asked["imagery"], None, _text, COMMAND)
-    return own_draft(wanted, code, name, imagery, year)
+    return own_draft(wanted, code, name, imagery)
 
 
 def _questions(wanted: Any) -> dict[str, Question]:
@@ -154,7 +161,7 @@ def _questions(wanted: Any) -> dict[str, Question]:
         ),
         "counts": Question("--counts", f"table of their people: a file, or {AGENCIES['counts']}"),
         "iso": Question("--iso", "ISO code of three letters, such as RWA"),
-        "year": Question("--year", "first year to be mapped, from 2016"),
+        "years": Question("--year", "year to be mapped, or several such as 2020-2022"),
         "imagery": Question(
             "--imagery",
             "images from planetary-computer, earth-search, earthengine or a file",
@@ -217,15 +224,28 @@ def _iso(text: str) -> str:
     return text.upper()
 
 
-def _year(text: str) -> int:
+def _years(text: str) -> tuple[int, int]:
+    """The first and the last year.
+
+    Raises:
+        ConfigError: neither a year nor a range, or there is no imagery of one.
+    """
     from datetime import UTC, datetime
 
     from popcorn_assets.partitions import require_year
 
-    if not re.fullmatch("[0-9]{4}", text):
-        raise ConfigError("this is no year", where="--year", expected="four digits", found=text)
-    require_year(int(text), datetime.now(UTC))
-    return int(text)
+    found = re.fullmatch(r"([0-9]{4})(?:-([0-9]{4}))?", text)
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if first > last:
+        raise ConfigError(
+            "this is no year",
+            where="--year",
+            expected="four digits, or the first and the last, such as 2020-2022",
+            found=text,
+        )
+    for year in range(first, last + 1):
+        require_year(year, datetime.now(UTC))
+    return first, last
 
 
 def _written(draft: Any, path: Path, replacing: bool) -> bool:

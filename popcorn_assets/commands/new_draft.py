@@ -32,7 +32,7 @@ class Wanted:
     code: str | None = None
     name: str | None = None
     iso: str | None = None
-    year: int | None = None
+    years: tuple[int, int] | None = None
     like: str | None = None
     only: str | None = None
     box: str | None = None
@@ -51,6 +51,7 @@ class Wanted:
     people: str | None = None
     counts_year: int | None = None
     imagery: str | None = None
+    max_scenes: int | None = None
     extractor: str | None = None
     model: str | None = None
     replace: bool = False
@@ -60,7 +61,7 @@ class Wanted:
         return any(
             getattr(self, one.name) != one.default
             for one in fields(self)
-            if one.name not in ("code", "replace", "year")
+            if one.name not in ("code", "replace", "years")
         )
 
 
@@ -75,6 +76,7 @@ class Draft:
         comments: other words than the usual above some sections.
         copies: files that have to be copied for it.
         said: what was taken for what, in sentences.
+        years: the first and the last to be mapped; None: not said.
     """
 
     code: str
@@ -83,19 +85,22 @@ class Draft:
     comments: dict[str, str] = field(default_factory=dict)
     copies: tuple[Copy, ...] = ()
     said: tuple[str, ...] = ()
+    years: tuple[int, int] | None = None
 
 
-def own_draft(wanted: Wanted, code: str, name: str, imagery: str | None, year: int) -> Draft:
+def own_draft(wanted: Wanted, code: str, name: str, imagery: str | None) -> Draft:
     """A country from boundaries and counts of its own.
 
     Args:
-        wanted: with `boundaries` and `counts`.
+        wanted: with `boundaries`, `counts` and `years`.
         imagery: a source, or a file of scenes; None with `like`, whose imagery it then has.
 
     Raises:
         ConfigError, CensusError: a file that is not there or cannot be read, or columns that are
             not clear; or an agency that does not answer.
     """
+    assert wanted.years is not None
+    year = wanted.years[0]
     boundaries, counts, census = _census(wanted, code, year)
     base = _like(wanted.like)
     grid = _grid(wanted, code, boundaries)
@@ -103,14 +108,18 @@ def own_draft(wanted: Wanted, code: str, name: str, imagery: str | None, year: i
         **base,
         "name": name,
         "grid": grid[0],
-        "imagery": imagery_section(imagery, code) if imagery else base.get("imagery"),
+        "imagery": {
+            **(imagery_section(imagery, code) if imagery else base["imagery"]),
+            **({"max_scenes": wanted.max_scenes} if wanted.max_scenes else {}),
+        },
         "census": census.section,
         **({"extractor": wanted.extractor} if wanted.extractor else {}),
         "model": model_section(wanted.model, code, year),
     }
     sections.setdefault("extractor", "published")
     copies = (*boundaries.copies, *counts.copies, *grid[1])
-    return Draft(code, _head(code, name, wanted), sections, {}, copies, census.said)
+    head = _head(code, name, wanted)
+    return Draft(code, head, sections, {}, copies, census.said, wanted.years)
 
 
 def _head(code: str, name: str, wanted: Wanted) -> str:

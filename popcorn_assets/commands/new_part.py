@@ -63,19 +63,23 @@ def _whole(wanted: Wanted, like: Country) -> Draft:
     if code != like.code:
         for level in sections["census"]["levels"].values():
             _moved(level, like.code, code)
-    sections |= _said(wanted, code)
-    if wanted.model or "model" in sections:
-        year = wanted.year or sections.get("model", {}).get("year") or 2020
-        model = wanted.model or (
-            f"{sections['model'].get('country', like.code)}/{year}" if code != like.code else None
-        )
-        if model:
-            sections["model"] = model_section(model, code, year)
+    sections |= _said(wanted, sections, code)
+    if wanted.model or (code != like.code and "model" in sections):
+        sections["model"] = _model(wanted, like, code)
     head = (
         f"{sections['name']}, begun by `popcorn new {code} --like {like.code}`. docs/countries.md\n"
         "lists every key."
     )
-    return Draft(code, head, sections)
+    return Draft(code, head, sections, years=wanted.years)
+
+
+def _model(wanted: Wanted, like: Country, code: str) -> dict[str, Any]:
+    """Whose model maps a country that is another's copy: the one named, the one that maps the other
+    (another country's, or a year of its own, which is then a year of the copy)."""
+    if wanted.model:
+        return model_section(wanted.model, code, 0)
+    theirs = {k: v for k, v in vars(like.model).items() if k in ("country", "year") and v}
+    return {**theirs, "country": code} if theirs.get("country") == like.code else theirs
 
 
 def _moved(level: dict[str, Any], old: str, new: str) -> None:
@@ -90,13 +94,20 @@ def _moved(level: dict[str, Any], old: str, new: str) -> None:
                 entry["file"] = f"census/{old}/{entry['file']}"
 
 
-def _said(wanted: Wanted, code: str) -> dict[str, Any]:
-    """The sections that options say something about."""
+def _said(wanted: Wanted, written: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """The sections that options say something about.
+
+    Args:
+        written: what the other country's file says.
+    """
     said: dict[str, Any] = {}
     if wanted.name:
         said["name"] = wanted.name
-    if wanted.imagery:
-        said["imagery"] = imagery_section(wanted.imagery, code)
+    if wanted.imagery or wanted.max_scenes:
+        said["imagery"] = {
+            **(imagery_section(wanted.imagery, code) if wanted.imagery else written["imagery"]),
+            **({"max_scenes": wanted.max_scenes} if wanted.max_scenes else {}),
+        }
     if wanted.extractor:
         said["extractor"] = wanted.extractor
     return said
@@ -116,7 +127,7 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
         counts = [_counts(level, one, files, units, chosen, code) for one in level.counts]
     names = [n or i for n, i in zip(chosen["name"], chosen["id"], strict=True)]
     title = ", ".join(names) if len(names) <= 3 else f"{len(names)} units"
-    year = wanted.year or _counted(level)
+    years = wanted.years or (_counted(level),) * 2
     written = written_file(like.code)
     kept = level.model_dump(mode="json", exclude_defaults=True, exclude={"boundaries", "counts"})
     sections: dict[str, Any] = {
@@ -134,8 +145,8 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
         },
         "extractor": like.extractor,
         **({"mapping": written["mapping"]} if "mapping" in written else {}),
-        **_said(wanted, code),
-        "model": model_section(wanted.model, code, year),
+        **_said(wanted, written, code),
+        "model": model_section(wanted.model, code, years[0]),
     }
     comments = {}
     if wanted.model is None and len(chosen) <= FEW_UNITS:
@@ -151,7 +162,7 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
     others = [other for other in like.census.levels if other != name]
     left_out = (f"level {', '.join(others)} of {like.code} is left out",) if others else ()
     said = (f"units: {', '.join(names)}", *left_out)
-    return Draft(code, head, sections, comments, (), said)
+    return Draft(code, head, sections, comments, (), said, years)
 
 
 def _code(like: str, names: Sequence[str]) -> str:

@@ -19,11 +19,12 @@ LISTED = 10
 """Units that are listed of those that do not join."""
 
 
-def report(code: str, year: int | None) -> int:
+def report(code: str, years: tuple[int, int] | None) -> int:
     """Tell how a country stands; 1 where its file or its census stands in the way of a run.
 
     Args:
-        year: to be mapped; None: the first that its file or its counts speak of.
+        years: the first and the last to be mapped; None: the one that its file or its counts
+            speak of.
     """
     from popcorn_assets.assets.census import census_folders
     from popcorn_assets.country import load_country
@@ -43,12 +44,13 @@ def report(code: str, year: int | None) -> int:
     _tell_checks(found)
     if not found.usable or found.missing:
         return _nothing_yet(code)
-    asked = year or _first_year(country, found)
-    _tell_imagery(country, asked)
+    first, last = years or (_first_year(country, found),) * 2
+    _tell_imagery(country, first)
     _tell_missing(code)
     transfer = country.model.country not in (None, code)
     job = " --job refresh" if transfer else ""
-    click.echo(f"\nGo on with:  popcorn run {code} {asked}{job}")
+    which = f"{first}" if first == last else f"--years {first}-{last}"
+    click.echo(f"\nGo on with:  popcorn run {code} {which}{job}")
     return 0
 
 
@@ -116,4 +118,4 @@ def _tell_missing(code: str) -> None:
 
 
 def _indented(lines: Sequence[str]) -> None:
-    click.echo("\n".join(f"  {line}" for line in lines))
+    click.echo("\n".join(f"  {line}".rstrip() for line in lines))
