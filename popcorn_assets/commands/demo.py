@@ -26,6 +26,7 @@ from popcorn_assets.commands.export import export_year
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.runs.home import ui_command
 from popcorn_assets.runs.in_process import INLINE, QUIET, run_here
 from popcorn_assets.runs.lost import end_lost_runs
 from popcorn_assets.store.making import REUSE_TAG
@@ -64,7 +65,7 @@ def run_demo(spec: CountrySpec | None = None) -> int:
         run_id = str(uuid.uuid4())
         if not execute(instance, job, year, run_id, console):
             console.print(f"[red]The run failed.[/red] {escape(failure_text(instance, run_id))}")
-            console.print(f"Its log: make ui, then Runs, then {run_id[:8]}")
+            console.print(f"Its log: {ui_command()}, then Runs, then {run_id[:8]}")
             return 1
         for asset, spent in asset_seconds(instance, run_id).items():
             seconds[asset] = round(seconds.get(asset, 0.0) + spent, 3)
@@ -207,5 +208,5 @@ def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None
             console.print(f"Since {change['from_year']}: {change['significant']}")
     console.print(
         f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
-        f"The same figures: {path}\nSee the assets and their pictures: make ui"
+        f"The same figures: {path}\nSee the assets and their pictures: {ui_command()}"
     )
