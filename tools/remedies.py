@@ -13,6 +13,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -70,9 +71,10 @@ Every error says what is wrong, where, what was expected and found, and what to 
 all of them at one place: search it for the words that you see. `…` stands for what differs from
 case to case. Made from the program's own texts by `python tools/remedies.py`; change them there.
 
-First aid, whatever it is: `popcorn doctor` (with the country's code for its imagery and census), and
-the log of the failed step in `popcorn ui` under *Runs*. Nothing finished is lost by an error: put
-right what is named and start the same again.
+First aid, whatever it is: `popcorn doctor` (with the country's code for its imagery and census),
+and the log of the failed step in `popcorn ui` under *Runs*. Nothing finished is lost by an error:
+put right what is named and start the same again. A check stands here by its name and what has to
+hold.
 """
 
 
@@ -186,6 +188,7 @@ def section_of(path: str) -> str:
     return fits[max(fits, key=len)]
 
 
+@cache
 def page() -> str:
     """The whole page."""
     paths = [
