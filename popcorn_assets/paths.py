@@ -8,6 +8,8 @@ from pathlib import Path
 from popcorn_ml.edges import within
 
 DATA_VARIABLE = "POPCORN_DATA"
+PACKAGED_FILES = Path(__file__).parent / "countries" / "files"
+"""Outlines and censuses that come with the package; the store's own files win over them."""
 
 
 def data_root() -> Path:
@@ -18,7 +20,8 @@ def data_root() -> Path:
 def given_path(path: str | Path) -> Path:
     """A path that a country's file gives: relative to the store's root, and not leading out of it.
 
-    One with `{year}` in it is looked at for every year there is.
+    What the store does not have may be one of the files that come with the package. One with
+    `{year}` in it is looked at for every year there is.
 
     Raises:
         ConfigError: it does, also through a link, and no folder that was opened holds it.
@@ -28,7 +31,9 @@ def given_path(path: str | Path) -> Path:
         pattern = str(given.relative_to(given.anchor)).replace("{year}", "[0-9]" * 4)
         for found in Path(given.anchor).glob(pattern):
             within(found, [data_root()])
-    return within(given, [data_root()])
+    own = within(given, [data_root()])
+    packaged = PACKAGED_FILES / path
+    return packaged if packaged.is_file() and not own.exists() else own
 
 
 def checkout() -> Path | None:
