@@ -1,4 +1,4 @@
-"""Where the store is; every other path is given from there or by a country's file."""
+"""Where the store is, and what came with the code; other paths a country's file gives."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ def given_path(path: str | Path) -> Path:
     own = within(given, [data_root()])
     packaged = PACKAGED_FILES / path
     return packaged if packaged.is_file() and not own.exists() else own
+
+
+def checkout() -> Path | None:
+    """The checkout that the code is in; None where it was installed from a wheel."""
+    folder = Path(__file__).resolve().parents[1]
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def shipped(name: str) -> Path:
+    """A file or folder of a checkout's root, which a wheel has inside the package.
+
+    Args:
+        name: such as `dagster.yaml` or `docs`; what there is, setup.py says.
+    """
+    return (checkout() or Path(__file__).resolve().parent / "shipped") / name
 
 
 def published_weights() -> Path:

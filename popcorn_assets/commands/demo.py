@@ -25,6 +25,7 @@ from popcorn_assets.commands.outcome import tell_failure
 from popcorn_assets.commands.working import work
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.runs.home import ui_command
 from popcorn_assets.store.versions import Address
 from popcorn_ml.files import write_json
 from popcorn_ml.simulate.spec import CountrySpec
@@ -183,5 +184,5 @@ def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None
             console.print(f"Since {change['from_year']}: {change['significant']}")
     console.print(
         f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
-        f"The same figures: {path}\nSee the assets and their pictures: make ui"
+        f"The same figures: {path}\nSee the assets and their pictures: {ui_command()}"
     )

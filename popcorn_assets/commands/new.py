@@ -81,7 +81,7 @@ def new(replace_: bool, **options: Any) -> None:
         years=_years(years) if years else None,
         replace=replace_,
     )
-    enter_home()
+    enter_home(begin=True)
     sys.exit(begin(wanted))
 
 
