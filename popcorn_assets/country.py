@@ -166,6 +166,11 @@ def own_folder() -> Path:
     return Path(os.environ.get(COUNTRIES_VARIABLE) or "countries").absolute()
 
 
+def is_code(text: str) -> bool:
+    """Whether a country may be called so."""
+    return _CODE.fullmatch(text) is not None
+
+
 def folders() -> list[Path]:
     """Where country files are looked for; the operator's folder wins over the packaged ones."""
     own = own_folder()
