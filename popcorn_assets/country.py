@@ -178,11 +178,6 @@ def folders() -> list[Path]:
     return [*([own] if asked else []), PACKAGED]
 
 
-def is_code(text: str) -> bool:
-    """Whether a text can be a country's code."""
-    return bool(_CODE.fullmatch(text))
-
-
 def country_files() -> dict[str, Path]:
     """Code -> file, of every country there is a file for."""
     found: dict[str, Path] = {}
