@@ -43,6 +43,7 @@ AGENCIES = {
               help="Of an AGENCY: level below the country, which is 0.")  # fmt: skip
 @click.option("--outline", metavar="FILE", help="Outline of the country, if not that of the units.")
 @click.option("--box", metavar="W,S,E,N", help="Box in degrees that is mapped, if not all units.")
+@click.option("--crs", metavar="EPSG:...", help="CRS of the grid, if not the UTM zone.")
 @click.option(
     "--imagery",
     metavar="SOURCE|FILE",

@@ -37,6 +37,7 @@ class Wanted:
     only: str | None = None
     box: str | None = None
     outline: str | None = None
+    crs: str | None = None
     boundaries: str | None = None
     counts: str | None = None
     level: int = 2
@@ -290,14 +291,15 @@ PIXELS = ("preset", "box", "bounds", "like", "crs", "step")
 
 def _grid(wanted: Wanted, code: str, boundaries: Placed) -> tuple[dict[str, Any], tuple[Copy, ...]]:
     """The grid: around a box or an outline, else around the census units themselves."""
-    box = {"box": box_of(wanted.box)} if wanted.box else {}
+    box: dict[str, Any] = {"box": box_of(wanted.box)} if wanted.box else {}
     if wanted.like == code and not box:  # its own pixels, whoever draws its borders
         box = {k: v for k, v in written_file(code)["grid"].items() if k in PIXELS}
+    box |= {"crs": wanted.crs} if wanted.crs else {}
     if wanted.outline:
         outline = placed(wanted.outline, code)
         return {**box, "boundary": outline.for_grid}, outline.copies
     if boundaries.path.suffix.lower() in (".tif", ".tiff"):
-        if not box:
+        if not set(box) - {"crs", "step"}:
             raise missing(
                 [Question("--box", "the units are a raster, which has no outline")], "popcorn new"
             )
