@@ -58,7 +58,7 @@ class BuiltupSpec:
     extractor: Path
     grid: Grid
     out: Path
-    tile_px: int = 320
+    tile_px: int = 500
     device: str = "auto"
     threads: int = 0
     engine: str = "auto"
@@ -128,7 +128,7 @@ def map_builtup(
     grid: Grid,
     out: Path,
     *,
-    tile_px: int = 320,
+    tile_px: int = 500,
     threads: int = 0,
     device: str = "auto",
     engine: str = "auto",

@@ -229,8 +229,8 @@ class Runners:
                     self.compiled[kind] = compiled(self._graph(*kind), self._threads)
             requests[kind] = self.compiled[kind].create_infer_request()
         request = requests[kind]
-        # Inputs are copied, which is nothing beside the networks; shared ones have to outlive it.
-        request.infer(inputs, share_inputs=False, share_outputs=True)
+        # Shared, inputs have to outlive the call, and do: the caller holds them.
+        request.infer(inputs, share_inputs=True, share_outputs=True)
         return request.get_output_tensor().data
 
 
