@@ -17,8 +17,11 @@ from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
 from popcorn_assets.commands.maps import view
 from popcorn_assets.commands.models import models, promote, rollback
+from popcorn_assets.commands.new import new
 from popcorn_assets.commands.record import record
+from popcorn_assets.commands.run import run
 from popcorn_assets.commands.running import demo, ui
+from popcorn_assets.commands.show import show
 from popcorn_assets.commands.weights import weights
 from popcorn_ml.errors import PopcornError
 
@@ -32,6 +35,8 @@ def cli() -> None:
 for command in (
     demo,
     ui,
+    run,
+    show,
     audit,
     impact,
     reproduce,
@@ -42,6 +47,7 @@ for command in (
     gc,
     imagery,
     models,
+    new,
     promote,
     record,
     rollback,
