@@ -14,8 +14,8 @@ INGEST_JOB = "ingest"
 PUBLISH_JOB = "publish"
 
 AGAIN = (
-    "start it again for the same partition with the tag popcorn/reuse: true, or re-execute it from "
-    "failure, or type `popcorn run COUNTRY YEAR --job ...`; what is made stays made."
+    "start it again for the same partition with the tag `popcorn/reuse: true`, or re-execute it "
+    "from failure, or type `popcorn run COUNTRY YEAR --job ...`; what is made stays made."
 )
 """How to go on with any of them."""
 
