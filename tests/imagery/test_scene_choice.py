@@ -27,7 +27,7 @@ from popcorn_ml.imagery.settings import ImagerySettings
 from popcorn_ml.imagery.source import Scene, SceneList, SeasonRequest
 from popcorn_ml.imagery.stac_fields import footprint_rings
 from popcorn_ml.imagery.stac_items import PROFILES, scene_from_item
-from popcorn_ml.sentinel import season_period
+from popcorn_ml.sentinel import SEASONS, season_period
 from tests.imagery import plain
 from tests.imagery.conftest import YEAR, Place
 
@@ -290,18 +290,55 @@ def test_only_places_that_are_asked_for_count() -> None:
     }
 
 
+SQUARE = [[30.0, -1.0], [31.0, -1.0], [31.0, 0.0], [30.0, 0.0], [30.0, -1.0]]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "rings"),
+    [
+        ({"type": "Polygon", "coordinates": [SQUARE, [[30.1, -0.5], [30.2, -0.5], [30.2, -0.4]]]}, 1),
+        ({"type": "Polygon", "coordinates": [[[*corner, 250.0] for corner in SQUARE]]}, 1),
+        ({"type": "MultiPolygon", "coordinates": [[SQUARE], [SQUARE]]}, 2),
+        ({"type": "LinearRing", "coordinates": SQUARE}, 1),
+        ({"type": "GeometryCollection", "geometries": [
+            {"type": "Polygon", "coordinates": [SQUARE]}, {"type": "Point", "coordinates": [1, 2]}
+        ]}, 1),
+        ({"type": "Point", "coordinates": [30.0, -1.0]}, 0),
+        ({"type": "Polygon", "coordinates": [[*SQUARE[:3], [None, "x"], SQUARE[0]]]}, 0),
+        ({"type": "Polygon", "coordinates": [SQUARE[:2]]}, 0),
+        ({"type": "Polygon", "coordinates": [5]}, 0),
+        ({"type": "Polygon"}, 0),
+        (None, 0),
+        ([SQUARE], 0),
+    ],
+)  # fmt: skip
+def test_outlines_as_catalogues_write_them(geometry: object, rings: int) -> None:
+    """What is not to be read is not said: the scene's box stands in."""
+    found = footprint_rings(geometry)
+    assert len(found) == rings
+    assert all(ring == tuple(map(tuple, SQUARE)) for ring in found)
+    grid = grid_of_box((30.4, -0.6, 30.6, -0.4))
+    places = Places(grid, list(grid.tiles(1024)))
+    scene = Scene("x", None, "L2A", bbox=(30.0, -1.0, 30.5, 0.0), footprint=found)
+    held = places.under(places.outline(scene)).size / len(places.pixels)
+    assert held == pytest.approx(1.0 if rings else 0.5, abs=0.02)
+
+
 # Scenes on disk -------------------------------------------------------------------------------
 
 
-def seen(place: Place, names: Iterable[str], sensor: str) -> np.ndarray:
-    """How many days show each pixel at all, clouds or not, read from the scenes' files."""
+def seen(
+    place: Place, names: Iterable[str], sensor: str, classes: Iterable[int] = ()
+) -> np.ndarray:
+    """How many days show each pixel, read from the scenes' files: clouds or not, or of classes."""
     items = {item["id"]: item for item in json.loads(place.items.read_text())["features"]}
     key, fill = ("SCL", 0) if sensor == "s2" else ("vv", -1)
     days: dict[str, np.ndarray] = {}
     for name in names:
         item = items[name]
         file = place.items.parent / item["assets"][key]["href"]
-        there = plain.on_grid(file, place.grid, fill) > 0
+        values = plain.on_grid(file, place.grid, fill)
+        there = np.isin(values, list(classes)) if classes else values > 0
         day = item["properties"]["datetime"]
         days[day] = days.get(day, np.zeros(there.shape, bool)) | there
     return np.sum(list(days.values()), axis=0)
@@ -324,6 +361,22 @@ def test_every_observed_pixel_keeps_its_observations(place: Place, sensor: str, 
     assert (after[before > 0] > 0).all()
     assert (after >= np.minimum(before, most)).mean() > 0.95
     assert after.max() <= 2 * most
+
+
+def test_the_likely_empty_share_is_near_what_is_empty(place: Place) -> None:
+    """Over four seasons with the one or two clearest, whose clouds are known pixel by pixel."""
+    tiles, source = list(place.grid.tiles(100)), open_source(place.settings())
+    for most in (1, 2):
+        reckoned, found = [], []
+        for season in SEASONS:
+            request = SeasonRequest("s2", YEAR, season, place.grid)
+            chosen = Offered(source.scenes(request), request, tiles).choose(most, None)
+            reckoned.append(chosen.choice["likely_empty_share"]["kept"])
+            clear = seen(place, [s.id for s in chosen.scenes], "s2", plain.CLEAR)
+            found.append((clear == 0).mean())
+        assert np.mean(found) > 0
+        assert 1 / 3 < np.mean(reckoned) / np.mean(found) < 3, (most, reckoned, found)
+    source.close()
 
 
 def test_the_report_says_what_was_passed_over(place: Place, tmp_path: Path) -> None:
