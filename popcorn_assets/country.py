@@ -69,7 +69,7 @@ class MappingSettings(Section):
             be left out, and hold no one; 0 computes every pixel.
     """
 
-    tile_px: int = Field(320, ge=64, multiple_of=20)
+    tile_px: int = Field(500, ge=64, multiple_of=20)
     leave_out: float = Field(1e-4, ge=0, le=0.01)
 
 
@@ -166,16 +166,16 @@ def own_folder() -> Path:
     return Path(os.environ.get(COUNTRIES_VARIABLE) or "countries").absolute()
 
 
+def is_code(text: str) -> bool:
+    """Whether a country may be called so."""
+    return _CODE.fullmatch(text) is not None
+
+
 def folders() -> list[Path]:
     """Where country files are looked for; the operator's folder wins over the packaged ones."""
     own = own_folder()
     asked = os.environ.get(COUNTRIES_VARIABLE) or own.is_dir()
     return [*([own] if asked else []), PACKAGED]
-
-
-def is_code(text: str) -> bool:
-    """Whether a text can be a country's code."""
-    return bool(_CODE.fullmatch(text))
 
 
 def country_files() -> dict[str, Path]:

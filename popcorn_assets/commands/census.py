@@ -60,14 +60,19 @@ def census_fetch(
     enter_home()
     from popcorn_assets.paths import data_root
     from popcorn_ml.agencies import fetch_boundaries, fetch_counts
+    from popcorn_ml.agencies.fetched import OWN
     from popcorn_ml.agencies.own import own_counts
+    from popcorn_ml.agencies.section import require_pair
+    from popcorn_ml.agencies.us_census import COUNTED
     from popcorn_ml.census.settings import CountColumns
 
     if boundaries is None and counts is None:
         raise click.UsageError("say what to fetch: --boundaries, --counts or both")
     if own is not None and not own.is_file():
         raise click.UsageError(f"--counts: neither one of {', '.join(COUNTS)} nor a file: {counts}")
-    country, folder = _iso(code, iso), data_root() / "census" / code
+    if boundaries is not None and counts is not None:
+        require_pair(boundaries, counts if own is None else OWN)
+    country, folder = _iso(code, iso), data_root() / "census" / _checked(code)
     wanted = year or datetime.now(UTC).year
     people: Fetched | None = None
     borders: Fetched | None = None
@@ -79,7 +84,8 @@ def census_fetch(
         click.echo(_line("counts", people))
     if boundaries is not None:
         # Borders of the year that was counted: units are redrawn between two counts.
-        of = people.year if people is not None and people.year is not None else wanted
+        counted = people.year if people is not None else None
+        of = counted or year or max(COUNTED)
         with _progress(boundaries) as tell:
             borders = fetch_boundaries(
                 boundaries, country, level=level, year=of, folder=folder, again=again, progress=tell
@@ -94,6 +100,24 @@ def census_fetch(
         click.echo(_line("counts", people))
     if borders is not None and people is not None:
         sys.exit(0 if _joined(code, folder, borders, people, f"adm{level}") else 1)
+
+
+def _checked(code: str) -> str:
+    """The country's code, which becomes a folder's name.
+
+    Raises:
+        ConfigError: it can be none.
+    """
+    from popcorn_assets.country import is_code
+    from popcorn_ml.errors import ConfigError
+
+    if not is_code(code):
+        raise ConfigError(
+            "this can be no country's code",
+            expected="lower-case letters, digits and _, beginning with a letter",
+            found=code,
+        )
+    return code
 
 
 def _iso(code: str, iso: str | None) -> str:
@@ -132,7 +156,7 @@ def _joined(code: str, folder: Path, borders: Fetched, people: Fetched, level: s
 
     section = census_section(borders, people, level)
     try:
-        found = joining(section, folder, people.year)
+        found = joining(section, folder, people.year, _box(code))
         usable = found.usable
         click.echo("\n".join(found.lines()))
     except CensusError as error:
@@ -140,6 +164,17 @@ def _joined(code: str, folder: Path, borders: Fetched, people: Fetched, level: s
         click.echo(f"not joined  {error}")
     click.echo(f"\n# {_place(code)}:\n{_yaml({'census': section})}", nl=False)
     return usable
+
+
+def _box(code: str) -> tuple[float, float, float, float] | None:
+    """Where the country lies, if it has a file that says so."""
+    from popcorn_assets.country import country_codes, load_country
+    from popcorn_ml.census.placing import box_degrees
+
+    if code not in country_codes():
+        return None
+    country = load_country(code)
+    return country.census.box or box_degrees(country.pixel_grid())
 
 
 def _place(code: str) -> str:
@@ -160,7 +195,9 @@ def _place(code: str) -> str:
 def _yaml(section: dict[str, Any]) -> str:
     import yaml
 
-    return yaml.safe_dump(section, sort_keys=False, allow_unicode=True, width=10**6)
+    return yaml.safe_dump(
+        section, sort_keys=False, allow_unicode=True, width=10**6, default_flow_style=None
+    )
 
 
 @contextmanager

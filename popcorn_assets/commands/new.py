@@ -6,13 +6,16 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from popcorn_assets.commands.asking import Question, answered, at_a_terminal, missing
 from popcorn_assets.runs.home import enter_home
 from popcorn_ml.errors import ConfigError
+
+if TYPE_CHECKING:
+    from popcorn_assets.commands.new_draft import Draft, Wanted
 
 COMMAND = "popcorn new"
 AGENCIES = {
@@ -40,6 +43,7 @@ AGENCIES = {
               help="Of an AGENCY: level below the country, which is 0.")  # fmt: skip
 @click.option("--outline", metavar="FILE", help="Outline of the country, if not that of the units.")
 @click.option("--box", metavar="W,S,E,N", help="Box in degrees that is mapped, if not all units.")
+@click.option("--crs", metavar="EPSG:...", help="CRS of the grid, if not the UTM zone.")
 @click.option(
     "--imagery",
     metavar="SOURCE|FILE",
@@ -53,6 +57,7 @@ AGENCIES = {
 @click.option("--level-name", metavar="NAME", help="What the census level is called.")
 @click.option("--layer", help="Layer of the boundary file.")
 @click.option("--member", help="File inside the boundaries' zip archive.")
+@click.option("--boundaries-crs", metavar="EPSG:...", help="CRS of a file that does not say.")
 @click.option("--sheet", help="Sheet of the counts' workbook.")
 @click.option(
     "--boundaries-id-column", "boundaries_id", help="Of a FILE: identifiers of the units."
@@ -93,7 +98,7 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def begin(wanted: Any) -> int:
+def begin(wanted: Wanted) -> int:
     """Write a country's file, unless it is there, and tell how it stands; the exit code."""
     from popcorn_assets.commands.new_report import report
     from popcorn_assets.country import file_of, own_folder
@@ -111,7 +116,7 @@ def begin(wanted: Any) -> int:
     return report(draft.code, draft.years)
 
 
-def _drafted(wanted: Any) -> Any:
+def _drafted(wanted: Wanted) -> Draft:
     """What the country's file will say; what nobody said is asked."""
     from popcorn_assets.commands.new_draft import own_draft
     from popcorn_assets.commands.new_part import like_draft
@@ -147,7 +152,7 @@ def _drafted(wanted: Any) -> Any:
     return own_draft(wanted, code, name, imagery)
 
 
-def _questions(wanted: Any) -> dict[str, Question]:
+def _questions(wanted: Wanted) -> dict[str, Question]:
     """All that has to be known.
 
     Raises:
@@ -180,7 +185,7 @@ def _questions(wanted: Any) -> dict[str, Question]:
     return questions
 
 
-def _fetches(wanted: Any) -> bool:
+def _fetches(wanted: Wanted) -> bool:
     from popcorn_ml.agencies import BOUNDARIES, COUNTS
 
     return wanted.boundaries in BOUNDARIES or wanted.counts in COUNTS
@@ -248,7 +253,7 @@ def _years(text: str) -> tuple[int, int]:
     return first, last
 
 
-def _written(draft: Any, path: Path, replacing: bool) -> bool:
+def _written(draft: Draft, path: Path, replacing: bool) -> bool:
     """Write the country's file and copy what it needs, unless that would change something.
 
     Returns:

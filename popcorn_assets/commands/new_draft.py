@@ -16,7 +16,7 @@ import click
 from popcorn_assets.commands.asking import Question, at_a_terminal, chosen, missing
 from popcorn_assets.commands.new_files import Copy, Placed, fetched, placed
 from popcorn_assets.paths import data_root
-from popcorn_ml.errors import ConfigError
+from popcorn_ml.errors import CensusError, ConfigError
 
 if TYPE_CHECKING:
     from popcorn_ml.census.recognise import Given, Recognised
@@ -37,12 +37,14 @@ class Wanted:
     only: str | None = None
     box: str | None = None
     outline: str | None = None
+    crs: str | None = None
     boundaries: str | None = None
     counts: str | None = None
     level: int = 2
     level_name: str | None = None
     layer: str | None = None
     member: str | None = None
+    boundaries_crs: str | None = None
     sheet: str | None = None
     boundaries_id: str | None = None
     boundaries_name: str | None = None
@@ -203,7 +205,7 @@ def _level(
     found = _recognised(wanted, boundaries, counts)
     own: dict[str, Any] = {"file": boundaries.for_census, **boundaries.said}
     theirs: dict[str, Any] = {"file": counts.for_census, **counts.said}
-    own |= {k: v for k in ("layer", "member") if (v := getattr(wanted, k))}
+    own |= _of_boundaries(wanted, boundaries)
     theirs |= {"sheet": wanted.sheet} if wanted.sheet else {}
     own["columns"] = _plain(found.boundaries.model_dump(exclude_defaults=True))
     theirs["columns"] = _plain(found.counts.model_dump(exclude_defaults=True))
@@ -223,9 +225,7 @@ def _recognised(wanted: Wanted, boundaries: Placed, counts: Placed) -> Recognise
     from popcorn_ml.census.recognise import Given, Unclear, recognise
     from popcorn_ml.census.settings import BoundarySettings, CountSettings
 
-    extra = {k: v for k in ("layer", "member", "where", "crs") if (v := boundaries.said.get(k))}
-    extra |= {k: v for k in ("layer", "member") if (v := getattr(wanted, k))}
-    own = BoundarySettings(file=boundaries.path.name, **extra)
+    own = BoundarySettings(file=boundaries.path.name, **_of_boundaries(wanted, boundaries))
     theirs = CountSettings(
         file=counts.path.name,
         sheet=wanted.sheet,
@@ -242,6 +242,34 @@ def _recognised(wanted: Wanted, boundaries: Placed, counts: Placed) -> Recognise
                 if not at_a_terminal():
                     raise
                 given = _asked(given, error)
+            except CensusError as error:
+                raise _by_option(error) from error
+
+
+IN_THE_FILE = {
+    "`crs` in the country's file": "--boundaries-crs",
+    "as `layer` in the country's file": "with --layer",
+    "as `member` in the country's file": "with --member",
+    "as `sheet` in the country's file": "with --sheet",
+}
+"""What a remedy sends to a file that is not written yet -> the option that says it."""
+
+
+def _by_option(error: CensusError) -> CensusError:
+    remedy = error.remedy or ""
+    for place, option in IN_THE_FILE.items():
+        remedy = remedy.replace(place, option)
+    return CensusError(
+        error.what, where=error.where, expected=error.expected, found=error.found,
+        remedy=remedy or None,
+    )  # fmt: skip
+
+
+def _of_boundaries(wanted: Wanted, boundaries: Placed) -> dict[str, Any]:
+    """What is said of the boundary file besides its columns."""
+    said = {k: v for k in ("layer", "member", "where", "crs") if (v := boundaries.said.get(k))}
+    asked = {"layer": wanted.layer, "member": wanted.member, "crs": wanted.boundaries_crs}
+    return said | {k: v for k, v in asked.items() if v}
 
 
 def _asked(given: Given, error: Any) -> Given:
@@ -250,7 +278,8 @@ def _asked(given: Given, error: Any) -> Given:
     question = error.option.replace("_", " ")
     if error.option == "counts_year":
         return replace(given, counts_year=click.prompt("Year of the counts", type=int))
-    return replace(given, **{error.option: chosen(f"Column ({question})", error.choices)})
+    answer: dict[str, Any] = {error.option: chosen(f"Column ({question})", error.choices)}
+    return replace(given, **answer)
 
 
 # Sections ----------------------------------------------------------------------------------------
@@ -262,22 +291,22 @@ PIXELS = ("preset", "box", "bounds", "like", "crs", "step")
 
 def _grid(wanted: Wanted, code: str, boundaries: Placed) -> tuple[dict[str, Any], tuple[Copy, ...]]:
     """The grid: around a box or an outline, else around the census units themselves."""
-    box = {"box": box_of(wanted.box)} if wanted.box else {}
+    box: dict[str, Any] = {"box": box_of(wanted.box)} if wanted.box else {}
     if wanted.like == code and not box:  # its own pixels, whoever draws its borders
         box = {k: v for k, v in written_file(code)["grid"].items() if k in PIXELS}
+    box |= {"crs": wanted.crs} if wanted.crs else {}
     if wanted.outline:
         outline = placed(wanted.outline, code)
         return {**box, "boundary": outline.for_grid}, outline.copies
     if boundaries.path.suffix.lower() in (".tif", ".tiff"):
-        if not box:
+        if not set(box) - {"crs", "step"}:
             raise missing(
                 [Question("--box", "the units are a raster, which has no outline")], "popcorn new"
             )
         return box, ()
-    of_file = {k: v for k in ("layer", "member", "where") if (v := boundaries.said.get(k))}
-    of_file |= {k: v for k in ("layer", "member") if (v := getattr(wanted, k))}
-    if "crs" in boundaries.said:
-        of_file["boundary_crs"] = boundaries.said["crs"]
+    of_file = _of_boundaries(wanted, boundaries)
+    if "crs" in of_file:
+        of_file["boundary_crs"] = of_file.pop("crs")
     return {**box, "boundary": boundaries.for_grid, **of_file}, ()
 
 

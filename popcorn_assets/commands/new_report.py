@@ -79,8 +79,10 @@ def _tell_level(name: str, role: str, level: LevelJoin) -> None:
 
 
 def _tell_checks(found: Examination) -> None:
-    failed = [check for check in found.checks if not check.passed]
-    passed = f"{len(found.checks) - len(failed)} of {len(found.checks)} pass"
+    failed = [check for check in found.judged if not check.passed]
+    passed = f"{len(found.judged) - len(failed)} of {len(found.judged)} pass"
+    later = len(found.checks) - len(found.judged)
+    passed += f"; {later} more are judged in the run, on the grid's pixels and for its year"
     click.echo(f"checks    {'not judged: files are missing' if found.missing else passed}")
     for check in failed:
         head = "ERROR" if check.severity == "error" else "warns"

@@ -216,12 +216,15 @@ def _downloaded(
                 offer = further
                 done = web.download(offer.address, came, agency.limit_bytes, progress)
             _as_stated(offer, done)
-            _refuse_web_page(came, offer.address)
-            if came != draft:
+            if came == draft:
+                _refuse_web_page(came, offer.address)
+            else:
                 agency.convert(came, draft)
             reading = agency.reading(draft, wanted, offer.year)
         except CensusError as error:
-            raise _told(error, {str(draft): offer.address, draft.name: offer.name}) from error
+            drafts = {str(draft): offer.address, str(came): offer.address}
+            names = {draft.name: offer.name, came.name: offer.name}
+            raise _told(error, {**drafts, **names}) from error
         finally:
             if came != draft:
                 came.unlink(missing_ok=True)

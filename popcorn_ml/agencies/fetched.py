@@ -144,8 +144,7 @@ def recorded(path: Path, wanted: Wanted) -> Fetched | None:
     held = read_record(path)
     if held is None:
         return None
-    asked = {"iso3": wanted.iso3, "level": wanted.level, "year": wanted.year}
-    if held.get("asked") != asked and held.get("year") != wanted.year:
+    if not _answers(held, wanted.year):
         return None
     digest = sha256(path)
     if held.get("sha256") != digest:
@@ -173,6 +172,19 @@ def recorded(path: Path, wanted: Wanted) -> Fetched | None:
         anew=False,
         stated=held.get("stated", {}),
     )
+
+
+def _answers(held: Mapping[str, Any], wanted: int) -> bool:
+    """Whether a file that was fetched for one year is the one for another.
+
+    For a year the latest counts not after it are taken. Those for an earlier year than was asked
+    for are the same, down to the year of the counts itself; and for a later one, where the year
+    asked for had not ended yet when they were fetched: newer ones are looked for with `again`.
+    """
+    asked, year = held["asked"]["year"], held["year"]
+    if year is None or wanted in (asked, year):
+        return True
+    return year <= wanted and (wanted <= asked or asked >= int(held["retrieved"][:4]))
 
 
 def today() -> date:

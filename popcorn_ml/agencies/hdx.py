@@ -24,7 +24,8 @@ from popcorn_ml.census.boundaries import VECTOR_SUFFIXES
 from popcorn_ml.errors import CensusError
 
 TERMS = "as the dataset's page states (most: CC BY-IGO)"
-_LEVEL = re.compile(r"adm(?:in)?(?:bnda_adm)?_?(\d)(?!\d)", re.IGNORECASE)
+_LEVEL = re.compile(r"adm(?:in)?(?:bnda_adm)?_?(\d)(?!\d|-\d)", re.IGNORECASE)
+"""A level in a name; `adm_0-4` is all of them."""
 _NO_AREAS = re.compile(r"line|point|centroid|capital|label|lbl|tabular|gazetteer", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
 
@@ -77,7 +78,7 @@ class _Catalogue(Agency):
             licence=", ".join(str(t) for t in terms if t) or TERMS,
             year=year,
             size_bytes=size if uploaded and isinstance(size, int) and size > 0 else None,
-            digest=re.sub(r"^(md5|sha256):", "", str(resource.get("hash") or "")) or None,
+            digest=(str(resource.get("hash") or "") or None) if uploaded else None,
             stated={
                 "dataset": package.get("name"),
                 "resource": resource.get("name"),

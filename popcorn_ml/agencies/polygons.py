@@ -15,7 +15,11 @@ from popcorn_ml.errors import CensusError
 
 
 def read_polygons(
-    path: Path, reader: ReaderName, documented: str, settings: Mapping[str, Any]
+    path: Path,
+    reader: ReaderName,
+    documented: str,
+    settings: Mapping[str, Any],
+    only_id: str | None = None,
 ) -> Reading:
     """Read a boundary file, in an archive or not.
 
@@ -23,6 +27,7 @@ def read_polygons(
         reader: which has the agency's names of columns.
         documented: the column of identifiers that the agency documents, for an error.
         settings: what is known of the file besides.
+        only_id: the one column that identifiers may stand in, where others would be of other units.
 
     Raises:
         CensusError: as the census's own reading; or the columns are not the agency's.
@@ -31,7 +36,7 @@ def read_polygons(
         given = BoundarySettings.model_validate({"file": path.name, **settings})
         opened = files.open(given, boundaries.VECTOR_SUFFIXES)
         columns = boundary_columns(given, reader, opened)
-        if not columns.id:
+        if not columns.id or only_id not in (None, columns.id[0]):
             names = boundaries.attribute_names(opened, given)
             raise CensusError(
                 "the boundaries have not the columns that the agency documents",

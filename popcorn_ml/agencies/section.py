@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_ml.agencies.fetched import Fetched
-from popcorn_ml.census import readers
+from popcorn_ml.agencies.fetched import OWN, Fetched
 from popcorn_ml.census.counting import joined_counts
 from popcorn_ml.census.files import Files
 from popcorn_ml.census.findings import Finding
 from popcorn_ml.census.inputs import KIND_OF
+from popcorn_ml.census.placing import judged_units
 from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.errors import ConfigError
+
+WORLD = (-180.0, -90.0, 180.0, 90.0)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,24 @@ class Joining:
         return said + [f"{f.severity:<11} {f.message}" for f in self.findings]
 
 
+def require_pair(boundaries: str, counts: str) -> None:
+    """Refuse two sources that can never join, before anything is fetched.
+
+    Args:
+        boundaries, counts: their names, keys of `BOUNDARIES` and `COUNTS`; or a file of one's own.
+
+    Raises:
+        ConfigError: WorldPop's numbers, and anything else.
+    """
+    if boundaries != counts and "worldpop" in (boundaries, counts) and counts != OWN:
+        raise ConfigError(
+            "WorldPop's units and counts have numbers and no names: they join each other alone",
+            expected="--boundaries worldpop --counts worldpop",
+            found=f"--boundaries {boundaries} --counts {counts}",
+            remedy="take both from WorldPop, or neither",
+        )
+
+
 def census_section(boundaries: Fetched, counts: Fetched, level: str) -> dict[str, Any]:
     """The `census` section of a country's file, with one level, which is trained on.
 
@@ -65,14 +85,8 @@ def census_section(boundaries: Fetched, counts: Fetched, level: str) -> dict[str
     Raises:
         ConfigError: the two can never join.
     """
+    require_pair(boundaries.source, counts.source)
     same = boundaries.reader == counts.reader
-    if not same and "worldpop" in (boundaries.reader, counts.reader):
-        raise ConfigError(
-            "WorldPop's units and counts have numbers and no names: they join each other alone",
-            expected="--boundaries worldpop --counts worldpop",
-            found=f"--boundaries {boundaries.source} --counts {counts.source}",
-            remedy="take both from WorldPop, or neither",
-        )
     entry = counts.entry()
     if not same:
         entry["kind"] = KIND_OF[counts.reader]
@@ -91,7 +105,10 @@ def census_section(boundaries: Fetched, counts: Fetched, level: str) -> dict[str
 
 
 def joining(
-    section: Mapping[str, Any], folders: Path | Sequence[Path], year: int | None = None
+    section: Mapping[str, Any],
+    folders: Path | Sequence[Path],
+    year: int | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> Joining:
     """Join the counts of a section's level to its units, as the census will.
 
@@ -99,6 +116,7 @@ def joining(
         section: as `census_section` makes it.
         folders: where its files are.
         year: of a table of several years; None takes the last.
+        box: west, south, east, north in degrees that the units should touch, where it is known.
 
     Raises:
         CensusError: a file cannot be read, or not one row belongs to a unit.
@@ -107,7 +125,7 @@ def joining(
     name = settings.train_level
     level = settings.levels[name]
     with Files(folders) as files:
-        units = readers.read_units(level, files, year)
+        units, placed = judged_units(level, files, box or WORLD, year)
         frame = units.frame.assign(file=units.file)
         joined = joined_counts(name, level, files, frame, year or 0, {})
     rows = joined.rows
@@ -119,5 +137,5 @@ def joining(
         rows=len(rows),
         people=float(people.sum()),
         lost=float(people[rows["unit"] == ""].sum()),
-        findings=(*units.findings, *joined.findings),
+        findings=(*placed, *joined.findings),
     )

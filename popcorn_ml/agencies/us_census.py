@@ -106,7 +106,8 @@ class TigerBoundaries(Agency):
     def reading(self, path: Path, wanted: Wanted, year: int | None) -> Reading:
         area = _area(wanted)
         settings = {"where": {"STATEFP": [area] if area else STATES}}
-        return read_polygons(path, "us_census", "GEOID, STATEFP and NAME", settings)
+        documented = "GEOID, STATEFP and NAME"
+        return read_polygons(path, "us_census", documented, settings, only_id="GEOID")
 
 
 class UsCensusCounts(Agency):
@@ -160,7 +161,9 @@ class UsCensusCounts(Agency):
 
     def reading(self, path: Path, wanted: Wanted, year: int | None) -> Reading:
         people = COUNTED[year][1] if year in COUNTED else "P1_001N"
-        return read_people(path, "us_census", year, f"GEOID, NAME and {people}")
+        # The states' answer has Puerto Rico too, whose boundaries are another country's.
+        settings = {} if _area(wanted) else {"where": {"state": STATES}}
+        return read_people(path, "us_census", year, f"GEOID, NAME and {people}", settings)
 
 
 def _rows(path: Path) -> list[list[str]]:

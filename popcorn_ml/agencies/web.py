@@ -30,11 +30,14 @@ MOST_ANSWER_BYTES = 32 * 1024**2
 MOST_REDIRECTS = 5
 LONGEST_WAIT_S = 60.0
 """A service that asks for a longer pause is not waited for, but said to be asked later."""
-TIMEOUT_S = (10.0, 60.0)
+TIMEOUT_S = (10.0, 30.0)
 """Of connecting, and of each read."""
 SLOWEST_BYTES_S, GRACE_S = 1024, 60.0
 """A file that comes more slowly than this, after a while, counts as one that was cut."""
 BLOCK = 256 * 1024
+
+PATIENCE = Backoff(retries=4, first_s=1.0, longest_s=20.0)
+"""Between tries: a person waits at a terminal."""
 
 Progress = Callable[[int, int | None], None]
 """Told how many bytes are there, and how many there will be where the service says so."""
@@ -79,7 +82,7 @@ class Web:
         key: str | None = None,
         timeout_s: tuple[float, float] = TIMEOUT_S,
     ) -> None:
-        self._backoff = backoff or Backoff(retries=4, first_s=1.0, longest_s=20.0)
+        self._backoff = backoff or PATIENCE
         self._key, self._timeout = key, timeout_s
         veil(Secrets(us_census_key=key))  # the clients' libraries log whole addresses
 
@@ -131,7 +134,7 @@ class Web:
     def _fill(
         self, address: str, out: IO[bytes], limit_bytes: int, progress: Progress | None
     ) -> None:
-        reason, tag = "", ""
+        reason, tag, began = "", "", False
         for attempt in self._backoff.attempts():
             if attempt:
                 _log.warning(
@@ -142,14 +145,14 @@ class Web:
                 self._once(address, out, limit_bytes, progress, tag)
                 return
             except _Again as failure:
-                reason = str(failure)
+                reason, began = str(failure), began or failure.tag is not None
                 tag = tag if failure.tag is None else failure.tag
                 if failure.wait_s is not None and attempt < self._backoff.retries:
                     self._pause(address, failure.wait_s)
         raise AgencyDown(
-            "the service could not be reached" if not out.tell() else "the file came only in part",
+            "the file came only in part" if began else "the service could not be reached",
             where=address,
-            expected="an answer",
+            expected="the whole file" if began else "an answer",
             found=f"{reason}, {self._backoff.retries + 1} times",
             remedy="see whether this machine reaches the network, and run again",
         )
@@ -194,7 +197,7 @@ class Web:
                 out.truncate()
                 self._copy(answer, address, out, limit_bytes, progress)
             except requests.RequestException as error:  # its text would hold the address
-                raise _Again(_failure(error, start)) from None
+                raise _Again(f"the connection failed ({type(error).__name__})") from None
 
     def _answer(self, session: Any, address: str, start: int, tag: str) -> Any:
         """The answer behind redirects; of status 200 or 206."""
@@ -247,12 +250,14 @@ class Web:
         if not tag or tag.startswith("W/"):  # a weak one says nothing of the bytes
             tag = answer.headers.get("Last-Modified", "")
         begun, before = time.monotonic(), out.tell()
+        of = f" of {total}" if total is not None else ""
         if total is not None and total > limit_bytes:
             raise _too_large(address, limit_bytes, total)
-        import requests
+        from urllib3.exceptions import HTTPError
 
         try:
-            for block in answer.iter_content(BLOCK):
+            # As it comes: `iter_content` waits for a whole block, and loses it where that is cut.
+            while block := answer.raw.read1(BLOCK, decode_content=True):
                 out.write(block)
                 if out.tell() > limit_bytes:
                     raise _too_large(address, limit_bytes, out.tell())
@@ -261,10 +266,11 @@ class Web:
                 seconds = time.monotonic() - begun
                 if seconds > GRACE_S and out.tell() - before < SLOWEST_BYTES_S * seconds:
                     raise _Again(f"less than {SLOWEST_BYTES_S} bytes a second", tag=tag)
-        except requests.RequestException as error:
-            raise _Again(_failure(error, out.tell(), total), tag=tag) from None
+        except (HTTPError, OSError) as error:
+            why = f"the connection was cut after {out.tell()}{of} bytes ({type(error).__name__})"
+            raise _Again(why, tag=tag) from None
         if total is not None and out.tell() != total:
-            raise _Again(f"the connection was cut after {out.tell()} of {total} bytes", tag=tag)
+            raise _Again(f"the connection was cut after {out.tell()}{of} bytes", tag=tag)
 
 
 class _Again(Exception):
@@ -320,12 +326,6 @@ def _seconds(text: str) -> float | None:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError):
         return None
-
-
-def _failure(error: Exception, done: int, total: int | None = None) -> str:
-    of = f" of {total}" if total is not None else ""
-    after = f" after {done}{of} bytes" if done else ""
-    return f"the connection failed{after} ({type(error).__name__})"
 
 
 def _too_large(address: str, limit_bytes: int, found: int) -> Refused:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LATER = frozenset(
+    {"unit_pixels", "unit_areas", "people_in_pixels", "levels_agree", "levels_separate", "years"}
+)
+"""Checks that need the grid's pixels, all levels or the partition's year: not judged here."""
+
+
 @dataclass(frozen=True)
 class LevelJoin:
     """How the units and the counts of a level came together.
@@ -57,6 +63,11 @@ class Examination:
     years: tuple[int, ...]
     missing: tuple[str, ...]
     levels: dict[str, LevelJoin] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> tuple[CheckResult, ...]:
+        """The checks that were judged; the others pass here whatever the files hold."""
+        return tuple(c for c in self.checks if c.name not in LATER or not c.passed)
 
     @property
     def usable(self) -> bool:

@@ -412,8 +412,7 @@ def _total_of(columns: Mapping[str, Sequence[str]]) -> list[str]:
     def is_total(name: str) -> bool:
         others = [numbers[n] for n in different if n != name]
         sets = [others, *itertools.combinations(others, 2)] if len(others) > 1 else []
-        sums = (tuple(map(sum, zip(*parts, strict=True))) for parts in sets)
-        return numbers[name] in sums
+        return any(numbers[name] == tuple(map(sum, zip(*parts, strict=True))) for parts in sets)
 
     totals = [name for name in different if is_total(name)]
     return totals if len(totals) == 1 else different

@@ -28,7 +28,7 @@ from popcorn_ml.mapping.spec import (
     in_season_order,
     read_spec,
 )
-from popcorn_ml.mapping.tiles import Computed, Layer, Written, write_tiles
+from popcorn_ml.mapping.tiles import Computed, Layer, Written, regular_core, write_tiles
 from popcorn_ml.model.canvas import extractor_canvas
 from popcorn_ml.model.popcorn import BuiltupExtractor, Sensors
 from popcorn_ml.parallel import Pool
@@ -58,7 +58,7 @@ class BuiltupSpec:
     extractor: Path
     grid: Grid
     out: Path
-    tile_px: int = 320
+    tile_px: int = 500
     device: str = "auto"
     threads: int = 0
     engine: str = "auto"
@@ -128,7 +128,7 @@ def map_builtup(
     grid: Grid,
     out: Path,
     *,
-    tile_px: int = 320,
+    tile_px: int = 500,
     threads: int = 0,
     device: str = "auto",
     engine: str = "auto",
@@ -178,7 +178,7 @@ def _map(
     told = {"content": "built-up score", EXTRACTOR_TAG: fingerprint(extractor), **spec.tags}
     on_gpu = False
     if pool is None:
-        engine = open_engine(spec.engine, spec.device, threads=spec.threads)
+        engine = _engine(spec.engine, spec.device, spec.threads, _regular(spec))
         on_gpu = engine.on_gpu
         work = functools.partial(_scores, spec, engine, engine.extractor(extractor))
     else:
@@ -212,16 +212,25 @@ def score_elsewhere(spec: BuiltupSpec, tile: Tile) -> Computed:
 
     with bounded_cache():
         stamp = os.stat(spec.extractor).st_mtime_ns
-        engine, network = _loaded(str(spec.extractor), stamp, spec.engine, spec.device)
+        how = spec.engine, spec.device, cpus(), _regular(spec)
+        engine, network = _loaded(str(spec.extractor), stamp, *how)
         return _scores(spec, engine, network, tile)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(path: str, _stamp: int, name: str, device: str) -> tuple[Engine, Scores]:
+def _loaded(path: str, _stamp: int, *how: Any) -> tuple[Engine, Scores]:
     from popcorn_ml.model.weights import load_extractor
 
-    engine = open_engine(name, device, threads=cpus())
+    engine = _engine(*how)
     return engine, engine.extractor(load_extractor(path))
+
+
+def _engine(name: str, device: str, threads: int, regular: int) -> Engine:
+    return open_engine(name, device, threads=threads, regular=regular)
+
+
+def _regular(spec: BuiltupSpec) -> int:
+    return regular_core(spec.grid, spec.tile_px, len(spec.composites))
 
 
 def _scores(spec: BuiltupSpec, engine: Engine, network: Scores, tile: Tile) -> Computed:
@@ -241,6 +250,6 @@ def _score(network: Scores, pair: Composites, grid: Grid, core: Window) -> np.nd
     if not wanted.any():
         return score
     sensors: Sensors = "s2" if pair[0] is None else "s1" if pair[1] is None else "both"
-    found = network.scores(tile.lay(channels), sensors)
-    score[wanted] = tile.crop(found)[wanted]
+    found = network.scores(tile.lay(channels), tile.core_in_window, sensors)
+    np.copyto(score, found, where=wanted)
     return score

@@ -41,7 +41,7 @@ TABLE = {
 }
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)
 @given(st.permutations(list(UNITS)), st.permutations(list(TABLE)), st.permutations(range(5)))
 def test_it_does_not_depend_on_the_order_of_columns_or_rows(tmp_path, own, theirs, rows):
     table = {name: [TABLE[name][k] for k in rows] for name in theirs}

@@ -221,10 +221,39 @@ def test_a_few_units_of_a_packaged_country_are_one(place: Place):
     assert "census" in str(done.exception)  # its census is not there
 
 
+def test_a_part_of_an_own_country_joins_as_the_whole_does(place: Place, office: Path):
+    """By codes that a table holds without their zeros, from files in another country's folder."""
+    table = pd.read_csv(office / "census_2022.csv", dtype=str)
+    table["code"] = table["code"].str.lstrip("0")
+    table.to_csv(office / "census_2022.csv", index=False)
+    assert new("ruri", *options(office)).exit_code == 0
+    done = new("low", "--like", "ruri", "--only", "011,Ville d'Ete 2", "--year", "2021-2022")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "2 of 2 units have a count; 200 people in 2022" in done.output
+    assert done.output.rstrip().endswith("popcorn run low --years 2021-2022")
+    level = load_country("low").census.levels["units"]
+    assert level.boundaries.where == {"DISTCODE": ("003", "011")}
+    assert level.counts[0].where == {"code": ("11", "3")}
+    assert level.counts[0].file == "census/ruri/census_2022.csv"
+    copy = new("other", "--like", "ruri", "--max-scenes", "6")
+    assert "9 of 9 units have a count" in copy.output
+    assert load_country("other").imagery.max_scenes == 6
+    assert load_country("other").model.country == "other"
+
+
+def test_what_a_boundary_file_does_not_say_is_said_by_an_option(place: Place, office: Path):
+    (office / "districts.prj").unlink()
+    done = new("ruri", *options(office))
+    assert "does not say its CRS" in str(done.exception)
+    assert "state --boundaries-crs" in str(done.exception)
+    assert new("ruri", *options(office, boundaries_crs="EPSG:4326")).exit_code == 0
+    assert load_country("ruri").grid.boundary_crs == "EPSG:4326"
+
+
 def test_the_packaged_country_itself(place: Place):
     done = new("pricp2")
     assert "78 of 78 units have a count; 3,285,874 people in 2020" in done.output
-    assert "27 of 27 pass" in done.output
+    assert "checks    21 of 21 pass; 6 more" in done.output
     assert "tiles     137 of 184" in done.output
     own = new("--like", "pricp2")
     assert "it is used instead of" in own.output

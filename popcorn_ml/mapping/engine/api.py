@@ -35,15 +35,17 @@ class Ran:
 class Scores(Protocol):
     """The built-up area extractor, made ready; any thread may use it."""
 
-    def scores(self, channels: np.ndarray, sensors: Sensors) -> np.ndarray:
-        """Built-up score of a piece of canvas, its border included.
+    def scores(self, channels: np.ndarray, core: Window, sensors: Sensors) -> np.ndarray:
+        """Built-up score of the core of a piece of canvas.
 
         Args:
-            channels: float32 (6, rows, columns), normalised; see `inputs.read_channels`.
+            channels: float32 (6, rows, columns), normalised (see `inputs.read_channels`): a piece
+                of canvas with its halo, cut at the canvas's edges.
+            core: the pixels in question, of that piece.
             sensors: whose streams to use.
 
         Returns:
-            float32 (rows, columns), 0..1.
+            float32 (rows, columns) of the core, 0..1.
         """
         ...
 

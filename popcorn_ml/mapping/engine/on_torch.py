@@ -53,11 +53,11 @@ class TorchScores:
     def __init__(self, model: BuiltupExtractor, device: torch.device) -> None:
         self._model, self._device = model, device
 
-    def scores(self, channels: np.ndarray, sensors: Sensors) -> np.ndarray:
+    def scores(self, channels: np.ndarray, core: Window, sensors: Sensors) -> np.ndarray:
         """See `Scores`."""
         with arithmetic(self._device, "float32"):
             x = to_device(channels, self._device)
-            return to_numpy(self._model.score_unpadded(x, sensors)[0])
+            return to_numpy(self._model.score_unpadded(x, sensors)[0][core.slices])
 
 
 class TorchBag:
