@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import dagster as dg
+import geopandas as gpd
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from shapely.geometry import box
 
 from popcorn_assets.assets.imagery import LOST_TRIES, assets
 from popcorn_assets.cli import cli
@@ -280,6 +283,31 @@ def test_a_person_may_ask_for_what_was_lost(country: Place) -> None:
         runs = instance.get_runs()
     assert [run.job_name for run in runs[:2]] == ["ingest", "ingest"]
     assert {str(key) for key in runs[0].asset_selection or ()} <= {str(dg.AssetKey(SEASON))}
+
+
+def test_another_part_of_the_same_boundary_file_is_another_composite(country: Place) -> None:
+    """Which features are meant, and how far around them, decides what is fetched."""
+    west, south, east, north = GRID.bounds
+    middle = (west + east) / 2
+    frame = gpd.GeoDataFrame(
+        {"part": ["a", "b"]},
+        geometry=[box(west, south, west + 99, north), box(east - 99, south, east, north)],
+        crs=GRID.crs,
+    )
+    frame.to_file(country.data / "parts.gpkg")
+    path = country.home / "countries" / "demo.yaml"
+    said = yaml.safe_load(path.read_text())
+    versions, seen = [], []
+    for wanted in ({"where": {"part": "a"}}, {"where": {"part": "b"}},
+                   {"where": {"part": "b"}, "margin_m": middle - west}):  # fmt: skip
+        said["grid"] |= {"boundary": "parts.gpkg", **wanted}
+        path.write_text(yaml.safe_dump(said))
+        os.utime(path, ns=(len(seen), len(seen)))
+        assert materialise(country).success
+        versions.append(latest().version)
+        seen.append((raster.read(latest().path / "clear_count.tif", bands=1) != 65535)[0, [0, -1]])
+    assert len(set(versions)) == 3
+    assert [list(map(bool, one)) for one in seen] == [[True, False], [False, True], [True, True]]
 
 
 def test_a_limit_of_scenes_is_part_of_the_recipe(country: Place) -> None:
