@@ -9,12 +9,14 @@ import sys
 import click
 
 from popcorn_assets.commands.audit import audit, impact, reproduce
+from popcorn_assets.commands.census import census
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.commands.export import export
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
 from popcorn_assets.commands.models import models, promote, rollback
+from popcorn_assets.commands.new import new
 from popcorn_assets.commands.record import record
 from popcorn_assets.commands.run import run
 from popcorn_assets.commands.running import demo, ui
@@ -38,12 +40,14 @@ for command in (
     audit,
     impact,
     reproduce,
+    census,
     countries,
     doctor,
     export,
     gc,
     imagery,
     models,
+    new,
     promote,
     record,
     rollback,

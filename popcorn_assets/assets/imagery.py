@@ -87,7 +87,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         _note_files(making, country, imagery.catalogue_files(settings))
         making.parameter(
             grid=grid.as_dict(),
-            imagery=imagery.chosen(country).pixel_identity(),
+            imagery=imagery.chosen(country).pixel_identity(sensor),
             source=imagery.fingerprint(settings),
             period=[period.start.isoformat(), period.end.isoformat()],
         )
@@ -139,9 +139,11 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
 
 def _note_files(making: Making, country: Country, catalogues: Iterable[Path]) -> None:
     """The files from outside that say where to look, and for which images."""
-    boundary = country.boundary()
-    for path in catalogues if boundary is None else (boundary, *catalogues):
+    outline = country.outline()
+    for path in catalogues if outline is None else (outline.path, *catalogues):
         making.source(path)
+    if outline is not None and (said := outline.as_dict()):  # the file's digest is not all of it
+        making.parameter(boundary=said)
 
 
 LOST_TRIES = 3
@@ -332,6 +334,7 @@ def _shown(report: dict[str, Any]) -> dict[str, Any]:
     if report["other_orbit"]:
         shown["held by the other orbit, share"] = report["other_orbit"]["share"]
         shown["nodata share of both orbits"] = report["other_orbit"]["nodata_share"]
+    shown |= _shown_choice(report)
     if report["lost"]:
         shown["lost scene assets"] = report["lost"]
     if report["left_out"]:
@@ -340,6 +343,24 @@ def _shown(report: dict[str, Any]) -> dict[str, Any]:
         shown["of another kind"] = [
             {"kind": reason, "scenes": count} for reason, count in counted.most_common()
         ]
+    return shown
+
+
+def _shown_choice(report: dict[str, Any]) -> dict[str, Any]:
+    """What `max_scenes` and `max_cloud_cover` kept of a season; of older reports nothing."""
+    choice = report.get("choice")
+    if not choice or "offered" not in choice:
+        return {}
+    held = choice["observations_a_place"]
+    shown = {
+        "scenes offered": choice["offered"],
+        "scenes chosen": choice["kept"],
+        "passed over, too cloudy": choice["too_cloudy"],
+        "passed over, beyond max_scenes": choice["beyond_max_scenes"],
+        "observations a place, median": f"{held['kept']['median']} of {held['offered']['median']}",
+    }
+    if choice["left_without_share"]:
+        shown["left without any scene, share"] = choice["left_without_share"]
     return shown
 
 

@@ -25,6 +25,7 @@ from popcorn_assets.commands.outcome import tell_failure
 from popcorn_assets.commands.working import work
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.runs.home import ui_command
 from popcorn_assets.store.versions import Address
 from popcorn_ml.files import write_json
 from popcorn_ml.simulate.spec import CountrySpec
@@ -67,6 +68,14 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     write_json(path, summary)
     print_summary(console, summary, path)
     export_years(console)
+    return 0
+
+
+def write_files(spec: CountrySpec | None = None) -> int:
+    """Write the demo country's scenes, census and truth, and say where; the exit code."""
+    console = open_console(110)
+    write_scenes(console, spec or CountrySpec())
+    console.print(f"The demo country's scenes, census and truth: {data_root() / COUNTRY}")
     return 0
 
 
@@ -183,5 +192,5 @@ def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None
             console.print(f"Since {change['from_year']}: {change['significant']}")
     console.print(
         f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
-        f"The same figures: {path}\nSee the assets and their pictures: make ui"
+        f"The same figures: {path}\nSee the assets and their pictures: {ui_command()}"
     )

@@ -26,7 +26,7 @@ from dagster._core.remote_origin import (
 
 from popcorn_assets.runs.executors import cancelled_when_interrupted, in_foreground
 from popcorn_assets.runs.followed import followed
-from popcorn_assets.runs.home import home
+from popcorn_assets.runs.home import WORKSPACE, home
 from popcorn_assets.runs.lost import owner_tags
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _location() -> CodeLocationOrigin:
     """The code location of the home's workspace; one known by its name where there is none."""
     from dagster._core.workspace.load import location_origins_from_yaml_paths
 
-    workspace = home() / "workspace.yaml"
+    workspace = home() / WORKSPACE
     if workspace.is_file():
         origins = location_origins_from_yaml_paths([str(workspace)])
         for origin in origins:

@@ -14,10 +14,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from torch import nn
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Window
@@ -28,14 +27,16 @@ from popcorn_ml.mapping.engine.graph import (
     STOPS,
     WANTED,
     Fixed,
-    Weights,
     bag_graph,
     extractor_graph,
 )
 from popcorn_ml.mapping.engine.pairs import edge_masks, end_masks, in_rows
 from popcorn_ml.mapping.engine.quietly import ov
 from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX
-from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
+from popcorn_ml.model.stored import Tensors, extractor_shapes
+
+if TYPE_CHECKING:
+    from popcorn_ml.model.popcorn import Sensors
 
 SPARSE_BELOW = 0.6
 """Share of a core's pixels wanted below which the head is given them alone: gathering costs."""
@@ -69,13 +70,13 @@ class OpenVinoEngine:
         self._threads, self._regular = max(threads, 1), regular
         self.ran = Ran("openvino", ov.__version__.split("-")[0], "float32", "cpu")
 
-    def extractor(self, model: BuiltupExtractor) -> OpenVinoScores:
+    def extractor(self, weights: Tensors) -> OpenVinoScores:
         """See `Engine`."""
-        return OpenVinoScores(tensors(model), self._threads, self._regular)
+        return OpenVinoScores(weights, self._threads, self._regular)
 
-    def bag(self, members: Sequence[OccupancyModel]) -> OpenVinoBag:
+    def bag(self, members: Sequence[Tensors]) -> OpenVinoBag:
         """See `Engine`."""
-        return OpenVinoBag([tensors(one) for one in members], self._threads, self._regular)
+        return OpenVinoBag(members, self._threads, self._regular)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -86,7 +87,7 @@ class OpenVinoEngine:
 class OpenVinoScores:
     """See `Scores`."""
 
-    def __init__(self, weights: Weights, threads: int, regular: int) -> None:
+    def __init__(self, weights: Tensors, threads: int, regular: int) -> None:
         self._regular = regular
         self._runners = Runners(functools.partial(extractor_graph, weights), threads)
 
@@ -103,7 +104,7 @@ class OpenVinoScores:
 class OpenVinoBag:
     """See `Bag`."""
 
-    def __init__(self, members: Sequence[Weights], threads: int, regular: int) -> None:
+    def __init__(self, members: Sequence[Tensors], threads: int, regular: int) -> None:
         self._count, self._regular = len(members), regular
         self._runners = Runners(lambda *kind: _bag(members, *kind), threads)
 
@@ -181,7 +182,7 @@ def _amidst(rows: int, cols: int, core: Window) -> bool:
 
 
 def _bag(
-    members: Sequence[Weights],
+    members: Sequence[Tensors],
     masks: tuple[str, ...],
     sparse: bool,
     parts: int,
@@ -256,11 +257,6 @@ def _fixed(height: int, width: int, core: Window) -> Fixed:
     )
 
 
-def tensors(model: nn.Module) -> Weights:
-    """A network's weights by name."""
-    return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-
-
 class Runners:
     """Graphs compiled when first used, each thread with requests of its own.
 
@@ -329,7 +325,8 @@ def require_float32() -> None:
     Raises:
         ConfigError: so.
     """
-    compiled(extractor_graph(tensors(BuiltupExtractor().eval()), "both"), 1)
+    any_weights = {name: np.ones(shape, np.float32) for name, shape in extractor_shapes().items()}
+    compiled(extractor_graph(any_weights, "both"), 1)
 
 
 def other_precisions(model: ov.CompiledModel) -> set[str]:
