@@ -64,6 +64,8 @@ def run_years(
 
     A year that fails does not hold up the others.
     """
+    from rich.markup import escape
+
     from popcorn_assets.commands.outcome import tell_failure, tell_made
     from popcorn_assets.commands.working import work
 
@@ -72,7 +74,8 @@ def run_years(
         console.print(f"[bold]{country}|{year}[/bold]: job {job}", highlight=False)
         again = f"popcorn run {country} {year} --job {job}"
         if reason := hopeless(job, country, year):
-            console.print(f"[red]Nothing was started.[/red] {reason}", highlight=False)
+            told = f"[red]Nothing was started.[/red] {escape(reason)}"
+            console.print(told, highlight=False, soft_wrap=True)
             failed.append(year)
             continue
         try:
@@ -84,7 +87,7 @@ def run_years(
             console.print(f"Run {worked.run_id[:8]} was cancelled. To go on with it: {again}")
             return INTERRUPTED
         if worked.made:
-            tell_made(console, instance, worked, country, year)
+            tell_made(console, instance, worked, job, country, year)
         else:
             tell_failure(console, instance, worked, again)
             failed.append(year)

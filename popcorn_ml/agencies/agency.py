@@ -31,6 +31,9 @@ from popcorn_ml.files import replacing
 DIGESTS = {32: "md5", 64: "sha256"}
 """Hash of a file, by the number of its hexadecimal digits."""
 
+MOST_TERMS = 300
+"""Characters of an agency's terms that are kept; the address leads to the rest."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -239,7 +242,7 @@ def _fetched(
     return Fetched(
         path=path,
         source=agency.key,
-        licence=offer.licence,
+        licence=_in_a_line(offer.licence),
         address=offer.address,
         retrieved=date_of(path) if by_hand else today(),
         sha256=sha256(path),
@@ -251,6 +254,12 @@ def _fetched(
         by_hand=by_hand,
         stated={**offer.stated, **reading.stated},
     )
+
+
+def _in_a_line(text: str) -> str:
+    """Terms as an agency writes them, which may be a page with markup."""
+    plain = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return plain if len(plain) <= MOST_TERMS else plain[:MOST_TERMS] + " ..."
 
 
 def _as_stated(offer: Offer, done: Downloaded) -> None:

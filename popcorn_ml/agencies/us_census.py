@@ -175,7 +175,7 @@ def _rows(path: Path) -> list[list[str]]:
     body = path.read_bytes()
     try:
         answer: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         page = web_page(body)
         key = page is not None and "key" in page.lower()
         raise CensusError(

@@ -192,7 +192,7 @@ class Offered:
                     shows=int(self._pixels[places].sum()),
                     part=part,
                     off_middle=abs(moment - middle) / timedelta(seconds=1),
-                    track=tracks.index(first.relative_orbit or 0) if own else 0,
+                    track=tracks.index(first.relative_orbit or 0) if own else None,
                     bands=bands if own else (0,),
                 )
             )
