@@ -42,6 +42,7 @@ from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, Unseen, as_json, l
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.units import LeftOut, Units, find_units, initial_bias
+from popcorn_ml.training.ways import KERNELS, Ways, library_for
 
 HISTORY_FILE = "history.json"
 UNITS_FILE = "units.json"
@@ -95,6 +96,7 @@ def train_member(
     """
     begun = time.monotonic()
     device = pick_device(spec.device)
+    ways = Ways(spec, device, library_for(spec, device))
     extractor = load_extractor(spec.extractor)
     belongs_to = _of_the_score(spec, extractor)
     grid, units = find_units(
@@ -104,7 +106,7 @@ def train_member(
     model = from_extractor(extractor, bias, spec.seed)
     state = _usable_state(Path(spec.work) / STATE_FILE, spec)
     samples = Samples(spec, grid, (*units.trained, *units.held_out))
-    member = Member(spec, units, samples, model, device, progress)
+    member = Member(spec, units, samples, model, device, progress, ways)
     try:
         with _quiet(), _one_thread_each(device):
             trainer = _trainer(spec, device, bar)
@@ -132,6 +134,7 @@ def train_member(
         "initial_bias": bias,
         EXTRACTOR_TAG: belongs_to,
         PIXEL_AREA: grid.pixel_area_m2,
+        KERNELS: ways.told,
     }
     history = _scored(member, unseen)
     weights = _write(spec, member, history, units, unseen, tiled, about)

@@ -20,6 +20,7 @@ from popcorn_ml.training.folds import Fold
 Precision = Literal["float32", "bfloat16"]
 Kept = Literal["best", "last"]
 HeldOut = Literal["folds", "same", "none"]
+Kernels = Literal["auto", "compiled", "torch"]
 
 SMALLEST_UNIT_PX = 128 * 128
 """Of a step's pixels, a unit's least share: with less a tile would be mostly halo."""
@@ -27,7 +28,7 @@ SMALLEST_UNIT_PX = 128 * 128
 MAX_SEED = 2**63 - 1
 """The largest that torch takes."""
 
-_ELSEWHERE = ("out", "work", "device", "threads", "cache_mb", "epochs", "about")
+_ELSEWHERE = ("out", "work", "device", "threads", "kernels", "cache_mb", "epochs", "about")
 """Fields that say where and how fast, not what: a checkpoint may be taken up under others."""
 
 
@@ -66,10 +67,13 @@ class TrainingSpec:
         keep_epoch: "best" on the held-out units, or "last" whatever they say; they are scored all
             the same.
         max_pixels_per_step: of all units of a step together; a unit whose window has more than its
-            share is trained on in tiles (exactly). A pixel takes about 2.1 kB.
+            share is trained on in tiles (exactly). A pixel takes about 1 kB, by autograd 2.1.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: of the networks' arithmetic; sums and losses are float32 always.
         threads: units worked on at the same time on the CPU; does not change the result.
+        kernels: what a CPU's steps are computed with: "compiled" (needs a C compiler when the
+            training begins), "torch", or "auto", which takes the first where it can be had. The
+            same to rounding.
         cache_mb: decoded pixels kept in memory.
         about: said again in the card (country, year, ...); of no consequence.
     """
@@ -104,6 +108,7 @@ class TrainingSpec:
     device: str = "auto"
     precision: Precision = "float32"
     threads: int = 2
+    kernels: Kernels = "auto"
     cache_mb: int = 1024
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -160,6 +165,8 @@ class TrainingSpec:
         if self.held_out == "folds" and self.keep_epoch == "best":
             # An epoch chosen by the units of a fold has seen them after all.
             _refuse("keep_epoch", "'last' where members hold out folds", self.keep_epoch)
+        if self.kernels not in ("auto", "compiled", "torch"):
+            _refuse("kernels", "'auto', 'compiled' or 'torch'", self.kernels)
         if self.precision not in ("float32", "bfloat16"):
             _refuse("precision", "'float32' or 'bfloat16'", self.precision)
 
