@@ -2,12 +2,12 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
 export DAGSTER_HOME ?= $(CURDIR)
 
-.PHONY: demo test soak bench ui check install clean
+.PHONY: demo test soak bench ui docs check install clean
 
 demo: install ## Simulated scenes, a trained model, maps of two years and their evaluation
 	$(BIN)/popcorn demo
@@ -24,6 +24,9 @@ soak: install ## Kill the pipeline sixty times and see that nothing wrong is lef
 bench: install ## How fast a country is mapped, beside the published way; ten minutes on two idle cores
 	$(BIN)/python -m benchmarks.mapping
 
+docs: install ## The documentation as one book: site/index.html
+	$(BIN)/zensical build --strict --clean
+
 check: install ## Style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +36,7 @@ check: install ## Style, types and the direction of imports
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed: install it, or make PYTHON=/path/to/python3.13"; exit 1; }
 	@echo "Installing into $(VENV), once: a few minutes"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on \
@@ -41,4 +44,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean: ## Removes the environment, never data/
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf $(VENV) site .cache .mypy_cache .ruff_cache .pytest_cache *.egg-info

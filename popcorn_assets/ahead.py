@@ -8,7 +8,12 @@ that begins as a copy of this one must find nothing half-used.
 
 from __future__ import annotations
 
+import sys
+
 from dagster._core.definitions.repository_definition import RepositoryDefinition
+
+from popcorn_assets.runs.followed import steps_write_no_log
+from popcorn_assets.runs.orphans import end_with_their_run
 
 MODULE = __name__
 
@@ -23,3 +28,5 @@ def resolved() -> RepositoryDefinition:
 
 
 REPOSITORY = resolved()
+end_with_their_run(sys.modules[MODULE])
+steps_write_no_log()

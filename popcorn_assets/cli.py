@@ -9,15 +9,19 @@ import sys
 import click
 
 from popcorn_assets.commands.audit import audit, impact, reproduce
+from popcorn_assets.commands.census import census
 from popcorn_assets.commands.countries import countries
 from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.commands.export import export
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
-from popcorn_assets.commands.maps import view
 from popcorn_assets.commands.models import models, promote, rollback
+from popcorn_assets.commands.new import new
 from popcorn_assets.commands.record import record
+from popcorn_assets.commands.run import run
 from popcorn_assets.commands.running import demo, ui
+from popcorn_assets.commands.show import show
+from popcorn_assets.commands.view import view
 from popcorn_assets.commands.weights import weights
 from popcorn_ml.errors import PopcornError
 
@@ -31,15 +35,19 @@ def cli() -> None:
 for command in (
     demo,
     ui,
+    run,
+    show,
     audit,
     impact,
     reproduce,
+    census,
     countries,
     doctor,
     export,
     gc,
     imagery,
     models,
+    new,
     promote,
     record,
     rollback,

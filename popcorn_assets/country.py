@@ -69,7 +69,7 @@ class MappingSettings(Section):
             be left out, and hold no one; 0 computes every pixel.
     """
 
-    tile_px: int = Field(320, ge=64, multiple_of=20)
+    tile_px: int = Field(400, ge=64, multiple_of=20)
     leave_out: float = Field(1e-4, ge=0, le=0.01)
 
 
@@ -151,23 +151,31 @@ class Country(Section):
             ) from error
 
     def outline(self) -> Boundary | None:
-        """As `boundary`, and what of the file is meant."""
+        """The vector file outside which nothing is fetched, and what of it is meant; None: the
+        whole grid is fetched."""
         return self.grid.outline()
 
     def grid_files(self) -> list[Path]:
         """The file that the grid is taken from, where it is taken from one."""
-        given = self.grid.like or (None if self.grid.box else self.grid.boundary)
+        given = self.grid.like or (self.grid.boundary if self.grid.from_boundary else None)
         return [given_path(given)] if given else []
 
-    def boundary(self) -> Path | None:
-        """Vector file outside which nothing is fetched; None: the whole grid is."""
-        return given_path(self.grid.boundary) if self.grid.boundary else None
+
+def own_folder() -> Path:
+    """The operator's folder of country files: POPCORN_COUNTRIES, or `countries` beside `data`."""
+    return Path(os.environ.get(COUNTRIES_VARIABLE) or "countries").absolute()
+
+
+def is_code(text: str) -> bool:
+    """Whether a country may be called so."""
+    return _CODE.fullmatch(text) is not None
 
 
 def folders() -> list[Path]:
     """Where country files are looked for; the operator's folder wins over the packaged ones."""
-    named = os.environ.get(COUNTRIES_VARIABLE)
-    return [*([Path(named)] if named else []), PACKAGED]
+    own = own_folder()
+    asked = os.environ.get(COUNTRIES_VARIABLE) or own.is_dir()
+    return [*([own] if asked else []), PACKAGED]
 
 
 def country_files() -> dict[str, Path]:
@@ -220,18 +228,18 @@ def load_country(code: str) -> Country:
     Raises:
         ConfigError: unknown, or its file has a wrong or missing key; names file and line.
     """
-    path = _file_of(code)
+    path = file_of(code)
     if path is None:
         raise ConfigError(
             f"there is no country {code!r}",
             expected=", ".join(country_files()) or "at least one country file",
-            remedy=f"add {code}.yaml to the folder that {COUNTRIES_VARIABLE} names",
+            remedy=f"popcorn new {code}, or add {code}.yaml to {own_folder()}",
         )
     return _loaded(path)
 
 
-def _file_of(code: str) -> Path | None:
-    """As `country_files()[code]`, without a look at every other file."""
+def file_of(code: str) -> Path | None:
+    """The file of a country, be it broken, without a look at every other; None: there is none."""
     if not _CODE.fullmatch(code):
         return None
     paths = (folder / f"{code}.yaml" for folder in folders())
@@ -275,6 +283,18 @@ def _load(path: Path) -> Country:
             expected="a text file in UTF-8",
             found=str(error),
         ) from error
+    return country_of_text(text, path)
+
+
+def country_of_text(text: str, path: Path) -> Country:
+    """The settings in the text of a country's file.
+
+    Args:
+        path: where it stands or will stand; its name is the country's code.
+
+    Raises:
+        ConfigError: a wrong or missing key; names file and line.
+    """
     try:
         nodes = yaml.compose(text, Loader=yaml.SafeLoader)
         refuse_endless(path, nodes)

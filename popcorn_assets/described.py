@@ -1,5 +1,6 @@
-"""What Dagster's catalogue says of every asset beside its results: owners, tags, documentation,
-code, and the columns of its tables in the warehouse. None of it is part of a version.
+"""What Dagster's catalogue says of every asset beside its results: owners, tags, what to look
+at and what to do, documentation, code, and the columns of its tables in the warehouse. None of it
+is part of a version.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ import os
 import re
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
 
+from popcorn_assets.guidance import guided
+from popcorn_assets.paths import shipped
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.warehouse.comments import comment_of
 from popcorn_ml.warehouse.schema import MIGRATIONS
@@ -51,7 +53,6 @@ TABLES = {
 }
 """Asset -> the tables of the warehouse that it writes rows of, the foremost first."""
 
-_DOCS = Path(__file__).resolve().parents[1] / "docs"
 _OWNER = re.compile(r"team:[A-Za-z0-9_-]+|[^@\s,]+@[^@\s,]+\.[^@\s,]+")
 
 
@@ -66,7 +67,9 @@ def described(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition
     def say(spec: dg.AssetSpec) -> dg.AssetSpec:
         asset, group = spec.key.to_user_string(), spec.group_name or ""
         product = {PRODUCT_TAG: "yes"} if asset in PRODUCTS else {}
-        return spec.merge_attributes(
+        return spec.replace_attributes(
+            description=guided(spec.description or "", asset, group)
+        ).merge_attributes(
             owners=people,
             tags={STAGE_TAG: group, **product},
             metadata={**_page(group, address), **_tables(asset)},
@@ -118,7 +121,8 @@ def _page(group: str, address: str) -> dict[str, Any]:
         return {}
     if address:
         return {"docs": dg.MetadataValue.url(f"{address}/{name}")}
-    return {"docs": dg.MetadataValue.path(str(_DOCS / name))} if (_DOCS / name).is_file() else {}
+    path = shipped("docs") / name
+    return {"docs": dg.MetadataValue.path(str(path))} if path.is_file() else {}
 
 
 def _tables(asset: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where the store is; every other path is given from there or by a country's file."""
+"""Where the store is, and what came with the code; other paths a country's file gives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from popcorn_ml.edges import within
 
 DATA_VARIABLE = "POPCORN_DATA"
+PACKAGED_FILES = Path(__file__).parent / "countries" / "files"
+"""Outlines and censuses that come with the package; the store's own files win over them."""
 
 
 def data_root() -> Path:
@@ -18,7 +20,8 @@ def data_root() -> Path:
 def given_path(path: str | Path) -> Path:
     """A path that a country's file gives: relative to the store's root, and not leading out of it.
 
-    One with `{year}` in it is looked at for every year there is.
+    What the store does not have may be one of the files that come with the package. One with
+    `{year}` in it is looked at for every year there is.
 
     Raises:
         ConfigError: it does, also through a link, and no folder that was opened holds it.
@@ -28,7 +31,24 @@ def given_path(path: str | Path) -> Path:
         pattern = str(given.relative_to(given.anchor)).replace("{year}", "[0-9]" * 4)
         for found in Path(given.anchor).glob(pattern):
             within(found, [data_root()])
-    return within(given, [data_root()])
+    own = within(given, [data_root()])
+    packaged = PACKAGED_FILES / path
+    return packaged if packaged.is_file() and not own.exists() else own
+
+
+def checkout() -> Path | None:
+    """The checkout that the code is in; None where it was installed from a wheel."""
+    folder = Path(__file__).resolve().parents[1]
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def shipped(name: str) -> Path:
+    """A file or folder of a checkout's root, which a wheel has inside the package.
+
+    Args:
+        name: such as `dagster.yaml` or `docs`; what there is, setup.py says.
+    """
+    return (checkout() or Path(__file__).resolve().parent / "shipped") / name
 
 
 def published_weights() -> Path:

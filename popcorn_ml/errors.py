@@ -82,6 +82,10 @@ class CensusError(PopcornError):
     """Census input that cannot be trained on or evaluated against."""
 
 
+class AgencyDown(CensusError, Transient):
+    """An agency's service that does not answer, or asks to be left alone for a while."""
+
+
 class WeightsError(PopcornError):
     """Network weights that are missing, altered or of another architecture."""
 

@@ -14,7 +14,7 @@ import dagster as dg
 
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.paths import data_root
+from popcorn_assets.paths import PACKAGED_FILES, data_root
 from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.show import check_specs, save_picture
 from popcorn_assets.store.code import code_digest
@@ -32,7 +32,7 @@ COUNTS = "census_counts"
 
 def census_folders(country: str) -> list[Path]:
     """Where the files that a country's file names are looked for, in this order."""
-    return [data_root() / "census" / country, data_root()]
+    return [data_root() / "census" / country, data_root(), PACKAGED_FILES]
 
 
 def census_files(country: Country) -> list[Path]:

@@ -1,28 +1,22 @@
 """Published maps that are older than what they were made from: reported, or refreshed if wanted.
 
-Dagster's own staleness looks one step back and gives up on many partitions, so manifests are
-walked here. Which checkpoints map a country is a decision (`deployed_model`), not an input that
-goes stale: newer ones make no map outdated. A refresh is requested once for a given set of newer
+What is newer is `store.newer`'s business. A refresh is requested once for a given set of newer
 inputs, and a few times a month at most, so that one which fails or never settles cannot go round.
 """
 
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from popcorn_assets.assets.training import CHECKPOINTS
 from popcorn_assets.automation.jobs import refresh
 from popcorn_assets.automation.schedules import COUNTRY_TAG, YEAR_TAG, closed_year, request, why_not
 from popcorn_assets.country import Country, country_codes, load_country
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.store.versions import Address, Store, Version
+from popcorn_assets.store.newer import PRODUCT, newer_inputs, published_years
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import PopcornError, StoreError
-
-PUBLISHED = "hectare_map"
-"""The asset whose versions are looked at: the product."""
 
 GRACE = timedelta(days=31)
 """How long after it closed a year may be without a map: its refresh starts in the second half."""
@@ -32,54 +26,13 @@ MAX_REFRESHES = 3
 WITHIN = timedelta(days=30)
 
 
-def newer_inputs(store: Store, made: Version) -> list[str]:
-    """Which of the things a version was made from have a newer version by now, near or far.
-
-    Returns:
-        One sentence each, without doubles; empty when all is current.
-    """
-    return list(dict.fromkeys(_newer(store, made, set())))
-
-
-def _newer(store: Store, made: Version, seen: set[tuple[Address, str]]) -> Iterator[str]:
-    for entry in made.manifest()["inputs"]:
-        if entry["asset"] == CHECKPOINTS:
-            continue
-        address = Address(entry["asset"], entry["country"], entry["year"])
-        if (address, entry["version"]) in seen:
-            continue
-        seen.add((address, entry["version"]))
-        current = store.find(address)
-        if current is None:
-            yield f"{address} is gone"
-        elif current.version == entry["version"]:
-            yield from _newer(store, current, seen)
-        elif _differs(current, entry.get("files")):
-            yield f"{address} is now {current.version}, {made.address.asset} has {entry['version']}"
-
-
-def _differs(current: Version, files: dict[str, str] | None) -> bool:
-    """Whether a newer version differs in the files that mattered."""
-    if files is None:
-        return True
-    now = current.manifest()["files"]
-    return any(now.get(name, {}).get("sha256") != digest for name, digest in files.items())
-
-
-def published(store: Store, country: str) -> list[int]:
-    """Years of a country that have a published map."""
-    folder = store.root / PUBLISHED / country
-    years = [int(path.name) for path in folder.glob("[12][0-9][0-9][0-9]") if path.is_dir()]
-    return sorted(year for year in years if (folder / str(year) / "LATEST").is_file())
-
-
 def findings(store: Store, country: Country, now: datetime) -> dict[int, list[str]]:
     """Years of a country with an outdated or a missing map, and why."""
     found: dict[int, list[str]] = {}
-    years = published(store, country.code)
+    years = published_years(store, country.code)
     for year in years:
         try:
-            reasons = newer_inputs(store, store.latest(Address(PUBLISHED, country.code, year)))
+            reasons = newer_inputs(store, store.latest(Address(PRODUCT, country.code, year)))
         except StoreError as error:
             reasons = [str(error)]
         if reasons:
@@ -109,7 +62,7 @@ def stale_maps(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.
         except PopcornError as error:
             context.log.error(f"{code} cannot be looked at: {error}")
             continue
-        mapped = published(files, code)
+        mapped = published_years(files, code)
         for year, reasons in found.items():
             told.append(f"{code}|{year}: {'; '.join(reasons[:3])}")
             if country.automation.stale != "refresh" or year not in mapped:

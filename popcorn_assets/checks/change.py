@@ -9,11 +9,11 @@ import dagster as dg
 from popcorn_assets.assets.census import COUNTS, UNITS
 from popcorn_assets.assets.deployed_model import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.assets.maps import POPULATION, hectare_map, population_map
-from popcorn_assets.automation.stale import newer_inputs
 from popcorn_assets.checks.verdict import newest, not_judged, verdict
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
 from popcorn_assets.resources import NOTHING, StoreResource
+from popcorn_assets.store.newer import newer_inputs
 from popcorn_assets.store.versions import Address, Store
 
 MAX_TOTAL_CHANGE = 0.15

@@ -13,7 +13,7 @@ from popcorn_ml.errors import PopcornError
 @click.command()
 def countries() -> None:
     """List the countries, and what is wrong with files that cannot be used, or are not."""
-    enter_home()
+    enter_home(needed=False)
     from popcorn_assets.country import (
         broken_countries,
         country_codes,

@@ -9,26 +9,23 @@ from __future__ import annotations
 import json
 import resource
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from popcorn_assets.assets.change import CHANGE, SUMMARY
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
-from popcorn_assets.commands.console import failure_text, open_console, printing
+from popcorn_assets.commands.console import open_console
 from popcorn_assets.commands.export import export_year
-from popcorn_assets.partitions import partition_key
+from popcorn_assets.commands.outcome import tell_failure
+from popcorn_assets.commands.working import work
 from popcorn_assets.paths import data_root
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.runs.in_process import INLINE, QUIET, run_here
-from popcorn_assets.runs.lost import end_lost_runs
-from popcorn_assets.store.making import REUSE_TAG
+from popcorn_assets.runs.home import ui_command
 from popcorn_assets.store.versions import Address
 from popcorn_ml.files import write_json
 from popcorn_ml.simulate.spec import CountrySpec
@@ -57,22 +54,28 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     console.print(f"[bold]The demo country[/bold], in {data_root()}")
     write_scenes(console, spec)
     instance = dg.DagsterInstance.get()
-    end_lost_runs(instance)
     seconds: dict[str, float] = {}
     for year, job, purpose in RUNS:
         console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
-        run_id = str(uuid.uuid4())
-        if not execute(instance, job, year, run_id, console):
-            console.print(f"[red]The run failed.[/red] {escape(failure_text(instance, run_id))}")
-            console.print(f"Its log: make ui, then Runs, then {run_id[:8]}")
-            return 1
-        for asset, spent in asset_seconds(instance, run_id).items():
+        worked = work(instance, job, COUNTRY, year, console, small=True)
+        if not worked.made:
+            tell_failure(console, instance, worked, "popcorn demo")
+            return 130 if worked.interrupted else 1
+        for asset, spent in asset_seconds(instance, worked.run_id).items():
             seconds[asset] = round(seconds.get(asset, 0.0) + spent, 3)
     summary = summarise(seconds, time.monotonic() - started)
     path = data_root() / "demo" / "summary.json"
     write_json(path, summary)
     print_summary(console, summary, path)
     export_years(console)
+    return 0
+
+
+def write_files(spec: CountrySpec | None = None) -> int:
+    """Write the demo country's scenes, census and truth, and say where; the exit code."""
+    console = open_console(110)
+    write_scenes(console, spec or CountrySpec())
+    console.print(f"The demo country's scenes, census and truth: {data_root() / COUNTRY}")
     return 0
 
 
@@ -94,24 +97,6 @@ def write_scenes(console: Console, spec: CountrySpec) -> None:
             [year for year, _, _ in RUNS],
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-
-
-def execute(
-    instance: dg.DagsterInstance, job: str, year: int, run_id: str, console: Console
-) -> bool:
-    """One run of a job in this process; whether it succeeded."""
-    from popcorn_assets.definitions import defs
-
-    with printing(instance, run_id, console):
-        result = run_here(
-            instance,
-            defs.resolve_job_def(job),
-            run_id=run_id,
-            partition=partition_key(COUNTRY, year),
-            run_config={**QUIET, **INLINE},
-            tags={REUSE_TAG: "true"},
-        )
-    return result.success
 
 
 def asset_seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
@@ -207,5 +192,5 @@ def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None
             console.print(f"Since {change['from_year']}: {change['significant']}")
     console.print(
         f"\n{summary['wall_seconds']:.0f} s, at most {summary['peak_rss_mb']:,.0f} MB. "
-        f"The same figures: {path}\nSee the assets and their pictures: make ui"
+        f"The same figures: {path}\nSee the assets and their pictures: {ui_command()}"
     )

@@ -23,7 +23,7 @@ from popcorn_assets.runs.home import enter_home
 )
 def doctor(country: str | None, connect: bool, repair: bool, gone: tuple[str, ...]) -> None:
     """Say what is missing on this machine, or for COUNTRY's imagery, and what to type."""
-    enter_home()
+    enter_home(needed=bool(gone or repair))
     if gone:
         import dagster as dg
 

@@ -12,6 +12,7 @@ import click
 from popcorn_assets.runs.home import enter_home
 
 if TYPE_CHECKING:
+    from popcorn_assets.country import Country
     from popcorn_assets.store.versions import Store
 
 
@@ -24,10 +25,46 @@ def imagery() -> None:
 @click.argument("country")
 @click.argument("year", type=int)
 @click.option("--ask", is_flag=True, help="Count scenes in the catalogue instead of assuming.")
-def imagery_estimate(country: str, year: int, ask: bool) -> None:
-    """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk."""
+@click.option(
+    "--max-scenes",
+    type=click.IntRange(min=1),
+    help="As if the country's file said imagery.max_scenes: N.",
+)
+@click.option(
+    "--max-cloud-cover",
+    type=click.FloatRange(0, 100),
+    help="As if it said imagery.max_cloud_cover: PER CENT.",
+)
+def imagery_estimate(
+    country: str, year: int, ask: bool, max_scenes: int | None, max_cloud_cover: float | None
+) -> None:
+    """What fetching COUNTRY's YEAR will take: tiles, requests, bytes, time, disk.
+
+    And what fewer scenes would take, and how much of the country they would likely leave empty.
+    """
     enter_home()
     from popcorn_assets.country import load_country
+
+    lines = estimate_lines(load_country(country), year, ask, max_scenes, max_cloud_cover)
+    click.echo("\n".join(lines))
+
+
+def estimate_lines(
+    country: Country,
+    year: int,
+    ask: bool = False,
+    max_scenes: int | None = None,
+    max_cloud_cover: float | None = None,
+) -> list[str]:
+    """What fetching a country's year will take, in lines.
+
+    Args:
+        ask: count scenes in the catalogue instead of assuming.
+        max_scenes, max_cloud_cover: instead of the country's own choice.
+
+    Raises:
+        ConfigError, ImageryError: there is no imagery of the year, or as `estimate`.
+    """
     from popcorn_assets.partitions import require_year
     from popcorn_assets.resources import ImageryResource
     from popcorn_ml.imagery.estimate import estimate
@@ -35,21 +72,21 @@ def imagery_estimate(country: str, year: int, ask: bool) -> None:
 
     now = datetime.now(UTC)
     require_year(year, now)
-    settings = load_country(country)
     source = ImageryResource()
     found = estimate(
-        settings.pixel_grid(),
-        source.settings_of(settings),
+        country.pixel_grid(),
+        source.settings_of(country).limited(max_scenes, max_cloud_cover),
         year,
-        settings.outline(),
+        country.outline(),
         source.secrets(),
         ask,
     )
-    click.echo("\n".join(found.lines()))
     ends = {season: season_period(year, season).end for season in SEASONS}
-    for season, end in ends.items():
-        if end > now:
-            click.echo(f"not to be had in full yet: {season} of {year} ends on {end:%Y-%m-%d}")
+    return found.lines() + [
+        f"not to be had in full yet: {season} of {year} ends on {end:%Y-%m-%d}"
+        for season, end in ends.items()
+        if end > now
+    ]
 
 
 @imagery.command("retry")
@@ -66,7 +103,7 @@ def imagery_retry(country: str, year: int) -> None:
     import dagster as dg
 
     from popcorn_assets.automation.jobs import INGEST_JOB
-    from popcorn_assets.commands.console import failure_text
+    from popcorn_assets.commands.progress import failure_text
     from popcorn_assets.definitions import defs
     from popcorn_assets.partitions import partition_key
     from popcorn_assets.resources import StoreResource

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from popcorn_assets.commands.console import open_console, write_utf8
+from popcorn_assets.commands.console import PIPE_WIDTH, open_console, write_utf8
 from popcorn_assets.runs.home import enter_home
 
 if TYPE_CHECKING:
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 SHORT = 10
 """Digits of a version that are shown; `promote` takes as few."""
-
-PIPE_WIDTH = 5_000
-"""More than any row takes: in a pipe nothing is folded, so that a line is a row."""
 
 
 @click.command()

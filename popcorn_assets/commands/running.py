@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import click
 
 from popcorn_assets.commands.ports import free_ports, require_port
-from popcorn_assets.runs.home import MAPS_VARIABLE, WEBSERVER_VARIABLE, enter_home
+from popcorn_assets.runs.home import MAPS_VARIABLE, WEBSERVER_VARIABLE, WORKSPACE, enter_home
 
 
 @click.command()
-def demo() -> None:
+@click.option("--only-files", is_flag=True, help="Write its scenes and census, and make no map.")
+def demo(only_files: bool) -> None:
     """Make the demo country, train on 2020, map 2020 and 2021, evaluate."""
-    enter_home()
-    from popcorn_assets.commands.demo import run_demo
+    enter_home(begin=True)
+    from popcorn_assets.commands.demo import run_demo, write_files
 
-    sys.exit(run_demo())
+    sys.exit(write_files() if only_files else run_demo())
 
 
 @click.command()
@@ -41,17 +41,16 @@ def ui(port: int, host: str, maps_port: int | None) -> None:
 
     The published maps are served beside them, read-only.
     """
-    folder = enter_home()
+    folder = enter_home(begin=True)
     require_port(host, port)
     if maps_port is not None:
         require_port(host, maps_port)
     tell_lost_runs()
     show_maps(host, maps_port or next(free_ports(host, port)))
-    dagster = Path(sys.executable).with_name("dagster")
     here = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     os.environ.setdefault(WEBSERVER_VARIABLE, f"http://{here}:{port}")  # whom sensors may ask
-    arguments = ["dev", "-w", str(folder / "workspace.yaml"), "-h", host, "-p", str(port)]
-    os.execv(dagster, [str(dagster), *arguments])
+    arguments = ["dev", "-w", str(folder / WORKSPACE), "-h", host, "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
 
 
 def show_maps(host: str, port: int) -> None:

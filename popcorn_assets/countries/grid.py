@@ -29,12 +29,15 @@ class Section(BaseModel):
 
 
 class GridSettings(Section):
-    """The country's grid, given in exactly one of five ways.
+    """The country's grid, given in exactly one of five ways; any may come with a boundary.
 
     Attributes:
         preset: one of the published countries (rwa, che, pricp2, uga), on their own grid.
         box: west, south, east, north in degrees.
-        boundary: vector file of the country; tiles outside it are not fetched either.
+        boundary: vector file of the country; tiles outside it are not fetched. Alone, it gives the
+            grid as well.
+        margin_m: how far beyond the boundary is still fetched (and, where the boundary gives it,
+            on the grid): for an outline that is coarser than the ground.
         bounds: west, south, east, north in `crs`.
         like: a raster whose grid is taken as it is, such as a published composite; hectares are
             then counted from its corner.
@@ -48,6 +51,7 @@ class GridSettings(Section):
     preset: str | None = None
     box: tuple[float, float, float, float] | None = None
     boundary: WrittenPath | None = None
+    margin_m: float = Field(0, ge=0, le=100_000)
     bounds: tuple[float, float, float, float] | None = None
     layer: str | None = None
     member: WrittenFile | None = None
@@ -72,14 +76,15 @@ class GridSettings(Section):
     def _one_way(self) -> Self:
         ways = ("preset", "box", "boundary", "bounds", "like")
         given = [way for way in ways if getattr(self, way) is not None]
-        if len(given) != 1 and given != ["box", "boundary"]:
+        if not given or len([way for way in given if way != "boundary"]) > 1:
             raise ValueError(
-                f"give one of {', '.join(ways)} (or a box with a boundary); found: "
+                f"give one of {', '.join(ways)}, or a boundary with one of the others; found: "
                 f"{', '.join(given) or 'none'}"
             )
         if self.bounds and not self.crs:
             raise ValueError("bounds need a crs")
-        of_file = [k for k in ("layer", "member", "where", "boundary_crs") if getattr(self, k)]
+        kinds = ("layer", "member", "where", "boundary_crs", "margin_m")
+        of_file = [kind for kind in kinds if getattr(self, kind)]
         if of_file and self.boundary is None:
             raise ValueError(f"{', '.join(of_file)}: belongs to a boundary")
         return self
@@ -91,7 +96,14 @@ class GridSettings(Section):
         if self.boundary is None:
             return None
         path = given_path(self.boundary)
-        return Boundary(path, self.member, self.layer, self.where, self.boundary_crs)
+        return Boundary(path, self.member, self.layer, self.where, self.boundary_crs, self.margin_m)
+
+    @property
+    def from_boundary(self) -> bool:
+        """Whether the boundary file is what gives the grid."""
+        return self.boundary is not None and not (
+            self.preset or self.box or self.bounds or self.like
+        )
 
     def grid(self) -> Grid:
         """The grid; paths are taken from the store's root.
@@ -111,7 +123,7 @@ class GridSettings(Section):
             return preset_grid(self.preset)
         if self.box:
             return grid_of_box(self.box, self.crs, self.step)
-        if self.boundary:
+        if self.from_boundary:
             outline = self.outline()
             assert outline is not None
             return grid_of_boundary(outline, self.crs, self.step)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 import yaml
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
@@ -59,11 +61,29 @@ def executor() -> dg.ExecutorDefinition:
     return _noting(makers[name]())
 
 
+_foreground: set[str] = set()
+
+
+@contextmanager
+def in_foreground(run_id: str) -> Iterator[None]:
+    """For as long as the block, who interrupts this process wants the run to end.
+
+    Elsewhere an interruption that nobody asked Dagster for is a machine that goes down, say, and
+    the run has failed.
+    """
+    _foreground.add(run_id)
+    try:
+        yield
+    finally:
+        _foreground.discard(run_id)
+
+
 class _Noting(dg.Executor):
     """An executor that first notes on the run which process works on it.
 
     However a run was started, by the daemon, the web server, `dagster job execute` or a program,
-    its executor is the first of us that works in its process.
+    its executor is the first of us that works in its process. One in the foreground that is
+    interrupted is noted as being cancelled, which is what it then becomes.
     """
 
     def __init__(self, executor: dg.Executor) -> None:
@@ -74,7 +94,12 @@ class _Noting(dg.Executor):
     ) -> Iterator[dg.DagsterEvent]:
         run_id = plan_context.run_id
         plan_context.instance.add_run_tags(run_id, owner_tags(run_id))
-        return self.executor.execute(plan_context, execution_plan)
+        try:
+            yield from self.executor.execute(plan_context, execution_plan)
+        except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+            if run_id in _foreground:
+                plan_context.instance.report_run_canceling(plan_context.dagster_run)
+            raise
 
     @property
     def retries(self) -> RetryMode:
@@ -83,6 +108,11 @@ class _Noting(dg.Executor):
     @property
     def step_dependency_config(self) -> StepDependencyConfig:
         return self.executor.step_dependency_config
+
+
+def cancelled_when_interrupted(made: dg.ExecutorDefinition) -> dg.ExecutorDefinition:
+    """The executor, for a run `in_foreground`."""
+    return _noting(made)
 
 
 def _noting(made: dg.ExecutorDefinition) -> dg.ExecutorDefinition:

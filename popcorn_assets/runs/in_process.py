@@ -1,7 +1,8 @@
-"""Runs that work in this very process, as `popcorn demo` and `popcorn record` start them.
+"""Runs that a command starts and carries out, as `popcorn run`, `demo` and `record` do.
 
-They belong to the code location of the workspace and to their job like any other, so that the
-timeline, the job's page and its partitions show them, and sensors that watch runs see them.
+Such a run ends with the command: asked to end it is cancelled, and killed it is lost. They
+belong to the code location of the workspace and to their job like any other, so that the timeline,
+the job's page and its partitions show them, and sensors that watch runs see them.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import dagster as dg
 from dagster._core.definitions.executor_definition import execute_in_process_executor
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
-from dagster._core.execution.api import execute_run
+from dagster._core.execution.api import execute_run, execute_run_iterator
 from dagster._core.remote_origin import (
     CodeLocationOrigin,
     RegisteredCodeLocationOrigin,
@@ -22,7 +24,9 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 
-from popcorn_assets.runs.home import home
+from popcorn_assets.runs.executors import cancelled_when_interrupted, in_foreground
+from popcorn_assets.runs.followed import followed
+from popcorn_assets.runs.home import WORKSPACE, home
 from popcorn_assets.runs.lost import owner_tags
 
 if TYPE_CHECKING:
@@ -36,6 +40,9 @@ INLINE = {"resources": {"compute": {"config": {"launcher": "inline"}}}}
 
 LOCATION = "popcorn"
 """Name of the code location, as workspace.yaml has it."""
+
+DEFINITIONS = "popcorn_assets.definitions"
+"""Where a step's own process finds its job."""
 
 
 def run_here(
@@ -52,21 +59,56 @@ def run_here(
     Raises:
         DagsterInvalidConfigError, DagsterUnknownPartitionError: nothing has run.
     """
+    # Whatever executor the deployment has, and its configuration, is for runs of their own.
+    local = job.with_executor_def(cancelled_when_interrupted(execute_in_process_executor))
+    run = _created(instance, local, run_id, partition, run_config, tags)
+    with in_foreground(run_id):
+        return execute_run(InMemoryJob(local), run, instance)
+
+
+def run_from_here(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    *,
+    run_id: str,
+    partition: str,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Run a job of the definitions to its end, its steps where the deployment's executor has them.
+
+    What became of it is on record. With this process all of the run ends.
+
+    Raises:
+        DagsterUnknownPartitionError: nothing has run.
+    """
+    run = _created(instance, job, run_id, partition, QUIET, tags)
+    found = ReconstructableRepository.for_module(DEFINITIONS, "defs", str(home()))
+    with in_foreground(run_id), followed():
+        for _ in execute_run_iterator(found.get_reconstructable_job(job.name), run, instance):
+            pass
+
+
+def _created(
+    instance: dg.DagsterInstance,
+    job: dg.JobDefinition,
+    run_id: str,
+    partition: str | None,
+    run_config: Mapping[str, Any] | None,
+    tags: Mapping[str, str] | None,
+) -> dg.DagsterRun:
+    """A run's record, as the web server would make it, with this process as whose it is."""
     own: dict[str, str] = {}
     if partition is not None:
         with partition_loading_context(dynamic_partitions_store=instance) as loading:
             job.validate_partition_key(partition, selected_asset_keys=None, context=loading)
         own = dict(job.get_tags_for_partition_key(partition, selected_asset_keys=None))
-    # Whatever executor the deployment has, and its configuration, is for runs of their own.
-    local = job.with_executor_def(execute_in_process_executor)
-    run = instance.create_run_for_job(
-        local,
+    return instance.create_run_for_job(
+        job,
         run_id=run_id,
         run_config=dict(run_config or {}),
         tags={**job.run_tags, **own, **(tags or {}), **owner_tags(run_id)},
         remote_job_origin=job_origin(job.name),
     )
-    return execute_run(InMemoryJob(local), run, instance)
 
 
 def job_origin(job: str) -> RemoteJobOrigin:
@@ -78,7 +120,7 @@ def _location() -> CodeLocationOrigin:
     """The code location of the home's workspace; one known by its name where there is none."""
     from dagster._core.workspace.load import location_origins_from_yaml_paths
 
-    workspace = home() / "workspace.yaml"
+    workspace = home() / WORKSPACE
     if workspace.is_file():
         origins = location_origins_from_yaml_paths([str(workspace)])
         for origin in origins:

@@ -7,6 +7,7 @@ the project's own data is here.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,7 @@ from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from popcorn_assets.runs.lost import LAUNCHED_TAG, LOST, begun_tag, lost_its_process
+from popcorn_assets.runs.lost import LAUNCHED_TAG, LOST, begun_tag, command_of, lost_its_process
 from popcorn_assets.runs.sqlite import SqliteStorage
 from popcorn_ml.errors import ConfigError
 
@@ -172,6 +173,16 @@ class LocalLauncher(DefaultRunLauncher):
         if client is not None:
             host = socket.gethostname() if client.host in LOCAL_HOSTS else client.host
             self._instance.add_run_tags(run_id, {LAUNCHED_TAG: host, **begun_tag(run_id)})
+
+    def terminate(self, run_id: str) -> bool:
+        """Ask a run to end; one that a command carries out, by asking the command to."""
+        run = self._instance.get_run_by_id(run_id) if self.has_instance else None
+        pid = command_of(self._instance, run) if run is not None else None
+        if run is None or pid is None:
+            return super().terminate(run_id)
+        self._instance.report_run_canceling(run)
+        os.kill(pid, signal.SIGINT)
+        return True
 
     @property
     def supports_check_run_worker_health(self) -> bool:

@@ -82,6 +82,14 @@ def lost_its_process(instance: dg.DagsterInstance, run: DagsterRun) -> bool:
     return process is not None and not _lives(*process, _begun(run))
 
 
+def command_of(instance: dg.DagsterInstance, run: DagsterRun) -> int | None:
+    """The living process of this machine that carries out a run which no code server started."""
+    if run.status in FINISHED_STATUSES or LAUNCHED_TAG in run.tags:
+        return None
+    process = _process(instance, run)
+    return process[0] if process is not None and _lives(*process, _begun(run)) else None
+
+
 def _process(instance: dg.DagsterInstance, run: DagsterRun) -> tuple[int, float] | None:
     """Number of the run's process, and a time (seconds since 1970) when it was there already."""
     here = socket.gethostname()

@@ -65,7 +65,7 @@ def examine(countries: list[str] | None = None, connect: bool = False) -> list[F
     if countries is None:
         findings.append(Finding(True, f"countries: {', '.join(country_codes())}"))
     for code in countries or ():
-        findings += _country(code, connect)
+        findings += country_findings(code, connect)
     return findings
 
 
@@ -322,7 +322,12 @@ def lock_holders(path: str | Path) -> list[str]:
     return found
 
 
-def _country(code: str, connect: bool) -> list[Finding]:
+def country_findings(code: str, connect: bool = False) -> list[Finding]:
+    """What a country needs before a run: its imagery's source, grid, weights, census files.
+
+    Raises:
+        ConfigError: there is no such country, or its file cannot be used.
+    """
     from popcorn_assets.assets.census import census_files
 
     country = load_country(code)

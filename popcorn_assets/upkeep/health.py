@@ -20,7 +20,7 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
 
 from popcorn_assets.paths import DATA_VARIABLE
 from popcorn_assets.resources import StoreResource
-from popcorn_assets.runs.home import HOME_VARIABLE, home, webserver
+from popcorn_assets.runs.home import CONFIGURATION, HOME_VARIABLE, find_home, webserver
 from popcorn_assets.runs.instance import POSTGRES_VARIABLE, shown
 from popcorn_assets.runs.lost import Unjudged, lost_its_process, unjudged_runs
 from popcorn_assets.runs.pools import pools, stuck_slots
@@ -42,7 +42,12 @@ LOOPBACK = ("127.", "::1", "localhost")
 
 def examine_dagster() -> Iterator[Finding]:
     """Findings about the instance that the home's dagster.yaml describes."""
-    yield Finding(True, f"Dagster's instance: {home() / 'dagster.yaml'}")
+    folder = find_home()
+    if folder is None:
+        what = f"{Path.cwd()} is no home of popcorn, nor is a folder above it"
+        yield Finding(False, what, "popcorn demo, new or ui begin one here; or go to yours")
+        return
+    yield Finding(True, f"Dagster's instance: {folder / CONFIGURATION}")
     url = os.environ.get(POSTGRES_VARIABLE, "").strip()
     kind = "Postgres" if url else "SQLite"
     try:

@@ -67,16 +67,25 @@ def _one(names: Sequence[str], *wanted: str) -> str | None:
     return next((lower[w.casefold()] for w in wanted if w.casefold() in lower), None)
 
 
+_COD_CODE = re.compile(r"adm(?:in)?_?(\d)_?p_?code")
+_COD_NAME = re.compile(r"adm(?:in)?_?(\d)(_?name)?(?:_([a-z]{2}))?")
+_COD_LANGUAGES = ("en", None, "fr", "pt", "es", "ar")
+"""Those in which a name is taken, the first that there is; None: the column does not say."""
+
+
 def _cod_columns(names: Sequence[str]) -> BoundaryColumns:
-    """The deepest level of a table of common operational data: `ADM2_PCODE`, `adm2_name`."""
-    levels = {
-        int(m.group(1)): n for n in names if (m := re.fullmatch(r"adm(\d)_pcode", n.casefold()))
-    }
+    """The deepest level of a table of common operational data: `ADM2_PCODE`, `adm2_name`, or as
+    older tables write them, `admin2Pcode` and `admin2Name_fr`."""
+    levels = {int(m[1]): n for n in names if (m := _COD_CODE.fullmatch(n.casefold()))}
     if not levels:
         return BoundaryColumns()
     depth = max(levels)
-    name = _one(names, f"ADM{depth}_EN", f"adm{depth}_name", f"ADM{depth}_FR", f"ADM{depth}_PT")
-    name = name or _one(names, f"ADM{depth}_ES", f"ADM{depth}_AR")
+    called = {
+        m[3]: n
+        for n in reversed(names)
+        if (m := _COD_NAME.fullmatch(n.casefold())) and int(m[1]) == depth and (m[2] or m[3])
+    }
+    name = next((called[spoken] for spoken in _COD_LANGUAGES if spoken in called), None)
     return BoundaryColumns(id=(levels[depth],), name=name, parent=levels.get(depth - 1))
 
 

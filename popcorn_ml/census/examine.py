@@ -6,7 +6,7 @@ The inbox asks this of a file that has just come in; the steps of the assets are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,31 @@ from popcorn_ml.grid import Grid
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import pandas as pd
+
+
+LATER = frozenset(
+    {"unit_pixels", "unit_areas", "people_in_pixels", "levels_agree", "levels_separate", "years"}
+)
+"""Checks that need the grid's pixels, all levels or the partition's year: not judged here."""
+
+
+@dataclass(frozen=True)
+class LevelJoin:
+    """How the units and the counts of a level came together.
+
+    Attributes:
+        units, joined: how many units there are, and how many of them have a count.
+        without_count: units that no row counts: their ids, with their names where they have one.
+        without_unit: rows that count nobody's unit, likewise.
+        people: those of all units, by the years that the tables count.
+    """
+
+    units: int
+    joined: int
+    without_count: tuple[str, ...]
+    without_unit: tuple[str, ...]
+    people: dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -31,11 +56,18 @@ class Examination:
         checks: one result for each of `findings.CHECKS`.
         years: years in which the tables count people.
         missing: what could not be judged, because a file that belongs to it is not there.
+        levels: how each level whose files are there came together.
     """
 
     checks: tuple[CheckResult, ...]
     years: tuple[int, ...]
     missing: tuple[str, ...]
+    levels: dict[str, LevelJoin] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> tuple[CheckResult, ...]:
+        """The checks that were judged; the others pass here whatever the files hold."""
+        return tuple(c for c in self.checks if c.name not in LATER or not c.passed)
 
     @property
     def usable(self) -> bool:
@@ -64,6 +96,7 @@ def examine(
     findings: list[Finding] = []
     years: set[int] = set()
     missing: list[str] = []
+    joins: dict[str, LevelJoin] = {}
     with Files(base_dir) as files:
         units: dict[str, gpd.GeoDataFrame] = {}
         for name in settings.levels:
@@ -103,18 +136,39 @@ def examine(
             here = level.model_copy(update={"counts": tuple(present), "changes": tuple(known)})
             read = joined_counts(name, here, files, units[name], 0, names)
             joined, found = read.rows, read.findings
+            people: dict[int, float] = {}
             for year in sorted(set(joined["year"])):
                 projected, more = counts_for_year(
                     joined, units[name], int(year), settings, name, found
                 )
                 found += [_for_now(f) for f in more if f.check != "years"]
+                total = people[int(year)] = float(projected["people"].sum())
                 if level.role == "train":
-                    total = float(projected["people"].sum())
                     file = ", ".join(sorted(set(projected["file"])))
                     found += validate.national_total(name, total, int(year), settings, file)
                 years.add(int(year))
             findings += of_level(found, name)
-    return Examination(results(CHECKS, findings), tuple(sorted(years)), tuple(missing))
+            joins[name] = _join_of(units[name], joined, people)
+    return Examination(results(CHECKS, findings), tuple(sorted(years)), tuple(missing), joins)
+
+
+def _join_of(units: gpd.GeoDataFrame, counts: pd.DataFrame, people: dict[int, float]) -> LevelJoin:
+    counted = set(counts["unit"][counts["people"].notna()])
+    alone = units[~units["id"].isin(counted)]
+    homeless = counts[counts["unit"] == ""]
+    return LevelJoin(
+        len(units),
+        len(units) - len(alone),
+        tuple(_called(i, n) for i, n in zip(alone["id"], alone["name"], strict=True)),
+        tuple(dict.fromkeys(
+            _called(i, n) for i, n in zip(homeless["id"], homeless["name"], strict=True)
+        )),
+        people,
+    )  # fmt: skip
+
+
+def _called(identifier: str, name: str) -> str:
+    return f"{identifier} ({name})" if identifier and name else identifier or name
 
 
 def _for_now(finding: Finding) -> Finding:

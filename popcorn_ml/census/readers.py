@@ -18,7 +18,14 @@ from popcorn_ml.census.findings import Finding
 from popcorn_ml.census.inputs import CountInput, UnitInput
 from popcorn_ml.census.layout import Fits, Header
 from popcorn_ml.census.settings import BoundarySettings, CountSettings, LevelSettings, ReaderName
-from popcorn_ml.census.tables import TABLE_SUFFIXES, Table, find_column, named, read_table
+from popcorn_ml.census.tables import (
+    ROW,
+    TABLE_SUFFIXES,
+    Table,
+    find_column,
+    named,
+    read_table,
+)
 from popcorn_ml.census.text import clean_id, name_key
 from popcorn_ml.errors import CensusError
 
@@ -93,14 +100,7 @@ def count_units(
 def _read_counts(level: LevelSettings, settings: CountSettings, files: Files) -> CountInput:
     path = files.open(settings, TABLE_SUFFIXES)
     file = name_of(path, settings.file)
-    table = read_table(
-        path,
-        sheet=settings.sheet,
-        encoding=settings.encoding,
-        delimiter=settings.delimiter,
-        header_row=settings.header_row,
-        fits=_fits(level, settings, path),
-    )
+    table = _table_of(path, level, settings)
     findings = [Finding("counts_readable", "warn", f"{file}: {note}") for note in table.notes]
     table = _kept(table, settings)
     names = _names(table.header)
@@ -110,6 +110,41 @@ def _read_counts(level: LevelSettings, settings: CountSettings, files: Files) ->
     asides = tuple({"file": file, **vars(line)} for line in table.asides)
     sources = files.sources(settings)
     return CountInput(frame, settings, tuple(findings + found), sources, asides)
+
+
+def written_ids(
+    level: LevelSettings, settings: CountSettings, files: Files
+) -> tuple[str, dict[int, str]]:
+    """Of one table, the column that identifies its rows, and what is written there by row number.
+
+    Raises:
+        CensusError: as `read_counts`, or the identifier is made of several columns.
+    """
+    path = files.open(settings, TABLE_SUFFIXES)
+    table = _table_of(path, level, settings)
+    columns = count_columns(level.reader, settings.columns, _names(table.header), table.path)
+    by = columns.id or ((columns.name,) if columns.name else ())
+    if len(by) != 1:
+        raise CensusError(
+            "the units' identifier is made of several columns",
+            where=path,
+            expected="one column",
+            found=", ".join(by),
+            remedy="keep the rows by hand, with `counts.where` in the country's file",
+        )
+    cells = table.frame[find_column(table, by[0], "id", "counts.columns.id")]
+    return by[0], {int(n): clean_id(cell) for n, cell in zip(table.frame[ROW], cells, strict=True)}
+
+
+def _table_of(path: Path, level: LevelSettings, settings: CountSettings) -> Table:
+    return read_table(
+        path,
+        sheet=settings.sheet,
+        encoding=settings.encoding,
+        delimiter=settings.delimiter,
+        header_row=settings.header_row,
+        fits=_fits(level, settings, path),
+    )
 
 
 def _names(header: Header) -> list[str]:

@@ -64,9 +64,9 @@ class Report:
     def device(self, name: str) -> None:
         """In the run's log: which device a name means here."""
         if self._pipes is not None:
-            from popcorn_ml.compute.devices import pick_device
+            from popcorn_ml.compute.devices import device_name
 
-            self.log(f"on device {pick_device(name)}, process {os.getpid()}")
+            self.log(f"on device {device_name(name)}, process {os.getpid()}")
 
     def note(self, message: str) -> None:
         """A sentence for whoever looks: the run's log, or standard error."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import CensusError, ConfigError
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import numpy as np
     from shapely.geometry.base import BaseGeometry
+
+
+METRES_A_DEGREE = 110_500
+"""Of latitude, where it has the fewest, at the equator (WGS 84: 110,574)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Boundary:
         layer: the layer, where the file has several.
         where: keep only features with these values.
         crs: of a file that does not say.
+        margin_m: how far beyond the polygons still counts as inside.
     """
 
     path: Path
@@ -36,13 +41,25 @@ class Boundary:
     layer: str | None = None
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     crs: str | None = None
+    margin_m: float = 0
 
     def __str__(self) -> str:
         return str(self.path)
 
+    def as_dict(self) -> dict[str, Any]:
+        """What is said of the file beyond its name, as plain values; empty where nothing is."""
+        said = {
+            "member": self.member,
+            "layer": self.layer,
+            "where": {name: list(values) for name, values in self.where.items()},
+            "crs": self.crs,
+            "margin_m": self.margin_m,
+        }
+        return {name: value for name, value in said.items() if value}
+
 
 def outline(boundary: Path | Boundary, crs: str, lon: float | None = None) -> BaseGeometry:
-    """The union of a file's polygons, in `crs`.
+    """The union of a file's polygons and its margin, in `crs`.
 
     Args:
         boundary: the file.
@@ -78,7 +95,28 @@ def outline(boundary: Path | Boundary, crs: str, lon: float | None = None) -> Ba
             expected=f"polygons within the range of {crs}",
             remedy="correct the file, or the grid's `crs`",
         )
-    return shape
+    return _widened(shape, crs, given.margin_m) if given.margin_m else shape
+
+
+def _widened(shape: BaseGeometry, crs: str, margin_m: float) -> BaseGeometry:
+    """The shape and at least `margin_m` around it.
+
+    In degrees, a margin is as wide as it has to be where the shape is farthest from the equator.
+    """
+    import math
+
+    from pyproj import CRS
+    from shapely.affinity import scale
+
+    plane = CRS.from_user_input(crs)
+    if not plane.is_geographic:
+        return shape.buffer(margin_m / plane.axis_info[0].unit_conversion_factor)
+    _, south, _, north = shape.bounds
+    degrees = margin_m / METRES_A_DEGREE
+    farthest = min(max(abs(south), abs(north)) + degrees, 89.0)
+    narrow = math.cos(math.radians(farthest))
+    wide = scale(shape, narrow, 1, origin=(0, 0)).buffer(degrees)
+    return scale(wide, 1 / narrow, 1, origin=(0, 0))
 
 
 def _features(boundary: Boundary) -> gpd.GeoDataFrame:

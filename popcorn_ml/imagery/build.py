@@ -32,7 +32,14 @@ from popcorn_ml.imagery.fetching import ELSEWHERE, TileJob, in_pool, in_threads_
 from popcorn_ml.imagery.gaps import FillReport, fill_gaps
 from popcorn_ml.imagery.scene_lists import scene_lists
 from popcorn_ml.imagery.scratch import Scratch
-from popcorn_ml.imagery.season_report import Losses, SeasonReport, lost_in, tell_losses, tell_scenes
+from popcorn_ml.imagery.season_report import (
+    Losses,
+    SeasonReport,
+    lost_in,
+    tell_choice,
+    tell_losses,
+    tell_scenes,
+)
 from popcorn_ml.imagery.source import SceneList, SeasonRequest, Source, opposite
 from popcorn_ml.parallel import Pool
 from popcorn_ml.sentinel import Season, Sensor
@@ -147,7 +154,7 @@ def _build_season(
                 start=request.period.start.isoformat(),
                 end=request.period.end.isoformat(),
                 grid=grid.as_dict(),
-                scenes_found=len(main.scenes),
+                scenes_found=main.offered,
                 duplicates=list(main.duplicates),
                 provenance=source.provenance(request),
             )
@@ -157,6 +164,7 @@ def _build_season(
                 "fetched": len(wanted) - resumed,
                 "resumed": resumed,
             }
+            tell_choice(report, main, other)
             tell_losses(report, losses, [main, *([other] if other else ())])
             assemble(
                 report, source.encoding(request), grid, tiles, wanted, scratch, out_dir, workers,
@@ -209,7 +217,7 @@ def _identity(
         "year": request.year,
         "orbit": request.orbit,
         "grid": request.grid.as_dict(),
-        "settings": settings.pixel_identity(),
+        "settings": settings.pixel_identity(request.sensor),
         "source": source.fingerprint(),
         "tiles": [tile.index for tile in wanted],
     }

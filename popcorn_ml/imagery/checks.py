@@ -113,13 +113,17 @@ def check_nodata_share(report: Mapping[str, Any], settings: ImagerySettings) -> 
         blocking = float(other.get("nodata_share", share))
         facts |= {"other_orbit_share": other["share"], "nodata_share_of_both_orbits": blocking}
         aside = f", {blocking:.1%} where the other orbit stands in"
+    choice, more = report.get("choice") or {}, ""
+    if left := float(choice.get("left_without_share", 0.0)):
+        facts["left_without_share"] = left
+        more = f"; max_cloud_cover leaves {left:.1%} without any scene"
     severe = blocking > limits.max_nodata_share
     limit = limits.max_nodata_share if severe else limits.warn_nodata_share
     return CheckResult(
         "nodata_share",
         not severe and share <= limit,
         "error" if severe else "warn",
-        f"{share:.1%} of the pixels are nodata{aside} (limit {limit:.0%})",
+        f"{share:.1%} of the pixels are nodata{aside} (limit {limit:.0%}){more}",
         {**facts, "limit": limit},
     )
 

@@ -19,7 +19,15 @@ from popcorn_ml.imagery.kinds import OtherKind, s1_bands
 from popcorn_ml.imagery.nearest import parts_of_box
 from popcorn_ml.imagery.overpasses import by_overpass, strip_start
 from popcorn_ml.imagery.source import LeftOut, Lost, Scene
-from popcorn_ml.imagery.stac_fields import baseline, footprint_box, mapping, number, orbit_direction
+from popcorn_ml.imagery.stac_fields import (
+    baseline,
+    cloud_cover,
+    footprint_box,
+    footprint_rings,
+    mapping,
+    number,
+    orbit_direction,
+)
 from popcorn_ml.sentinel import Orbit, Period, Sensor
 
 S2 = "COPERNICUS/S2_SR_HARMONIZED"
@@ -44,6 +52,7 @@ PROPERTIES: dict[Sensor, dict[str, str]] = {
         "processed": "GENERATION_TIME",
         "strip": "DATASTRIP_ID",
         "relative_orbit": "SENSING_ORBIT_NUMBER",
+        "clouds": "CLOUDY_PIXEL_PERCENTAGE",
     },
     "s1": {
         "index": "system:index",
@@ -127,6 +136,8 @@ def scene_from_feature(feature: Mapping[str, Any], sensor: Sensor) -> Scene | Lo
         bbox=footprint_box(feature.get("geometry")),
         assets={"image": f"{COLLECTIONS[sensor]}/{index}"},
         bands=bands,
+        cloud_cover=cloud_cover(said.get("clouds")),
+        footprint=footprint_rings(feature.get("geometry")),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import ImageryError
@@ -14,6 +15,7 @@ from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.source import (
     LeftOut,
     Lost,
+    Scene,
     SceneList,
     SeasonRequest,
     Source,
@@ -55,6 +57,9 @@ def scene_lists(
         if not any(one.scenes for one in lists):
             raise _nothing_found(request, settings, lists)
         _refuse_unusable(request, settings, lists)
+        lists = [chosen_scenes(one, request, settings, tiles) for one in lists]
+        if not any(one.scenes for one in lists):
+            raise _none_clear(request, settings, lists)
     except ImageryError:
         if not before:
             scratch.discard()
@@ -63,6 +68,23 @@ def scene_lists(
         _drop_changed(before, lists, request, scratch, tiles)
     scratch.keep_json(SCENES, [_plain(one) for one in lists])
     return lists[0], lists[1] if len(lists) > 1 else None
+
+
+def chosen_scenes(
+    found: SceneList, request: SeasonRequest, settings: ImagerySettings, tiles: Sequence[Tile]
+) -> SceneList:
+    """Those scenes that the country's file wants used; all of them where it has no limit.
+
+    Args:
+        found: of one orbit.
+        tiles: which are asked for; the choice is made for the places in them.
+    """
+    most, limit = settings.scene_limit, settings.cloud_limit(request.sensor)
+    if not found.scenes or (most is None and limit is None):
+        return found
+    from popcorn_ml.imagery.offered import Offered
+
+    return Offered(found, request, tiles).choose(most, limit)
 
 
 def _kept(scratch: Scratch) -> list[SceneList]:
@@ -95,15 +117,17 @@ def _drop_changed(
     """Forget the tiles that scenes reach which came, went or changed since they were finished."""
     from popcorn_ml.imagery.nearest import bounds_meet, lonlat_bounds
 
-    sets = [
-        {json.dumps(scene.as_dict(), sort_keys=True) for one in lists for scene in one.scenes}
-        for lists in (before, now)
-    ]
+    sets = [{_pixels_of(scene) for one in lists for scene in one.scenes} for lists in (before, now)]
     boxes = [json.loads(text)["bbox"] for text in sets[0] ^ sets[1]]
     for tile in tiles if boxes else ():
         place = lonlat_bounds(request.grid.subgrid(tile.core))
         if any(box is None or bounds_meet(box, place) for box in boxes):
             scratch.drop_tile(tile.index)
+
+
+def _pixels_of(scene: Scene) -> str:
+    """What of a scene decides pixels, as a text."""
+    return json.dumps(replace(scene, cloud_cover=None).as_dict(), sort_keys=True)
 
 
 def _refuse_unusable(
@@ -137,6 +161,8 @@ def _plain(scenes: SceneList) -> dict[str, Any]:
         "duplicates": list(scenes.duplicates),
         "lost": [asdict(one) for one in scenes.lost],
         "left_out": [asdict(one) for one in scenes.left_out],
+        "not_chosen": [asdict(one) for one in scenes.not_chosen],
+        "choice": scenes.choice,
     }
 
 
@@ -146,6 +172,8 @@ def _unplain(kept: dict[str, Any]) -> SceneList:
         tuple(kept["duplicates"]),
         tuple(Lost(**one) for one in kept["lost"]),
         tuple(LeftOut(**one) for one in kept["left_out"]),
+        tuple(LeftOut(**one) for one in kept.get("not_chosen", ())),
+        kept.get("choice"),
     )
 
 
@@ -166,4 +194,19 @@ def _nothing_found(
         f"{request.period.end:%Y-%m-%d} over {tuple(round(v, 5) for v in request.grid.bounds)}",
         found=f"none{unusable}",
         remedy="check the year, the grid's box and CRS, and that the source holds this period",
+    )
+
+
+def _none_clear(
+    request: SeasonRequest, settings: ImagerySettings, lists: Sequence[SceneList]
+) -> ImageryError:
+    clearest = min(float((found.choice or {})["clearest"]) for found in lists)
+    count = sum(found.offered for found in lists)
+    return ImageryError(
+        f"each of the {count} scenes of {request} is cloudier than the country's file allows",
+        where="imagery.max_cloud_cover",
+        expected=f"at most {settings.max_cloud_cover:g} %",
+        found=f"the clearest has {clearest:g} %",
+        remedy=f"raise imagery.max_cloud_cover to {math.ceil(clearest)} or more: a season without "
+        "any scene is not made, and gaps are filled from the others only where it is",
     )

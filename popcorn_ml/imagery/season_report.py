@@ -24,9 +24,12 @@ class SeasonReport:
         sensor, season, year, source, orbit: what was made; orbit is None for Sentinel-2.
         start, end: the season, ISO 8601, end exclusive.
         scenes: those with at least one clear pixel in the composite.
-        scenes_found: scenes in the catalogue after removing duplicates.
+        scenes_found: scenes in the catalogue after removing duplicates, before any choice.
         duplicates: ids of older processings that were left out.
         left_out: scenes of another kind than the product, and which.
+        not_chosen: scenes passed over by `max_scenes` or `max_cloud_cover`, and why.
+        choice: what was offered, what was kept and what that leaves, as `offered.Offered` tells it;
+            `other_orbit` the same of that. None where nothing limits the scenes.
         lost: scenes and assets that could not be read, and why; `lost_share` of the assets.
         tiles: total, outside the boundary, fetched now, taken from an interrupted run.
         nodata_share: pixels without a value in at least one band, of the preferred orbit alone.
@@ -53,6 +56,8 @@ class SeasonReport:
     scenes_found: int = 0
     duplicates: list[str] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
+    not_chosen: list[dict[str, str]] = field(default_factory=list)
+    choice: dict[str, Any] | None = None
     lost: list[dict[str, Any]] = field(default_factory=list)
     lost_share: float = 0.0
     tiles: dict[str, int] = field(default_factory=dict)
@@ -159,6 +164,17 @@ def tell_scenes(
     report.scenes = _summaries(main.scenes, used["main"])
     if report.other_orbit is not None and other is not None:
         report.other_orbit["scenes"] = _summaries(other.scenes, used["other"])
+
+
+def tell_choice(report: SeasonReport, main: SceneList, other: SceneList | None) -> None:
+    """Write down which scenes were passed over, and why."""
+    lists = [main, *([other] if other else ())]
+    passed = {one for found in lists for one in found.not_chosen}
+    report.not_chosen = [asdict(one) for one in sorted(passed, key=lambda one: one.scene)]
+    if main.choice is not None or (other and other.choice is not None):
+        report.choice = dict(main.choice or {})
+        if other:
+            report.choice["other_orbit"] = other.choice and dict(other.choice)
 
 
 def _summaries(scenes: Sequence[Scene], used: set[str]) -> list[dict[str, Any]]:

@@ -59,11 +59,13 @@ class Secrets:
         earthengine_project: Google Cloud project that Earth Engine's use is counted on.
         earthengine_key_file: service account key (JSON); None = application default credentials.
         planetary_computer_key: subscription key; None = anonymous, with lower limits.
+        us_census_key: of the United States Census Bureau's data API, where counts come from.
     """
 
     earthengine_project: str | None = None
     earthengine_key_file: Path | None = None
     planetary_computer_key: str | None = None
+    us_census_key: str | None = None
 
     def __repr__(self) -> str:
         given = ", ".join(
@@ -77,7 +79,7 @@ class Secrets:
     @cached_property
     def values(self) -> tuple[str, ...]:
         """The credentials themselves, the longest first; of the key file, what is in it."""
-        found = {self.earthengine_project, self.planetary_computer_key}
+        found = {self.earthengine_project, self.planetary_computer_key, self.us_census_key}
         if self.earthengine_key_file is not None:
             try:
                 held = json.loads(Path(self.earthengine_key_file).read_text("utf-8"))
@@ -116,7 +118,7 @@ def guarded(secrets: Secrets) -> Iterator[None]:
     An exception whose text, or that of one of its causes, would tell something goes on as
     `ImageryError` (or as the error of this project that it was) with the text scrubbed.
     """
-    _veil(secrets)
+    veil(secrets)
     try:
         yield
     except Exception as error:
@@ -126,7 +128,7 @@ def guarded(secrets: Secrets) -> Iterator[None]:
         raise _scrubbed(error, secrets) from None
 
 
-def _veil(secrets: Secrets) -> None:
+def veil(secrets: Secrets) -> None:
     """Put a veil over the libraries' loggers, for good: some of their threads outlive a fetch."""
     known = [name for name in logging.root.manager.loggerDict if name.startswith(LIBRARIES)]
     for name in {*LOGGERS, *known}:

@@ -15,11 +15,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.imagery.source_modules import source_module, source_names
-from popcorn_ml.sentinel import SCL_CLEAR, SCL_SNOW, Orbit
+from popcorn_ml.sentinel import SCL_CLEAR, SCL_SNOW, Orbit, Sensor
 
 
 class GapRules(BaseModel):
@@ -70,6 +77,10 @@ class ImagerySettings(BaseModel):
         s1_orbit: direction of flight that Sentinel-1 composites are made of.
         s1_other_orbit: whether the other direction is fetched where the preferred leaves gaps.
         keep_snow: whether snow counts as a clear observation (scene class 11).
+        max_scenes: observations of each place and season that are used, the clearest, spread over
+            the season (`clearest`); None = all.
+        max_cloud_cover: Sentinel-2 observations of which the catalogue says that clouds hide more
+            (per cent) are not used; None = all are.
         tile_px: side of the squares that are fetched and composited one by one.
         max_lost_share: share of scenes that the catalogue may describe in a way that cannot be
             used, and of scene assets that may be missing or unreadable, before the season is
@@ -88,10 +99,20 @@ class ImagerySettings(BaseModel):
     s1_orbit: Orbit = "descending"
     s1_other_orbit: bool = True
     keep_snow: bool = False
+    max_scenes: int | None = Field(default=None, ge=1)
+    max_cloud_cover: float | None = Field(default=None, ge=0, le=100, allow_inf_nan=False)
     tile_px: int = Field(default=1024, ge=64, le=4096)
     max_lost_share: float = Field(default=0.1, ge=0, le=1)
     gaps: GapRules = GapRules()
     checks: CheckLimits = CheckLimits()
+
+    @field_validator("max_scenes", "max_cloud_cover", mode="before")
+    @classmethod
+    def _no_yes_or_no(cls, value: Any) -> Any:
+        """YAML reads `yes` as true, which would count as 1."""
+        if isinstance(value, bool):
+            raise ValueError("Input should be a number, or be left out for no limit")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -142,6 +163,14 @@ class ImagerySettings(BaseModel):
         """The same with another source, for one run."""
         return type(self).parse({**self._given(), "source": source})
 
+    def limited(
+        self, max_scenes: int | None = None, max_cloud_cover: float | None = None
+    ) -> ImagerySettings:
+        """The same with other limits where they are given, to see what they would do."""
+        given = {"max_scenes": max_scenes, "max_cloud_cover": max_cloud_cover}
+        wanted = {name: value for name, value in given.items() if value is not None}
+        return type(self).parse({**self._given(), **wanted})
+
     def rooted(self, folder: Path) -> ImagerySettings:
         """The same with every relative path of the sources taken from `folder`."""
         given = self._given()
@@ -163,14 +192,37 @@ class ImagerySettings(BaseModel):
         """Sentinel-2 scene classes that count as a clear observation."""
         return (*SCL_CLEAR, SCL_SNOW) if self.keep_snow else SCL_CLEAR
 
-    def pixel_identity(self) -> dict[str, Any]:
-        """What of `as_dict` decides the pixels of a season's tile, and nothing else.
+    @property
+    def scenes_finished(self) -> bool:
+        """Whether the chosen source holds finished composites, with no scenes to choose among."""
+        return bool(getattr(type(self.chosen), "FINISHED", False))
 
-        Changing how fast or how patiently something is fetched does not void finished tiles.
+    def cloud_limit(self, sensor: Sensor) -> float | None:
+        """Per cent of cloud cover beyond which a sensor's scenes are not used; None = no limit.
+
+        Sentinel-1 looks through clouds.
+        """
+        limited = sensor == "s2" and self.max_cloud_cover is not None and self.max_cloud_cover < 100
+        return self.max_cloud_cover if limited and not self.scenes_finished else None
+
+    @property
+    def scene_limit(self) -> int | None:
+        """`max_scenes`, where the chosen source has scenes to choose among."""
+        return None if self.scenes_finished else self.max_scenes
+
+    def pixel_identity(self, sensor: Sensor) -> dict[str, Any]:
+        """What of `as_dict` decides the pixels of a sensor's tile, and nothing else.
+
+        Changing how fast or how patiently something is fetched does not void finished tiles. A
+        choice of scenes that chooses all of them is not named.
         """
         plain = self.as_dict()
-        for name in ("gaps", "checks", "max_lost_share"):
+        for name in ("gaps", "checks", "max_lost_share", "max_scenes", "max_cloud_cover"):
             plain.pop(name)
+        if self.scene_limit is not None:
+            plain["max_scenes"] = self.scene_limit
+        if (limit := self.cloud_limit(sensor)) is not None:
+            plain["max_cloud_cover"] = limit
         how_only: frozenset[str] = getattr(type(self.chosen), "HOW_ONLY", frozenset())
         plain[self.source] = {k: v for k, v in plain[self.source].items() if k not in how_only}
         return plain

@@ -2,7 +2,8 @@
 
 A source is one module in `popcorn_ml.imagery.sources`, named as the settings name it, with two
 names in it: `Settings`, a pydantic model of what a country's file may say about it (its `HOW_ONLY`
-names the fields that do not decide pixels), and `open_source(settings, imagery, secrets, workers)
+names the fields that do not decide pixels, and `FINISHED` says whether it holds composites
+instead of scenes), and `open_source(settings, imagery, secrets, workers)
 -> Source`. Adding a source is adding that file.
 
 Nothing here fetches or writes.
@@ -32,6 +33,10 @@ from popcorn_ml.sentinel import (
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+Rings = tuple[tuple[tuple[float, float], ...], ...]
+"""Outer rings of polygons, longitude and latitude of each corner."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,10 @@ class Scene:
         offset: what to subtract from Sentinel-2 digital numbers.
         assets: where each band lies, without signatures.
         bands: those of the composite's that it was taken in; None = all of them.
+        cloud_cover: per cent of a Sentinel-2 image that clouds hide, as the catalogue says; None
+            where it does not.
+        footprint: outlines of what it shows, longitudes and latitudes; empty where none is said.
+            Asked about when scenes are chosen, and not kept beyond.
     """
 
     id: str
@@ -96,14 +105,17 @@ class Scene:
     offset: int = 0
     assets: Mapping[str, str] = field(default_factory=dict)
     bands: tuple[str, ...] | None = None
+    cloud_cover: float | None = None
+    footprint: Rings = field(default=(), compare=False, repr=False)
 
     def holds(self, band: str) -> bool:
         """Whether the scene was taken in a band."""
         return self.bands is None or band in self.bands
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values; `scene_from_dict` reads them back."""
-        plain = asdict(self)
+        """Plain values; `scene_from_dict` reads them back, but for the footprint."""
+        plain = asdict(replace(self, footprint=()))
+        del plain["footprint"]
         plain["moment"] = self.moment.isoformat() if self.moment else None
         plain["assets"] = dict(self.assets)
         return plain
@@ -124,6 +136,7 @@ class Scene:
             "baseline": self.baseline,
             "offset": self.offset,
             "bands": self.bands and list(self.bands),
+            "cloud_cover": self.cloud_cover,
             "href": first and unsigned(first),
             "files": sorted({href for href in self.assets.values() if href.startswith("/")}),
         }
@@ -157,7 +170,8 @@ class Lost:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A scene of another kind than the product asked for, and which; no loss."""
+    """A scene of another kind than the product asked for, or one that was not chosen, and why; no
+    loss."""
 
     scene: str
     reason: str
@@ -226,6 +240,8 @@ class SceneList:
         duplicates: ids of older processings.
         lost: what is described in a way that cannot be used.
         left_out: what is of another kind.
+        not_chosen: what the country's file has passed over, and why (`clearest`).
+        choice: what was offered and what was kept; None where no choice was asked for.
         sought: where a source that knows the place looked in vain, for the error message.
     """
 
@@ -233,7 +249,14 @@ class SceneList:
     duplicates: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    not_chosen: tuple[LeftOut, ...] = ()
+    choice: Mapping[str, Any] | None = None
     sought: str = ""
+
+    @property
+    def offered(self) -> int:
+        """Scenes there were to choose from."""
+        return len(self.scenes) + len(self.not_chosen)
 
 
 def scene_list(

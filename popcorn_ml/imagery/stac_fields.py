@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from popcorn_ml.imagery.source import Rings
+
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
 
@@ -126,6 +128,38 @@ def footprint_box(geometry: object) -> Box | None:
     if east - west > 180 and west < 0 <= east:
         west, east = min(v for v in lons if v >= 0), max(v for v in lons if v < 0)
     return west, min(lats), east, max(lats)
+
+
+def footprint_rings(geometry: object) -> Rings:
+    """Outer rings of a scene's GeoJSON geometry; none where a corner is not to be read."""
+    held = mapping(geometry)
+    kind, given = text(held.get("type")), held.get("coordinates")
+    if kind == "GeometryCollection":
+        parts = held.get("geometries")
+        parts = parts if isinstance(parts, list | tuple) else ()
+        return tuple(ring for part in parts for ring in footprint_rings(part))
+    if not isinstance(given, list | tuple):
+        return ()
+    outer = {
+        "Polygon": given[:1],
+        "MultiPolygon": [
+            polygon[0] for polygon in given if isinstance(polygon, list | tuple) and polygon
+        ],
+        "LinearRing": [given],
+        "LineString": [given],
+    }.get(kind, ())
+    rings = tuple(tuple(_points({"coordinates": ring})) for ring in outer)
+    whole = all(
+        isinstance(ring, list | tuple) and len(ring) == len(points) >= 3
+        for ring, points in zip(outer, rings, strict=True)
+    )
+    return rings if whole else ()
+
+
+def cloud_cover(value: object) -> float | None:
+    """Per cent that clouds hide; None where nothing is said, or no percentage."""
+    said = number(value)
+    return said if said is not None and 0 <= said <= 100 else None
 
 
 def _points(geometry: object) -> Iterator[tuple[float, float]]:

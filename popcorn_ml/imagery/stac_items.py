@@ -122,6 +122,7 @@ def scene_from_item(
         "bbox": stac_fields.box_of(item),
         "assets": links,
         "bands": bands,
+        "footprint": stac_fields.footprint_rings(mapping(item).get("geometry")),
     }
     if sensor == "s1":
         if not orbit:
@@ -140,6 +141,7 @@ def scene_from_item(
         processed=text(said.get("s2:generation_time")) or _trailing_stamp(name),
         strip=strip_start(said.get("s2:datastrip_id")),
         offset=offset,
+        cloud_cover=stac_fields.cloud_cover(said.get("eo:cloud_cover")),
         **shared,
     )
 

@@ -37,7 +37,8 @@ from popcorn_ml.mapping.tile_people import (
     season_bands,
     tile_people,
 )
-from popcorn_ml.mapping.tiles import Computed, Layer, Written, each_tile, write_tiles
+from popcorn_ml.mapping.tiles import Computed, Layer, Written, each_tile, regular_core, write_tiles
+from popcorn_ml.model.stored import read_occupancy
 from popcorn_ml.parallel import Pool
 
 BANDS = {
@@ -85,7 +86,7 @@ def map_population(
     )
     on_gpu = False
     if pool is None:
-        engine = open_engine(spec.engine, spec.device, spec.precision, spec.threads)
+        engine = open_engine(*_how(spec, spec.threads))
         on_gpu = engine.on_gpu
         loaded = engine, _load(engine, spec.members)
         learn = functools.partial(_learn, spec, *loaded)
@@ -166,9 +167,7 @@ def _check(spec: MappingSpec) -> None:
 
 
 def _load(engine: Engine, members: Sequence[Path]) -> Bag:
-    from popcorn_ml.model.weights import load_occupancy
-
-    return engine.bag([load_occupancy(path) for path in members])
+    return engine.bag([read_occupancy(path) for path in members])
 
 
 def _predict(spec: MappingSpec, engine: Engine, bag: Bag, tile: Tile) -> Computed:
@@ -217,12 +216,16 @@ def _stamp(path: Path) -> int:
 
 def _loaded_for(spec: MappingSpec) -> tuple[Engine, Bag]:
     versions = tuple((str(path), _stamp(Path(path))) for path in spec.members)
-    return _loaded(versions, spec.engine, spec.device, spec.precision)
+    return _loaded(versions, *_how(spec, cpus()))
+
+
+def _how(spec: MappingSpec, threads: int) -> tuple[str, str, str, int, int]:
+    """What `open_engine` is to be told."""
+    regular = regular_core(spec.grid, spec.tile_px, len(spec.composites))
+    return spec.engine, spec.device, spec.precision, threads, regular
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(
-    versions: tuple[tuple[str, int], ...], name: str, device: str, precision: str
-) -> tuple[Engine, Bag]:
-    engine = open_engine(name, device, precision, cpus())
+def _loaded(versions: tuple[tuple[str, int], ...], *how: Any) -> tuple[Engine, Bag]:
+    engine = open_engine(*how)
     return engine, _load(engine, [Path(path) for path, _ in versions])

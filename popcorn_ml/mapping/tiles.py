@@ -27,6 +27,7 @@ from popcorn_ml.cog.writer import Desk, Share
 from popcorn_ml.grid import Grid, Tile, Window
 from popcorn_ml.mapping.engine.api import Ran
 from popcorn_ml.mapping.precision import rounded
+from popcorn_ml.model.canvas import ALIGN_PX
 from popcorn_ml.parallel import Pool, in_order
 from popcorn_ml.raster import bounded_cache
 from popcorn_ml.raster_cache import in_bands
@@ -43,6 +44,9 @@ The larger, the fewer of a raster's coarser levels are left for whoever puts it 
 
 SQUARES_EACH = 6
 """At least so many squares for each tile that is at work at once, lest one wait for the last."""
+
+REGULAR_RUNS = 40
+"""Windows of one shape for which a graph that knows no other pays."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -234,6 +238,16 @@ def write_elsewhere(
             said.add(found)
         said.shares = [share.finish() for share in shares]
     return said
+
+
+def regular_core(grid: Grid, tile_px: int, seasons: int) -> int:
+    """Side of the tiles that lie amidst others, if they and their seasons are many; else 0.
+
+    Said of the whole raster, so that whoever computes a tile of it computes it alike.
+    """
+    amidst = max(grid.height // tile_px - 2, 0) * max(grid.width // tile_px - 2, 0)
+    often = tile_px % ALIGN_PX == 0 and amidst * seasons >= REGULAR_RUNS
+    return tile_px if often else 0
 
 
 def squares(tiles: Sequence[Tile], tile_px: int, at_once: int) -> list[tuple[Tile, ...]]:

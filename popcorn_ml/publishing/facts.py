@@ -214,6 +214,8 @@ def _seasons(origin: Origin) -> list[dict[str, Any]]:
                     "from": facts["start"][:10],
                     "until": facts["end"][:10],
                     "scenes": len(facts["scenes"]),
+                    "scenes_found": facts.get("scenes_found"),
+                    "choice": _choice(facts.get("choice")),
                     "clear": facts["clear"],
                     "nodata_share": facts["nodata_share"],
                     "lost_share": facts["lost_share"],
@@ -225,6 +227,12 @@ def _seasons(origin: Origin) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def _choice(told: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What limited a season's scenes; None where nothing did."""
+    names = ("max_scenes", "max_cloud_cover", "offered", "kept")
+    return {name: told.get(name) for name in names} if told else None
 
 
 def _intervals(origin: Origin) -> dict[str, Any]:

@@ -30,12 +30,8 @@ from popcorn_ml.files import write_bytes
 from popcorn_ml.mapping.builtup import EXTRACTOR_TAG, extractor_of_score
 from popcorn_ml.mapping.members import PIXEL_AREA
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, from_extractor
-from popcorn_ml.model.weights import (
-    OCCUPANCY_FILE,
-    fingerprint,
-    load_extractor,
-    save_occupancy,
-)
+from popcorn_ml.model.stored import OCCUPANCY_FILE
+from popcorn_ml.model.weights import fingerprint, load_extractor, save_occupancy
 from popcorn_ml.training.loop import STATE_FILE, Member, Progress
 from popcorn_ml.training.loss import LOSS_SCALE
 from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, Unseen, as_json, losses

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import dagster as dg
+import geopandas as gpd
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from shapely.geometry import box
 
 from popcorn_assets.assets.imagery import LOST_TRIES, assets
 from popcorn_assets.cli import cli
@@ -280,3 +283,64 @@ def test_a_person_may_ask_for_what_was_lost(country: Place) -> None:
         runs = instance.get_runs()
     assert [run.job_name for run in runs[:2]] == ["ingest", "ingest"]
     assert {str(key) for key in runs[0].asset_selection or ()} <= {str(dg.AssetKey(SEASON))}
+
+
+def test_another_part_of_the_same_boundary_file_is_another_composite(country: Place) -> None:
+    """Which features are meant, and how far around them, decides what is fetched."""
+    west, south, east, north = GRID.bounds
+    middle = (west + east) / 2
+    frame = gpd.GeoDataFrame(
+        {"part": ["a", "b"]},
+        geometry=[box(west, south, west + 99, north), box(east - 99, south, east, north)],
+        crs=GRID.crs,
+    )
+    frame.to_file(country.data / "parts.gpkg")
+    path = country.home / "countries" / "demo.yaml"
+    said = yaml.safe_load(path.read_text())
+    versions, seen = [], []
+    for wanted in ({"where": {"part": "a"}}, {"where": {"part": "b"}},
+                   {"where": {"part": "b"}, "margin_m": middle - west}):  # fmt: skip
+        said["grid"] |= {"boundary": "parts.gpkg", **wanted}
+        path.write_text(yaml.safe_dump(said))
+        os.utime(path, ns=(len(seen), len(seen)))
+        assert materialise(country).success
+        versions.append(latest().version)
+        seen.append((raster.read(latest().path / "clear_count.tif", bands=1) != 65535)[0, [0, -1]])
+    assert len(set(versions)) == 3
+    assert [list(map(bool, one)) for one in seen] == [[True, False], [False, True], [True, True]]
+
+
+def test_a_limit_of_scenes_is_part_of_the_recipe(country: Place) -> None:
+    """Changed, the season is made anew of fewer scenes; taken back, the first is current."""
+    assert materialise(country).success
+    every = latest()
+    assert facts()["choice"] is None
+    write_country(country, max_scenes=3)
+    assert materialise(country).success
+    some = latest()
+    assert some.version != every.version
+    assert some.manifest()["recipe"] != every.manifest()["recipe"]
+    assert len(facts()["scenes"]) == 3
+    shown = dict(some.manifest()["shown"])
+    assert (shown["scenes offered"], shown["scenes chosen"]) == (SCENES, 3)
+    assert shown["observations a place, median"] == f"3 of {SCENES}"
+    assert len(facts()["not_chosen"]) == SCENES - 3
+    write_country(country, max_cloud_cover=100)
+    assert materialise(country).success
+    assert latest().manifest()["recipe"] == every.manifest()["recipe"]
+    assert latest().version == every.version
+
+
+def test_the_estimate_tries_a_limit_without_the_file_being_changed(country: Place) -> None:
+    said = {}
+    for options in ((), ("--max-scenes", "2")):
+        done = CliRunner().invoke(cli, ["imagery", "estimate", "demo", "2020", "--ask", *options])
+        assert done.exit_code == 0, done.output
+        said[options] = done.output
+    assert f"scenes    {SCENES} (counted)" in said[()]
+    assert "> no limit" in said[()]
+    assert "scenes    2 (counted)" in said[("--max-scenes", "2")]
+    assert "> 2 " in said[("--max-scenes", "2")]
+    refused = CliRunner().invoke(cli, ["imagery", "estimate", "demo", "2020", "--max-scenes", "0"])
+    assert refused.exit_code == 2
+    assert "--max-scenes" in refused.output

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from popcorn_assets.assets.imagery import note_unless_over
-from popcorn_assets.commands.console import failure_text
+from popcorn_assets.commands.progress import failure_text
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.store.making import REUSE_TAG, Making, Outcome

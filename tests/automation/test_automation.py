@@ -17,6 +17,7 @@ from popcorn_assets.automation import country_files, failures, stale
 from popcorn_assets.automation.schedules import COUNTRY_TAG, WORK_TAG, YEAR_TAG
 from popcorn_assets.country import load_country
 from popcorn_assets.resources import StoreResource
+from popcorn_assets.store.newer import newer_inputs
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import ConfigError
 from tests.platforms import REPOSITORY, publish_model
@@ -352,7 +353,7 @@ def make_chain(store: Store, **texts) -> None:
 
 
 def newer(store):
-    return stale.newer_inputs(store, store.latest(Address("hectare_map", "abc", 2020)))
+    return newer_inputs(store, store.latest(Address("hectare_map", "abc", 2020)))
 
 
 def test_a_newer_input_is_found_near_and_far_and_newer_checkpoints_are_none(chain):

@@ -17,6 +17,7 @@ from popcorn_ml.warehouse.warehouse import Warehouse
 from tests.warehouse.rows import publish
 
 PEOPLE = 3_285_874
+FILES = Path(__file__).parents[2] / "popcorn_assets" / "countries" / "files" / "pricp2"
 GRID = Grid.covering(
     "EPSG:4326", (-67.282031, 17.874492, -65.205615, 18.522873), EARTH_ENGINE_10M_DEG
 )
@@ -37,12 +38,12 @@ SECTION = {
 }
 
 
-def test_puerto_rico(real_dir: Path, tmp_path: Path) -> None:
+def test_puerto_rico(tmp_path: Path) -> None:
     settings = CensusSettings.model_validate(SECTION)
     begun = time.monotonic()
-    units = prepare_units("pricp2", 2020, settings, GRID, tmp_path, real_dir / "pri")
+    units = prepare_units("pricp2", 2020, settings, GRID, tmp_path, FILES)
     seconds = time.monotonic() - begun
-    counts = prepare_counts("pricp2", 2020, settings, tmp_path, tmp_path, real_dir / "pri")
+    counts = prepare_counts("pricp2", 2020, settings, tmp_path, tmp_path, FILES)
 
     assert [c.name for c in counts.checks if not c.passed] == []
     # Mona island lies west of the published box; it belongs to Mayagüez, and nobody lives there.

@@ -15,7 +15,8 @@ from dagster_pipes import PipesMappingParamsLoader, encode_param, open_dagster_p
 from rich.console import Console
 from rich.progress import Progress
 
-from popcorn_assets.commands.console import Unfailing, printing, writable
+from popcorn_assets.commands.console import Unfailing, writable
+from popcorn_assets.commands.progress import printing
 from popcorn_ml.compute.command import Report
 
 ROOT = Path(__file__).resolve().parents[2]

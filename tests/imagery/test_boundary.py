@@ -120,3 +120,23 @@ def test_across_the_antimeridian_the_grid_is_as_small_as_the_country(
     if crs == "EPSG:4326":
         other = Grid(crs, grid.west - 360, grid.north, step, grid.width, grid.height)
         assert len(tiles_inside(other, list(other.tiles(50)), path)) == len(tiles)
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:4326"])
+def test_a_margin_is_as_wide_as_it_says_in_any_crs(tmp_path: Path, crs: str) -> None:
+    path = written(tmp_path / "b.gpkg", LAND)
+    wide = outline(Boundary(path, margin_m=700), crs)
+    edge = gpd.GeoSeries([wide.boundary], crs=crs).to_crs(UTM).iloc[0]
+    away = [LAND.distance(shapely.Point(xy)) for xy in shapely.get_coordinates(edge)]
+    assert 695 < min(away) <= max(away) < 712
+    assert outline(Boundary(path), crs).equals(outline(path, crs))
+
+
+def test_a_margin_brings_in_the_tiles_beside_the_boundary(tmp_path: Path) -> None:
+    path = written(tmp_path / "b.gpkg", shapely.box(501_000, 9_801_000, 502_000, 9_802_000))
+    grid = Grid.covering(UTM, LAND.bounds, 10.0)
+    tiles = list(grid.tiles(100))
+    near = tiles_inside(grid, tiles, Boundary(path))
+    wide = tiles_inside(grid, tiles, Boundary(path, margin_m=300))
+    assert {t.index for t in near} <= {t.index for t in wide}
+    assert len(wide) == 9

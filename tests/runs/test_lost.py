@@ -23,7 +23,7 @@ from dagster._core.events import EngineEventData
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from rich.console import Console
 
-from popcorn_assets.commands.console import printing
+from popcorn_assets.commands.progress import printing
 from popcorn_assets.runs.in_process import QUIET
 from popcorn_assets.runs.instance import LocalLauncher
 from popcorn_assets.runs.lost import (

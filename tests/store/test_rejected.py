@@ -10,11 +10,11 @@ import pytest
 from popcorn_assets.audit.findings import Verdict
 from popcorn_assets.audit.judge import audit
 from popcorn_assets.audit.recorded import DagsterRecords
-from popcorn_assets.automation.stale import newer_inputs
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.resources import StoreResource
 from popcorn_assets.show import check_specs
 from popcorn_assets.store.making import REUSE_TAG, Making, Outcome
+from popcorn_assets.store.newer import newer_inputs
 from popcorn_assets.store.versions import (
     HISTORY,
     LATEST,

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from popcorn_ml.grid import Window
-    from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
+    from popcorn_ml.model.popcorn import Sensors
+    from popcorn_ml.model.stored import Tensors
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -35,15 +36,17 @@ class Ran:
 class Scores(Protocol):
     """The built-up area extractor, made ready; any thread may use it."""
 
-    def scores(self, channels: np.ndarray, sensors: Sensors) -> np.ndarray:
-        """Built-up score of a piece of canvas, its border included.
+    def scores(self, channels: np.ndarray, core: Window, sensors: Sensors) -> np.ndarray:
+        """Built-up score of the core of a piece of canvas.
 
         Args:
-            channels: float32 (6, rows, columns), normalised; see `inputs.read_channels`.
+            channels: float32 (6, rows, columns), normalised (see `inputs.read_channels`): a piece
+                of canvas with its halo, cut at the canvas's edges.
+            core: the pixels in question, of that piece.
             sensors: whose streams to use.
 
         Returns:
-            float32 (rows, columns), 0..1.
+            float32 (rows, columns) of the core, 0..1.
         """
         ...
 
@@ -72,12 +75,12 @@ class Engine(Protocol):
     ran: Ran
     on_gpu: bool
 
-    def extractor(self, model: BuiltupExtractor) -> Scores:
-        """Made ready from a network in eval mode."""
+    def extractor(self, weights: Tensors) -> Scores:
+        """Made ready from the weights of a `BuiltupExtractor`."""
         ...
 
-    def bag(self, members: Sequence[OccupancyModel]) -> Bag:
-        """Made ready from networks in eval mode."""
+    def bag(self, members: Sequence[Tensors]) -> Bag:
+        """Made ready from the weights of each `OccupancyModel`."""
         ...
 
     def at_work(self) -> AbstractContextManager[None]:

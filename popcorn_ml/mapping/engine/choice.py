@@ -16,7 +16,11 @@ PACKAGE = "openvino==2026.4.1"
 
 
 def open_engine(
-    name: str = "auto", device: str = "auto", precision: str = "float32", threads: int = 1
+    name: str = "auto",
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int = 1,
+    regular: int = 0,
 ) -> Engine:
     """The engine of a name on this machine.
 
@@ -26,6 +30,8 @@ def open_engine(
         device: see `compute.devices.pick_device`.
         precision: float32, or bfloat16 for speed on a GPU.
         threads: how many will use it at once; 0 is one a core. Results do not depend on it.
+        regular: side of the square cores that most windows have, in pixels, if they are many; 0 if
+            not. See `tiles.regular_core`.
 
     Raises:
         ConfigError: no such engine, precision or device; or one asked for by name that is not
@@ -38,7 +44,7 @@ def open_engine(
         from popcorn_ml.compute.devices import cpus
         from popcorn_ml.mapping.engine.on_openvino import OpenVinoEngine
 
-        return OpenVinoEngine(threads or cpus())
+        return OpenVinoEngine(threads or cpus(), regular)
     from popcorn_ml.mapping.engine.on_torch import TorchEngine
 
     return TorchEngine(device, precision)
@@ -76,9 +82,9 @@ def require_engine(name: str, device: str = "auto", precision: str = "float32") 
 def suits_openvino(device: str, precision: str) -> bool:
     """Whether `auto` takes OpenVINO for a device: of a CPU, in float32, where it is there and
     keeps to float32."""
-    from popcorn_ml.compute.devices import pick_device
+    from popcorn_ml.compute.devices import device_name
 
-    if pick_device(device).type != "cpu" or precision != "float32" or not is_installed():
+    if device_name(device) != "cpu" or precision != "float32" or not is_installed():
         return False
     from popcorn_ml.mapping.engine.on_openvino import require_float32
 
