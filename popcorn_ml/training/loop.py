@@ -75,9 +75,12 @@ class Member(LightningModule):
         self.target, self.report, self.ways = device, progress, ways
         # A submodule, so that it moves to the device and is resumed with the rest.
         self.averaged = None if not spec.average_decay else copy.deepcopy(model)
-        if self.averaged is not None:
-            self.averaged.requires_grad_(False)
         self.trained_parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.averaged is not None:
+            averaged = self.averaged.parameters()
+            pairs = zip(averaged, model.parameters(), strict=True)
+            self._averaged_parameters = [mean for mean, now in pairs if now.requires_grad]
+            self.averaged.requires_grad_(False)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         self.best_epoch = self.resumed_after = 0
@@ -129,8 +132,7 @@ class Member(LightningModule):
             return
         decay = min(self.spec.average_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for mean, now in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
+            torch._foreach_lerp_(self._averaged_parameters, self.trained_parameters, 1 - decay)
 
     def loss_of(
         self, unit: Unit, drawn: Draw, differentiate: bool, way: Way | None = None
@@ -318,7 +320,8 @@ class _Steps:
         for i, step in enumerate(steps):
             for later in steps[i : i + AHEAD_STEPS]:
                 for unit in (trained[j] for j in later):
-                    keys = member.samples.keys(unit, member.drawn(unit).season)
-                    if len(keys) == 1:  # a large unit's tiles might not fit all at once
-                        member.samples.request(keys[0])
+                    # A large unit's tiles might not fit all at once.
+                    if member.samples.pixels(unit) <= member.spec.max_pixels_per_unit:
+                        for key in member.samples.keys(unit, member.drawn(unit).season):
+                            member.samples.request(key)
             yield step

@@ -66,6 +66,8 @@ class TrainingSpec:
         folds, fold: how many folds there are, and which of them, from 0, this member holds out.
         keep_epoch: "best" on the held-out units, or "last" whatever they say; they are scored all
             the same.
+        leave_out: share of the people that pixels which are hardly built up may hold together for
+            them not to be trained on; 0, as published, trains on every pixel. See `left_out`.
         max_pixels_per_step: of all units of a step together; a unit whose window has more than its
             share is trained on in tiles (exactly). A pixel takes about 1 kB, by autograd 2.1.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -104,6 +106,7 @@ class TrainingSpec:
     folds: int = 0
     fold: int = 0
     keep_epoch: Kept = "best"
+    leave_out: float = 0.0
     max_pixels_per_step: int = 1_000_000
     device: str = "auto"
     precision: Precision = "float32"
@@ -152,6 +155,8 @@ class TrainingSpec:
             _refuse("stretch", "a number, 1 or above", self.stretch)
         if not (_number(self.average_decay) and 0 <= self.average_decay < 1):
             _refuse("average_decay", "at least 0 and below 1", self.average_decay)
+        if not (_number(self.leave_out) and 0 <= self.leave_out < 1):
+            _refuse("leave_out", "at least 0 and below 1", self.leave_out)
         if not (_number(self.held_out_share) and 0 <= self.held_out_share < 1):
             _refuse("held_out_share", "at least 0 and below 1", self.held_out_share)
         if self.held_out not in ("folds", "same", "none"):
@@ -244,6 +249,8 @@ class TrainingSpec:
         content = {
             key: value for key, value in dataclasses.asdict(self).items() if key not in _ELSEWHERE
         }
+        if not self.leave_out:
+            del content["leave_out"]  # nor had those that came before it
         rasters = [self.builtup, self.units]
         for season in self.seasons:
             rasters += [self.s1[season], self.s2[season]]

@@ -65,4 +65,6 @@ def _predict(
             people += float(found[0, seen].sum())
             occupancy += float(found[1, seen].sum())
             pixels += int(seen.sum())
+    # Pixels that were left out count as empty.
+    pixels = max(pixels, *unit.observed)
     return Unseen(unit.id, unit.number, unit.people, people, occupancy / max(pixels, 1))
