@@ -9,6 +9,7 @@ which is what all counted people over all score say, and mapping's margin on top
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +42,15 @@ class LeftOutPixels:
     Attributes:
         below: score below which, in every season, a pixel is left out; 0 leaves out none.
         of_score: their share of all score, mean of the seasons.
+        of_pixels: their share of all pixels with a score, and so of the pixels that the mean
+            occupancy in the loss is taken over: they count as 0 there.
         of_people: the share of the people that they hold at the most, were no occupancy above
             `MARGIN` times `LARGEST` times the mean.
     """
 
     below: float = 0.0
     of_score: float = 0.0
+    of_pixels: float = 0.0
     of_people: float = 0.0
 
 
@@ -59,18 +63,28 @@ def pixels_left_out(spec: TrainingSpec, grid: Grid) -> LeftOutPixels:
     """
     if not spec.leave_out:
         return LeftOutPixels()
-    bands = season_bands(spec.builtup, spec.seasons)
-    height = max(STRIP_PX // grid.width // CELL_PX, 1) * CELL_PX
-    tiles = []
-    for row in range(0, grid.height, height):
-        strip = Window(row, 0, min(height, grid.height - row), grid.width)
-        scores = raster.read_float(spec.builtup, strip, bands)
-        tiles.append(look_through(scores, grid.relative_area(strip), strip))
+    tiles = [
+        look_through(scores, grid.relative_area(strip), strip)
+        for strip, scores in _strips(spec, grid)
+    ]
     below = score_to_spare(tiles, [Occupancies(1.0, 1.0, LARGEST)], spec.leave_out)
     if not below:
         return LeftOutPixels()
     share = _share_below(tiles, below)
-    return LeftOutPixels(below, share, share * MARGIN * LARGEST)
+    seen = stay = 0
+    for _, scores in _strips(spec, grid):
+        seen += int(np.isfinite(scores).any(axis=0).sum())
+        stay += int(kept(scores, below).sum())
+    return LeftOutPixels(below, share, 1 - stay / seen, share * MARGIN * LARGEST)
+
+
+def _strips(spec: TrainingSpec, grid: Grid) -> Iterator[tuple[Window, np.ndarray]]:
+    """The score of every season, (seasons, rows, columns), a strip of the grid at a time."""
+    bands = season_bands(spec.builtup, spec.seasons)
+    height = max(STRIP_PX // grid.width // CELL_PX, 1) * CELL_PX
+    for row in range(0, grid.height, height):
+        strip = Window(row, 0, min(height, grid.height - row), grid.width)
+        yield strip, raster.read_float(spec.builtup, strip, bands)
 
 
 def _share_below(tiles: list[TileScores], below: float) -> float:

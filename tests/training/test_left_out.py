@@ -61,6 +61,7 @@ def test_what_is_left_out_is_the_same_in_every_season_and_within_the_share(towns
         mean = np.nanmean(towns.scores, axis=0)
         spared = peak < found.below
         assert 0.5 < spared.mean() < 1
+        assert found.of_pixels == pytest.approx(spared.mean())
         assert mean[spared].sum() / mean.sum() <= found.of_score * (1 + 1e-6)
         for unit in units:
             for season in range(len(SEASONS)):
