@@ -123,11 +123,10 @@ class Tape:
 class Compiled:
     """An occupancy model's forward and backward, with the weights as they are now."""
 
-    def __init__(self, library: Library, model: OccupancyModel, room: Room) -> None:
-        self._do, self._room = library.calls, room
+    def __init__(self, library: Library, layout: Layout, room: Room) -> None:
+        self._do, self._layout, self._room = library.calls, layout, room
         with torch.no_grad():
-            self._streams = _stream(model.unet.s1), _stream(model.unet.s2)
-            self._head = _head(model)
+            *self._streams, self._head = [part.weights() for part in layout.parts]
         self._channels = S1_CHANNELS, S2_CHANNELS
 
     def occupancy(self, piece: Piece) -> Tensor:
@@ -165,7 +164,7 @@ class Compiled:
         first = 0
         for number, (stream, many) in enumerate(zip(self._streams, self._channels, strict=True)):
             self._do.popcorn_forward(
-                _at(stream.weights),
+                _at(stream),
                 _at(channels[first:]),
                 many,
                 height,
@@ -194,8 +193,7 @@ class Compiled:
     def backward(self, tape: Tape, by_people: float, by_occupancy: float, into: np.ndarray) -> None:
         """Add a piece's gradient, its sums' slopes being given. The tape is used up."""
         count = len(tape.pixels)
-        ends = np.cumsum([len(part.weights) for part in (*self._streams, self._head)]).tolist()
-        parts = np.split(into, ends[:-1])
+        parts = np.split(into, np.cumsum(self._layout.sizes[:-1]).tolist())
         by_features = np.empty((2, count, STREAM_FEATURES), np.float32)
         found = np.stack(tape.places)
         self._do.popcorn_head_backward(
@@ -212,7 +210,7 @@ class Compiled:
         passing = self._room.passing(int(sizes[2]))
         for number, stream in enumerate(self._streams):
             self._do.popcorn_backward(
-                _at(stream.weights),
+                _at(stream),
                 self._channels[number],
                 _at(tape.regions),
                 _at(tape.kept.parts[number]),
@@ -226,22 +224,11 @@ class Compiled:
 
     def zeros(self) -> np.ndarray:
         """Where `backward` adds to."""
-        return np.zeros(sum(len(part.weights) for part in (*self._streams, self._head)), np.float32)
+        return np.zeros(sum(self._layout.sizes), np.float32)
 
     def by_parameter(self, sums: np.ndarray) -> dict[nn.Parameter, Tensor]:
         """What `backward` has added up, as gradients of the model's parameters."""
-        found: dict[nn.Parameter, Tensor] = {}
-        flat = torch.from_numpy(sums)
-        for part in (*self._streams, self._head):
-            mine, flat = flat[: len(part.weights)], flat[len(part.weights) :]
-            if part.gains is not None:
-                mine = mine * part.gains
-            for parameter, size in part.parameters:
-                own, mine = mine[:size], mine[size:]
-                if size < parameter.numel():  # of an output that is not computed
-                    own = torch.cat([own, own.new_zeros(parameter.numel() - size)])
-                found[parameter] = own.view(parameter.shape)
-        return found
+        return self._layout.by_parameter(sums)
 
     def _head_sees(
         self,
@@ -252,62 +239,87 @@ class Compiled:
     ) -> tuple:
         features = [_at(kept.parts[i][found[i, 0] :]) for i in range(2)]
         planes = found[:, 2].tolist()
-        return (_at(self._head.weights), *features, *planes, _at(pixels), _at(score), len(pixels))
+        return (_at(self._head), *features, *planes, _at(pixels), _at(score), len(pixels))
 
     def _of_head(self) -> np.ndarray:
         return self._room.of_head(int(self._do.popcorn_head_floats()))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Weights one after another as `unit.c` has them.
+class Layout:
+    """Where a model's parameters go in the weights of `unit.c`: one after another, folded.
 
-    Attributes:
-        gains: what a gradient by them is multiplied with to be one by the parameters.
-        parameters: in the same order, with how many of their values are there.
+    Made once a model, whose batch norms are frozen, so that weights are folded by one product.
     """
 
-    weights: np.ndarray
-    gains: Tensor | None
+    def __init__(self, model: OccupancyModel) -> None:
+        with torch.no_grad():
+            self.parts = _stream(model.unet.s1), _stream(model.unet.s2), _head(model)
+        self.sizes = [sum(size for _, size in part.parameters) for part in self.parts]
+
+    def by_parameter(self, sums: np.ndarray) -> dict[nn.Parameter, Tensor]:
+        """Gradients by all parts' weights, as gradients of the parameters."""
+        found: dict[nn.Parameter, Tensor] = {}
+        for part, mine in zip(self.parts, torch.from_numpy(sums).split(self.sizes), strict=True):
+            if part.gains is not None:
+                mine = mine * part.gains
+            each = mine.split([size for _, size in part.parameters])
+            for (parameter, size), own in zip(part.parameters, each, strict=True):
+                if size < parameter.numel():  # of an output that is not computed
+                    own = torch.cat([own, own.new_zeros(parameter.numel() - size)])
+                found[parameter] = own.view(parameter.shape)
+        return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One stream, or the head.
+
+    Attributes:
+        parameters: one after another as `unit.c` has them, with how many of their values are there.
+        gains, shifts: what batch norms do to them; None where there is none.
+    """
+
     parameters: list[tuple[nn.Parameter, int]]
+    gains: Tensor | None = None
+    shifts: Tensor | None = None
+
+    def weights(self) -> np.ndarray:
+        """As they are now."""
+        flat = torch.cat([parameter.flatten()[:size] for parameter, size in self.parameters])
+        if self.gains is not None and self.shifts is not None:
+            flat = flat.mul_(self.gains).add_(self.shifts)
+        return flat.numpy()
 
 
 def _stream(unet: StreamUNet) -> _Part:
     blocks: list[DoubleConv] = [unet.enter, unet.down1, unet.down2, unet.up2.convs, unet.up1.convs]
     pairs = [pair for b in blocks for pair in ((b.conv1, b.norm1), (b.conv2, b.norm2))]
-    weights, gains, parameters = [], [], []
+    gains, shifts, parameters = [], [], []
     for conv, norm in pairs:
         assert conv.bias is not None
         assert norm.running_mean is not None
         assert norm.running_var is not None
         gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        each = gain.repeat_interleave(conv.weight[0].numel())
-        weights += [conv.weight.flatten() * each]
-        weights += [norm.bias + (conv.bias - norm.running_mean) * gain]
-        gains += [each, gain]
+        gains += [gain.repeat_interleave(conv.weight[0].numel()), gain]
+        shifts += [torch.zeros(conv.weight.numel()), norm.bias - norm.running_mean * gain]
         parameters += [conv.weight, conv.bias]
     for layer in (unet.up2.raise_, unet.up1.raise_):
         assert layer.bias is not None
         for parameter in (layer.weight, layer.bias):
-            weights.append(parameter.flatten())
-            gains.append(torch.ones_like(weights[-1]))
+            gains.append(torch.ones(parameter.numel()))
+            shifts.append(torch.zeros(parameter.numel()))
             parameters.append(parameter)
-    return _Part(
-        torch.cat(weights).detach().numpy(),
-        torch.cat(gains).detach(),
-        [(parameter, parameter.numel()) for parameter in parameters],
-    )
+    told = [(parameter, parameter.numel()) for parameter in parameters]
+    return _Part(told, torch.cat(gains), torch.cat(shifts))
 
 
 def _head(model: OccupancyModel) -> _Part:
     layers: list[Any] = [m for m in model.head if isinstance(m, nn.Conv2d)]
-    weights, parameters = [], []
-    for layer in layers:
-        outputs = layer.out_channels if layer is not layers[-1] else 1
-        for parameter in (layer.weight, layer.bias):
-            weights.append(parameter[:outputs].flatten())
-            parameters.append((parameter, weights[-1].numel()))
-    return _Part(torch.cat(weights).detach().numpy(), None, parameters)
+    parameters = [p for layer in layers[:-1] for p in (layer.weight, layer.bias)]
+    told = [(parameter, parameter.numel()) for parameter in parameters]
+    # Of the last layer's two outputs the second is not even computed.
+    last = layers[-1]
+    return _Part([*told, (last.weight, last.weight[0].numel()), (last.bias, 1)])
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,9 @@ class Member(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(
-            parameter_groups(self.model, self.spec.weight_decay), lr=self.spec.learning_rate
+            parameter_groups(self.model, self.spec.weight_decay),
+            lr=self.spec.learning_rate,
+            foreach=True,
         )
         schedule = torch.optim.lr_scheduler.StepLR(
             optimizer, self.spec.learning_rate_decay_epochs, self.spec.learning_rate_decay

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.model.popcorn import OccupancyModel
-from popcorn_ml.training.compiled import COMPILERS, Compiled, Library, Room, compiled
+from popcorn_ml.training.compiled import COMPILERS, Compiled, Layout, Library, Room, compiled
 from popcorn_ml.training.loss import LOSS_SCALE, Piece, UnitLoss
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.written_out import WrittenOut
@@ -78,6 +79,7 @@ class Ways:
     def __init__(self, spec: TrainingSpec, device: torch.device, library: Library | None) -> None:
         self._written_out = device.type == "cpu" and spec.precision == "float32"
         self._library, self._room = library, Room()
+        self._layouts: WeakKeyDictionary[OccupancyModel, Layout] = WeakKeyDictionary()
 
     @property
     def told(self) -> str:
@@ -89,7 +91,10 @@ class Ways:
     def now(self, model: OccupancyModel) -> Way | None:
         """With a model's weights as they are now; None where autograd is the way."""
         if self._library is not None:
-            return Compiled(self._library, model, self._room)
+            layout = self._layouts.get(model)
+            if layout is None:
+                layout = self._layouts[model] = Layout(model)
+            return Compiled(self._library, layout, self._room)
         return WrittenOut(model) if self._written_out else None
 
 
