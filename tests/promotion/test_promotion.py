@@ -507,7 +507,7 @@ def test_decisions_taken_at_once_all_get_into_the_ledger(home, store):
         subprocess.Popen([*command, *map(str, order)], cwd=home.home)
         for order in (years, years[::-1])
     ]
-    assert [process.wait(120) for process in running] == [0, 0]
+    assert [process.wait(500) for process in running] == [0, 0]  # on a busy machine, too
     entries = read_ledger(store, "demo").entries
     assert sorted(entry.year for entry in entries) == years
     assert verify(store, "demo") == []
