@@ -39,7 +39,7 @@ from popcorn_ml.mapping.builtup import BuiltupSpec
 from popcorn_ml.mapping.engine.choice import open_engine
 from popcorn_ml.mapping.predict import MappingSpec
 from popcorn_ml.model.canvas import HALO_PX
-from popcorn_ml.model.weights import load_occupancy
+from popcorn_ml.model.stored import read_occupancy
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMBERS = 5
@@ -180,7 +180,7 @@ def _python(checkout: Path) -> str:
 def engine_peak(place: BenchPlace, seconds: float = 5.0) -> float:
     """Million member-season pixels of window a second of the members' graph alone, all cores."""
     engine = open_engine("openvino", "cpu", threads=cpus())
-    bag = engine.bag([load_occupancy(path) for path in place.members])
+    bag = engine.bag([read_occupancy(path) for path in place.members])
     side, halo = PEAK_WINDOW_PX, HALO_PX
     x = np.random.default_rng(0).standard_normal((6, side, side)).astype(np.float32)
     core = Window(halo, halo, side - 2 * halo, side - 2 * halo)

@@ -15,13 +15,13 @@ from popcorn_assets.commands.doctor import doctor
 from popcorn_assets.commands.export import export
 from popcorn_assets.commands.gc import gc
 from popcorn_assets.commands.imagery import imagery
-from popcorn_assets.commands.maps import view
 from popcorn_assets.commands.models import models, promote, rollback
 from popcorn_assets.commands.new import new
 from popcorn_assets.commands.record import record
 from popcorn_assets.commands.run import run
 from popcorn_assets.commands.running import demo, ui
 from popcorn_assets.commands.show import show
+from popcorn_assets.commands.view import view
 from popcorn_assets.commands.weights import weights
 from popcorn_ml.errors import PopcornError
 

@@ -1,5 +1,6 @@
-"""What Dagster's catalogue says of every asset beside its results: owners, tags, documentation,
-code, and the columns of its tables in the warehouse. None of it is part of a version.
+"""What Dagster's catalogue says of every asset beside its results: owners, tags, what to look
+at and what to do, documentation, code, and the columns of its tables in the warehouse. None of it
+is part of a version.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
+from popcorn_assets.guidance import guided
 from popcorn_assets.paths import shipped
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.warehouse.comments import comment_of
@@ -65,7 +67,9 @@ def described(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition
     def say(spec: dg.AssetSpec) -> dg.AssetSpec:
         asset, group = spec.key.to_user_string(), spec.group_name or ""
         product = {PRODUCT_TAG: "yes"} if asset in PRODUCTS else {}
-        return spec.merge_attributes(
+        return spec.replace_attributes(
+            description=guided(spec.description or "", asset, group)
+        ).merge_attributes(
             owners=people,
             tags={STAGE_TAG: group, **product},
             metadata={**_page(group, address), **_tables(asset)},

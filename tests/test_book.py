@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.arrangement import NO_BROWSER, chromium
 from tools import remedies
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -95,6 +96,24 @@ def test_nothing_of_it_comes_from_elsewhere(book):
 
 
 @builds
+@pytest.mark.skipif(chromium() is None, reason=NO_BROWSER)
+def test_its_search_works_without_a_server(book):
+    from playwright.sync_api import expect, sync_playwright
+
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((book / "tutorials" / "year.html").as_uri())
+        page.keyboard.press("Control+k")
+        page.keyboard.type("max_pixels_per_step")
+        expect(page.get_by_text("A unit too large for memory").first).to_be_visible(timeout=60_000)
+        browser.close()
+    assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
+
+
+@builds
 def test_a_broken_link_is_an_error(source, tmp_path):
     copy = tmp_path / "broken"
     shutil.copytree(source, copy, ignore=shutil.ignore_patterns("site", ".cache"))
@@ -160,3 +179,11 @@ def test_every_file_with_remedies_has_a_heading():
     for heading in remedies.SECTIONS:
         if heading != "Borders or counts cannot be fetched":
             assert f"\n## {heading}\n" in page
+
+
+@pytest.mark.parametrize("package", ["popcorn_ml", "popcorn_assets"])
+def test_every_folder_is_described(package):
+    told = (DOCS / "code.md").read_text("utf-8")
+    for folder in (REPOSITORY / package).iterdir():
+        if (folder / "__init__.py").is_file():
+            assert re.search(rf"^ +(\w+/ )?{folder.name}/ ", told, re.M), folder

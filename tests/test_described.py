@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.metadata import CodeReferencesMetadataValue
 
 from popcorn_assets import described
+from popcorn_assets.assets.imagery import FILLED_TEXTS, SEASON_TEXTS
+from popcorn_assets.commands.run import JOBS as RUN_JOBS
 from popcorn_assets.definitions import defs
+from popcorn_assets.guidance import LOOK
+from popcorn_assets.store.versions import Address, Store
+from popcorn_assets.upkeep.judged import JUDGED_AFTER
+from popcorn_assets.upkeep.standing import ASSETS
 from popcorn_ml.errors import ConfigError
+from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS
 from popcorn_ml.warehouse.rows import columns_of
 from popcorn_ml.warehouse.schema import ROW_TABLES
+from tests.platforms import REPOSITORY
+
+IN_MANIFESTS = (
+    "finite_training",
+    "evaluation_levels_kept_out",
+    "finite_and_not_negative",
+    "covers_the_units",
+    "units_sum_to_the_census",
+    "hectares_keep_every_person",
+)
+"""Checks of their own that are judged before publication, and so are kept in manifests."""
 
 GRAPH = defs.get_repository_def().asset_graph
 
@@ -90,3 +111,79 @@ def test_nothing_can_be_typed_into_a_step():
             config = {"ops": {step.name: {"config": {"password": "secret"}}}}
             with pytest.raises(dg.DagsterInvalidConfigError):
                 dg.validate_run_config(job, config)
+
+
+SOURCES = "".join(
+    path.read_text("utf-8") for path in (REPOSITORY / "popcorn_assets" / "assets").glob("*.py")
+)
+JOBS = [job for job in defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")]
+
+
+@pytest.mark.parametrize(
+    "asset", sorted(k.to_user_string() for k in GRAPH.materializable_asset_keys)
+)
+def test_every_asset_says_what_it_is_what_to_look_at_and_what_to_do(asset):
+    said = spec(asset).description
+    what, *rest = said.split("\n\n")
+    assert len(what) > 40
+    (look,) = [part for part in rest if part.startswith("**Look at** ")]
+    (red,) = [part for part in rest if part.startswith("**When it is red:** ")]
+    assert len(look) > 60
+    assert len(red) > 60
+    known = {node.key.to_user_string() for node in map(GRAPH.get, GRAPH.get_all_asset_keys())}
+    known |= {job.name for job in JOBS}
+    for name in re.findall(r"`([a-z0-9]+_[a-z0-9_]+)`", said):
+        assert name in known | {"geometry_findings"}, f"{name} is no asset and no job"
+
+
+def test_what_to_look_at_is_there(in_tiny):
+    """Figures are named as the page has them."""
+    store = Store(in_tiny.data)
+    for asset, text in LOOK.items():
+        place = Address(asset) if asset == "builtup_extractor" else Address(asset, "demo", 2020)
+        found = store.find(place)
+        if asset == "change":
+            found = store.find(Address(asset, "demo", 2021))
+        shown = json.dumps(found.manifest()["shown"], ensure_ascii=False)
+        for figure in re.findall(r"`([^`]+)`", text):
+            # Not every country has all of them: those are in the words of what shows them.
+            assert figure in shown or figure in LOOK or f'{figure}"' in SOURCES, (asset, figure)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
+def test_every_job_says_what_it_is_for_and_how_to_go_on(job):
+    assert len(job.description) > 120
+    assert "Failed" in job.description
+    assert job.name in {*RUN_JOBS, "promote_model", "roll_back_model"}, (
+        "what would one click it for?"
+    )
+
+
+@pytest.mark.parametrize("key", sorted(GRAPH.asset_check_keys, key=str), ids=str)
+def test_every_check_says_what_passes(key):
+    assert len(GRAPH.get(key).description or "") > 15
+
+
+def test_checks_of_imagery_are_those_that_are_carried_out():
+    assert tuple(SEASON_TEXTS) == SEASON_CHECKS
+    assert tuple(FILLED_TEXTS) == FILLED_CHECKS
+
+
+def test_schedules_and_sensors_say_what_they_do():
+    repository = defs.get_repository_def()
+    for one in (*repository.schedule_defs, *repository.sensor_defs):
+        assert len(one.description or "") > 80, one.name
+
+
+def test_what_show_tells_is_what_there_is():
+    """Its lists are kept apart, so that it need not load the definitions."""
+    partitioned = {
+        key.to_user_string()
+        for key in GRAPH.materializable_asset_keys
+        if GRAPH.get(key).is_partitioned
+    }
+    assert set(ASSETS) == partitioned
+    kept = {(asset, name) for asset, names in JUDGED_AFTER.items() for name in names}
+    checks = [one for one in defs.asset_checks if isinstance(one, dg.AssetChecksDefinition)]
+    apart = {(k.asset_key.to_user_string(), k.name) for one in checks for k in one.check_keys}
+    assert kept == {one for one in apart if one[1] not in IN_MANIFESTS}

@@ -44,7 +44,7 @@ def builtup_extractor(
     """Frozen networks that find built-up area: the published one where it was fetched, and the
     demo country's own. A country's file says which it uses."""
     from popcorn_ml.model.importing import import_extractor
-    from popcorn_ml.model.weights import read_card
+    from popcorn_ml.model.stored import read_card
 
     making = Making(context, store.open(), EXTRACTOR, code_version=CODE, partitioned=False)
     available = {"demo": DEMO_EXTRACTOR}

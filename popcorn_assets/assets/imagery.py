@@ -25,7 +25,7 @@ from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.sources import outside
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import ImageryError, StoreError
-from popcorn_ml.imagery.checks import FILLED_CHECKS, SEASON_CHECKS, CheckResult
+from popcorn_ml.imagery.checks import CheckResult
 from popcorn_ml.mapping.pictures import Kind
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
 
@@ -38,6 +38,21 @@ UNITS: dict[Sensor, str] = {"s1": "dB", "s2": "surface reflectance x 10000"}
 COMPOSITE = "composite.tif"
 FILLED = ("s1_composites", "s2_composites")
 LOOKS: dict[Sensor, Kind] = {"s1": "sar", "s2": "rgb"}
+
+SEASON_TEXTS = {
+    "grid": "The composite lies on the country's grid.",
+    "nodata_share": "Not too many of the pixels that were asked for are without a value.",
+    "clear_observations": "Not too many pixels rest on one observation, whose cloud would stay.",
+    "value_ranges": "Values are like those that the networks were trained on.",
+    "baseline_offset": "Sentinel-2: the offset of baseline 04.00 was removed.",
+    "season_dates": "Every scene is of the season.",
+    "lost_assets": "No file of a scene was lost on the way.",
+}
+FILLED_TEXTS = {
+    "grid": "The four composites lie on the country's grid.",
+    "empty_share": "Not too much is left without a value after filling.",
+    "filled_share": "Not too much of any season comes from elsewhere than its own observations.",
+}
 
 
 def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
@@ -52,7 +67,7 @@ def season_asset(sensor: Sensor, season: Season) -> dg.AssetsDefinition:
         code_version=CODE,
         description=f"{SENSOR_NAMES[sensor]} composite of {season}: per-pixel median of the clear "
         f"observations, {', '.join(BANDS[sensor])} in {UNITS[sensor]}, with their count.",
-        check_specs=check_specs(f"{sensor}_{season}", SEASON_CHECKS),
+        check_specs=check_specs(f"{sensor}_{season}", SEASON_TEXTS),
         config_schema=NOTHING,
     )
     def composite(
@@ -194,7 +209,7 @@ def filled_asset(sensor: Sensor) -> dg.AssetsDefinition:
         description=f"{SENSOR_NAMES[sensor]} composites of the four seasons, gaps filled by stated "
         "rules (neighbouring seasons, the other orbit, nearest pixel of the same band); what "
         "stays empty stays nodata. What the networks read.",
-        check_specs=check_specs(f"{sensor}_composites", FILLED_CHECKS),
+        check_specs=check_specs(f"{sensor}_composites", FILLED_TEXTS),
         config_schema=NOTHING,
     )
     def composites(

@@ -13,6 +13,12 @@ CENSUS_JOB = "census"
 INGEST_JOB = "ingest"
 PUBLISH_JOB = "publish"
 
+AGAIN = (
+    "start it again for the same partition with the tag `popcorn/reuse: true`, or re-execute it "
+    "from failure, or type `popcorn run COUNTRY YEAR --job ...`; what is made stays made."
+)
+"""How to go on with any of them."""
+
 TRAINED_ONLY = dg.AssetSelection.assets("checkpoints")
 
 FOLLOWS_A_MAP = dg.AssetSelection.groups(
@@ -30,43 +36,55 @@ country_year = dg.define_asset_job(
     COUNTRY_YEAR_JOB,
     selection=dg.AssetSelection.all(),
     partitions_def=COUNTRY_YEAR,
-    description="Everything of a country-year: imagery, census, training, maps, evaluation.",
+    description="Start here for a new country: everything of a country-year, from imagery and "
+    "census over training to maps, evaluation and publication. Hours to days for a country of "
+    "some size, most of it imagery and training; `popcorn imagery estimate` says what will be "
+    f"fetched. Failed or ended: {AGAIN}",
 )
 
 refresh = dg.define_asset_job(
     REFRESH_JOB,
     selection=dg.AssetSelection.all() - TRAINED_ONLY,
     partitions_def=COUNTRY_YEAR,
-    description="A country-year mapped with the deployed model; nothing is trained.",
+    description="A map of another year, or the same one anew: imagery, census and maps with the "
+    "model in use; nothing is trained. Needs checkpoints, of here or named by `model:` in the "
+    f"country's file. Failed or ended: {AGAIN}",
 )
 
 train = dg.define_asset_job(
     TRAIN_JOB,
     selection=TRAINED_ONLY.upstream(),
     partitions_def=COUNTRY_YEAR,
-    description="The checkpoints of a country-year and all they need.",
+    description="A new model: checkpoints of a country-year and all they need, no map. Whether "
+    "they come into use is decided when a map is made; look at `deployed_model` and its "
+    f"candidates, or type `popcorn models COUNTRY`. Failed or ended: {AGAIN}",
 )
 
 census = dg.define_asset_job(
     CENSUS_JOB,
     selection=dg.AssetSelection.assets(UNITS, COUNTS),
     partitions_def=COUNTRY_YEAR,
-    description="Census units and counts of a country-year, read again from their files.",
+    description="After a census file or its settings changed: units and counts of a country-year, "
+    "read again from their files, and whether they join. Minutes. Failed: the check names file and "
+    "row; then `publish` takes them into the map.",
 )
 
 ingest = dg.define_asset_job(
     INGEST_JOB,
     selection=dg.AssetSelection.assets(*(key for s in SEASONS for key in season_assets(s))),
     partitions_def=COUNTRY_YEAR,
-    description="Composites of a country-year; the schedules take one season of both sensors.",
+    description="Imagery ahead of time: the composites of a country-year, all four seasons of both "
+    "sensors; the schedules take one season as it closes. Failed: a source that did not answer is "
+    f"asked again for what is missing: {AGAIN}",
 )
 
 publish = dg.define_asset_job(
     PUBLISH_JOB,
     selection=FOLLOWS_A_MAP,
     partitions_def=COUNTRY_YEAR,
-    description="What follows a population map: adjusted to the census, per hectare, evaluated, "
-    "published.",
+    description="After a new census, or to have maps published anew: what follows a population "
+    "map, that is adjusted to the census, per hectare, evaluated, published. Nothing is fetched, "
+    f"trained or mapped. Failed or ended: {AGAIN}",
 )
 
 jobs = [country_year, refresh, train, census, ingest, publish]

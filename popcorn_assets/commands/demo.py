@@ -71,6 +71,14 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     return 0
 
 
+def write_files(spec: CountrySpec | None = None) -> int:
+    """Write the demo country's scenes, census and truth, and say where; the exit code."""
+    console = open_console(110)
+    write_scenes(console, spec or CountrySpec())
+    console.print(f"The demo country's scenes, census and truth: {data_root() / COUNTRY}")
+    return 0
+
+
 def write_scenes(console: Console, spec: CountrySpec) -> None:
     """The country's scenes, census and hidden truth, unless they are there already."""
     from popcorn_ml.simulate.country import write_country

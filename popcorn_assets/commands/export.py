@@ -69,7 +69,7 @@ def export_year(store: Store, country: str, year: int, target: Path) -> Exported
             where=store.root,
             expected="a year that has been mapped",
             found=f"maps of {', '.join(mapped)}" if mapped else f"no maps of {country}",
-            remedy=f"materialise {country}|{year} with the job refresh or country_year",
+            remedy=f"popcorn run {country} {year}, or the same with --job refresh to train nothing",
         )
     published = store.latest(Address(PUBLICATION, country, year))
     manifest = published.manifest()

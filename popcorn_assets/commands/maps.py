@@ -1,4 +1,4 @@
-"""Published maps in a browser: `popcorn view FOLDER`, and the store's own beside `popcorn ui`.
+"""The store's published maps in a browser, beside `popcorn ui`.
 
 The server of `popcorn ui` is a process of its own, which ends with the one that started it.
 """
@@ -14,10 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
-
-from popcorn_assets.commands.ports import require_port
-from popcorn_ml.errors import ConfigError, StoreError
+from popcorn_ml.errors import StoreError
 from popcorn_ml.published.versions import LATEST, Address, Published, Version
 from popcorn_ml.publishing.web.entries import law_json
 from popcorn_ml.publishing.web.page import (
@@ -36,30 +33,6 @@ PUBLICATION = "publication"
 _CODE = re.compile(r"[a-z0-9][a-z0-9_]*")
 _YEAR = re.compile(r"_(\d{4})(?=_)")
 """In names of a publication's files: `CODE_YEAR_...`, of a change `CODE_YEAR_change_YEAR_...`."""
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    default=3080,
-    show_default=True,
-    help="Port to serve it at, on this machine alone.",
-)
-def view(folder: Path, port: int) -> None:
-    """Show an exported FOLDER's web map in a browser."""
-    if not (folder / PAGE).is_file():
-        raise ConfigError(
-            "this is no exported folder",
-            where=folder,
-            expected=f"a folder with {PAGE}",
-            remedy="popcorn export COUNTRY YEAR --to DIR, then popcorn view DIR",
-        )
-    require_port("127.0.0.1", port, command="popcorn view")
-    with MapServer("127.0.0.1", port, of_folder(folder)) as server:
-        click.echo(f"{server.address} shows {folder}; Ctrl-C ends it")
-        serve(server)
 
 
 def start_beside(root: Path, host: str, port: int) -> None:

@@ -29,15 +29,19 @@ SHOWN = {
 
 
 def tell_made(
-    console: Console, instance: dg.DagsterInstance, worked: Worked, country: str, year: int
+    console: Console,
+    instance: dg.DagsterInstance,
+    worked: Worked,
+    job: str,
+    country: str,
+    year: int,
 ) -> None:
     """What a run that succeeded has made, and where it is."""
     made, current = assets_of(instance, worked.run_id)
     of = standing(StoreResource().open(), load_country(country), year)
     console.print(
-        f"\n[green]{country}|{year} is made[/green], in {worked.seconds:.0f} s: "
-        f"{len(made)} assets made, {len(current)} were current "
-        f"(run {worked.run_id[:8]})",
+        f"\n[green]{country}|{year}, {job}: done[/green] in {worked.seconds:.0f} s; assets made: "
+        f"{len(made)}, current already: {len(current)} (run {worked.run_id[:8]})",
         highlight=False,
     )
     for title, text in _told(of, {*made, *current}):
@@ -71,7 +75,7 @@ def tell_failure(
     made, current = assets_of(instance, worked.run_id)
     tell_checks(console, instance, worked.run_id)
     console.print(
-        f"{len(made)} assets were made before, {len(current)} were current; they are kept.\n"
+        f"Assets made before that, which are kept: {len(made)}; current already: {len(current)}\n"
         f"Its log: popcorn ui, then {webserver()}/runs/{worked.run_id}\n"
         f"When the cause is mended, this goes on with the rest: {again}\n",
         highlight=False,
@@ -90,7 +94,8 @@ def tell_checks(console: Console, instance: dg.DagsterInstance, run_id: str) -> 
 
 def assets_of(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[str]]:
     """Assets that a run made, and those that it found current."""
-    made, current = [], []
+    made: list[str] = []
+    current: list[str] = []
     for entry in _entries(instance, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION):
         told = entry.step_materialization_data.materialization
         (current if "reused" in told.metadata else made).append(told.asset_key.to_user_string())

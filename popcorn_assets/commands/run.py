@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 JOBS = ("country_year", "refresh", "train", "ingest", "census", "publish")
 """The jobs of a country-year, whole ones first."""
+
+SMALL_PIXELS = 1_000_000
+"""Of a country whose steps take less time than processes of their own to start."""
+
+OTHERWISE = ("POPCORN_STEPS", "POPCORN_EXECUTOR", "POPCORN_LAUNCHER")
+"""Variables of an operator who has said where steps work."""
 
 MADE, FAILED, INTERRUPTED = 0, 1, 130
 WIDTH = 110
@@ -64,19 +71,23 @@ def run_years(
 
     A year that fails does not hold up the others.
     """
+    from rich.markup import escape
+
     from popcorn_assets.commands.outcome import tell_failure, tell_made
     from popcorn_assets.commands.working import work
 
     failed: list[int] = []
+    small = is_small(country)
     for year in years:
         console.print(f"[bold]{country}|{year}[/bold]: job {job}", highlight=False)
         again = f"popcorn run {country} {year} --job {job}"
         if reason := hopeless(job, country, year):
-            console.print(f"[red]Nothing was started.[/red] {reason}", highlight=False)
+            told = f"[red]Nothing was started.[/red] {escape(reason)}"
+            console.print(told, highlight=False, soft_wrap=True)
             failed.append(year)
             continue
         try:
-            worked = work(instance, job, country, year, console)
+            worked = work(instance, job, country, year, console, small=small)
         except KeyboardInterrupt:
             console.print("Interrupted; no run of this command was at work")
             return INTERRUPTED
@@ -84,7 +95,7 @@ def run_years(
             console.print(f"Run {worked.run_id[:8]} was cancelled. To go on with it: {again}")
             return INTERRUPTED
         if worked.made:
-            tell_made(console, instance, worked, country, year)
+            tell_made(console, instance, worked, job, country, year)
         else:
             tell_failure(console, instance, worked, again)
             failed.append(year)
@@ -95,6 +106,19 @@ def run_years(
             + (f"; [red]failed: {told}[/red]" if failed else "")
         )
     return FAILED if failed else MADE
+
+
+def is_small(country: str) -> bool:
+    """Whether all of a run works best in this very process, as the demo does.
+
+    Raises:
+        ConfigError, RasterError: the country's grid cannot be told.
+    """
+    from popcorn_assets.country import load_country
+
+    grid = load_country(country).pixel_grid()
+    said = any(os.environ.get(name) for name in OTHERWISE)
+    return not said and grid.width * grid.height <= SMALL_PIXELS
 
 
 def hopeless(job: str, country: str, year: int) -> str | None:

@@ -12,12 +12,13 @@ from popcorn_assets.runs.home import MAPS_VARIABLE, WEBSERVER_VARIABLE, WORKSPAC
 
 
 @click.command()
-def demo() -> None:
+@click.option("--only-files", is_flag=True, help="Write its scenes and census, and make no map.")
+def demo(only_files: bool) -> None:
     """Make the demo country, train on 2020, map 2020 and 2021, evaluate."""
     enter_home(begin=True)
-    from popcorn_assets.commands.demo import run_demo
+    from popcorn_assets.commands.demo import run_demo, write_files
 
-    sys.exit(run_demo())
+    sys.exit(write_files() if only_files else run_demo())
 
 
 @click.command()

@@ -67,9 +67,11 @@ def _judged(country: str, year: int) -> list[dict[str, Any]]:
     """What Dagster has on record of a year; its library is loaded for nothing else."""
     import dagster as dg
 
+    from popcorn_assets.audit.recorded import reading_dagster
     from popcorn_assets.upkeep.judged import judged_after
 
-    with dg.DagsterInstance.get() as instance:
+    remedy = "show it as the user who runs Dagster; without a year its records are not asked"
+    with reading_dagster(remedy), dg.DagsterInstance.get() as instance:
         return judged_after(instance, country, year)
 
 

@@ -90,12 +90,20 @@ def _tell(context: dg.OpExecutionContext, store: StoreResource, country: str, en
     context.add_output_metadata(metadata)
 
 
-@dg.job(description="Put checkpoints in use for a country; refused if worse, unless forced.")
+@dg.job(
+    description="To put other checkpoints in use for a country, or another country's; refused if "
+    "they do worse on held-out units, unless forced with a reason. The maps follow with the job "
+    "refresh. Failed: the step names what is compared and why it was refused. As `popcorn promote`."
+)
 def promote_model() -> None:
     promote_checkpoints()
 
 
-@dg.job(description="Put a model in use again that was in use before.")
+@dg.job(
+    description="To put a model in use again that was in use before, when maps of the newer one "
+    "are no good. The maps follow with the job refresh. Failed: the step names the ledger's "
+    "entries to choose from. As `popcorn rollback`."
+)
 def roll_back_model() -> None:
     roll_back_checkpoints()
 

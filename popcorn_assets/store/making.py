@@ -60,6 +60,25 @@ Judge = Callable[[Version], Outcome | None]
 """What today's settings say of a stored version; None: it has to be made again."""
 
 
+class MadeMeanwhile(Exception):
+    """What a run waited to make, another one has made; `publish` takes it then."""
+
+
+def reporting(say: Callable[[str], object]) -> Callable[[int, int], None]:
+    """A callback that says "done of total" at the start, the end and every few seconds."""
+    state = {"last": -PROGRESS_SECONDS}
+
+    def report(done: int, total: int) -> None:
+        now = time.monotonic()
+        if total <= 1:
+            return
+        if done >= total or now - state["last"] >= PROGRESS_SECONDS:
+            state["last"] = now
+            say(f"{done} of {total}")
+
+    return report
+
+
 class Making(Recipe):
     """One materialisation of one asset.
 
@@ -101,32 +120,27 @@ class Making(Recipe):
 
         Raises:
             StoreError: another run, which is named, still works on it after a while.
+            MadeMeanwhile: the other run has made it, and this one may take it.
         """
         if self._work is None:
-            working = self.store.working(
-                self.address,
-                self.recipe(),
-                f"run {self.context.run_id}",
-                waiting=lambda other: self.context.log.warning(
+            others: list[str] = []
+
+            def waiting(other: str) -> None:
+                others.append(other)
+                self.context.log.warning(
                     f"{other} works on {self.address}: waiting until it has ended"
-                ),
-            )
+                )
+
+            owner = f"run {self.context.run_id}"
+            working = self.store.working(self.address, self.recipe(), owner, waiting=waiting)
             self._work = self._locks.enter_context(working)
+            if others and self.current() is not None:
+                raise MadeMeanwhile
         return self._work
 
     def progress(self, unit: str) -> Callable[[int, int], None]:
         """A callback that logs "done of total" at the start, the end and every few seconds."""
-        state = {"last": -PROGRESS_SECONDS}
-
-        def report(done: int, total: int) -> None:
-            now = time.monotonic()
-            if total <= 1:
-                return
-            if done >= total or now - state["last"] >= PROGRESS_SECONDS:
-                state["last"] = now
-                self.context.log.info(f"{done} of {total} {unit}")
-
-        return report
+        return reporting(lambda text: self.context.log.info(f"{text} {unit}"))
 
     def current(self, *, whatever_its_checks: bool = False) -> Version | None:
         """The stored version, if this run may reuse it and it was made by the same recipe.
@@ -214,6 +228,14 @@ class Making(Recipe):
                 said = f"{self.address} is current: version {found.version} reused"
                 self.context.log.info(said)
             return found
+        try:
+            return self._made(make)
+        except MadeMeanwhile:
+            self._work = None
+            return self.publish_version(make, judge)
+
+    def _made(self, make: Callable[[Path], Outcome]) -> Version:
+        """A new version, made and published."""
         with (
             naming_the_disk(self.store.folder(self.address)),
             self._locks,

@@ -191,7 +191,8 @@ def _intervals(store: Store, product: Part, country: str, year: int) -> dict[str
 
 def _no_model(store: Store, country: str, year: int) -> str:
     try:
-        model_for(store, country, year)
+        model = model_for(store, country, year).model
+        store.version(model.address, model.version)
     except (StoreError, ConfigError) as error:
         return str(error)
     return ""

@@ -31,6 +31,9 @@ from popcorn_ml.files import replacing
 DIGESTS = {32: "md5", 64: "sha256"}
 """Hash of a file, by the number of its hexadecimal digits."""
 
+MOST_TERMS = 300
+"""Characters of an agency's terms that are kept; the address leads to the rest."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -70,6 +73,10 @@ class Reading:
     number: int
     year: int | None = None
     stated: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NotTheFile(CensusError):
+    """What came is another file than the one that is meant."""
 
 
 class Agency(Protocol):
@@ -146,7 +153,7 @@ def fetch(
     try:
         offer = agency.offer(wanted, web)
         return _downloaded(agency, wanted, folder, offer, web, progress)
-    except (AgencyDown, NotThere, Refused) as error:
+    except (AgencyDown, NotThere, NotTheFile, Refused) as error:
         raise _with_hand(error, agency, wanted, folder) from error
 
 
@@ -239,7 +246,7 @@ def _fetched(
     return Fetched(
         path=path,
         source=agency.key,
-        licence=offer.licence,
+        licence=_in_a_line(offer.licence),
         address=offer.address,
         retrieved=date_of(path) if by_hand else today(),
         sha256=sha256(path),
@@ -253,10 +260,16 @@ def _fetched(
     )
 
 
+def _in_a_line(text: str) -> str:
+    """Terms as an agency writes them, which may be a page with markup."""
+    plain = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return plain if len(plain) <= MOST_TERMS else plain[:MOST_TERMS] + " ..."
+
+
 def _as_stated(offer: Offer, done: Downloaded) -> None:
     """Refuse a file that is not the one that the agency describes."""
     if offer.size_bytes is not None and done.size_bytes != offer.size_bytes:
-        raise CensusError(
+        raise NotTheFile(
             "the file has not the size that the agency states",
             where=offer.address,
             expected=f"{offer.size_bytes} bytes",
@@ -269,7 +282,7 @@ def _as_stated(offer: Offer, done: Downloaded) -> None:
         return
     found = getattr(done, kind)
     if found != offer.digest.lower():
-        raise CensusError(
+        raise NotTheFile(
             "the file is not the one that the agency describes: its hash is another",
             where=offer.address,
             expected=f"{kind} {offer.digest}",
@@ -282,7 +295,7 @@ def _refuse_web_page(path: Path, where: str) -> None:
     with path.open("rb") as stream:
         page = web_page(stream.read(65536))
     if page is not None:
-        raise CensusError(
+        raise NotTheFile(
             "a web page came instead of the file",
             where=where,
             expected=f"a {path.suffix} file",

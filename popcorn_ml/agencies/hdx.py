@@ -189,6 +189,8 @@ def _kind(resource: Mapping[str, Any]) -> str:
 
 def _suffix(link: str) -> str:
     suffix = PurePosixPath(urlsplit(link).path).suffix.lower()
+    if not re.fullmatch(r"\.[a-z0-9]{1,10}", suffix):
+        return ""
     return ".geojson" if suffix == ".json" else suffix
 
 

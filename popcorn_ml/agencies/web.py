@@ -68,7 +68,10 @@ class Downloaded:
 
 
 class Web:
-    """A client of the services.
+    """A client of one service, and of the addresses that its answers name.
+
+    What is asked first decides whether this machine may be: an answer from elsewhere must not
+    send us to it.
 
     Args:
         backoff: between tries; None = a few within half a minute.
@@ -84,6 +87,7 @@ class Web:
     ) -> None:
         self._backoff = backoff or PATIENCE
         self._key, self._timeout = key, timeout_s
+        self._here: bool | None = None
         veil(Secrets(us_census_key=key))  # the clients' libraries log whole addresses
 
     def json(self, address: str) -> Any:
@@ -99,7 +103,7 @@ class Web:
         body = held.getvalue()
         try:
             return json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise CensusError(
                 "the service's answer is not JSON",
                 where=address,
@@ -134,6 +138,8 @@ class Web:
     def _fill(
         self, address: str, out: IO[bytes], limit_bytes: int, progress: Progress | None
     ) -> None:
+        if self._here is None:
+            self._here = is_here(address)
         reason, tag, began = "", "", False
         for attempt in self._backoff.attempts():
             if attempt:
@@ -206,11 +212,11 @@ class Web:
             headers |= {"Range": f"bytes={start}-", "If-Range": tag}
         here, first = address, urlsplit(address).netloc
         for _ in range(MOST_REDIRECTS + 1):
-            if not is_safe(here, from_here=is_here(address)):
+            if not is_safe(here, from_here=bool(self._here)):
                 raise Refused(
                     "a service is asked by https only",
                     where=address,
-                    expected="an address that begins with https://",
+                    expected="an address elsewhere that begins with https://",
                     found=unsigned(here),
                     remedy="fetch the file by hand, if you trust where this leads",
                 )

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from popcorn_ml.compute.memory import hold_little
 from popcorn_ml.errors import PopcornError
 
 LIFELINE = "POPCORN_LIFELINE"
@@ -64,9 +65,9 @@ class Report:
     def device(self, name: str) -> None:
         """In the run's log: which device a name means here."""
         if self._pipes is not None:
-            from popcorn_ml.compute.devices import pick_device
+            from popcorn_ml.compute.devices import device_name
 
-            self.log(f"on device {pick_device(name)}, process {os.getpid()}")
+            self.log(f"on device {device_name(name)}, process {os.getpid()}")
 
     def note(self, message: str) -> None:
         """A sentence for whoever looks: the run's log, or standard error."""
@@ -145,6 +146,7 @@ def run_command(
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("spec", type=Path, help="JSON file that says what to do")
     path = parser.parse_args(arguments).spec
+    hold_little()
     _end_with_launcher()
     with _reporting() as report:
         try:

@@ -6,6 +6,7 @@ steps are let through at once. What runs on them is no business of this module.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -73,12 +74,38 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: no such device here.
     """
-    require_device(name)
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    return torch.device(device_name(name))
+
+
+def device_name(name: str) -> str:
+    """cpu, cuda or cuda:N for a name; torch is loaded only where there may be a GPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    require_device(name)
+    if name != "auto":
+        return name
+    if not has_driver():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def has_driver() -> bool:
+    """Whether the driver of a GPU that torch can use is installed: NVIDIA's, or AMD's."""
+    if Path("/dev/kfd").exists():
+        return True
+    for library in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            ctypes.CDLL(library)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def cpus() -> int:

@@ -44,7 +44,7 @@ class Look:
         shows: how many pixels these stand for.
         part: of the season, from 0.
         off_middle: seconds between it and the middle of its part.
-        track: on which the satellite flew, from 0.
+        track: on which the satellite flew, from 0; None where that does not matter.
         bands: those that it has, from 0.
     """
 
@@ -56,7 +56,7 @@ class Look:
     shows: int
     part: int = 0
     off_middle: float = 0.0
-    track: int = 0
+    track: int | None = None
     bands: tuple[int, ...] = (0,)
 
     @property
@@ -64,6 +64,14 @@ class Look:
         """The clearer first; of equal ones that which shows more, then the better placed in the
         season."""
         return -self.worth, -self.shows, self.off_middle, self.moment, self.name
+
+    def resembles(self, other: Look) -> bool:
+        """Whether it is worth less where the other is kept, enough or not."""
+        return (
+            self.part == other.part
+            or self.overpass == other.overpass
+            or (self.track is not None and self.track == other.track)
+        )
 
 
 def clearest(looks: Sequence[Look], pixels: np.ndarray, most: int) -> list[Look]:
@@ -79,6 +87,11 @@ def clearest(looks: Sequence[Look], pixels: np.ndarray, most: int) -> list[Look]
     shown = np.zeros((len(ordered), len(pixels)), bool)
     for number, look in enumerate(ordered):
         shown[number, look.places] = True
+
+    def showing(places: np.ndarray) -> list[int]:
+        """Looks that show one of some places."""
+        return np.flatnonzero(shown[:, places].any(axis=1)).tolist()
+
     chosen: set[int] = set()
     for enough, least in ((most, CORNER), (1, 0.0)):
         worth = {n: counted.worth(ordered[n], enough, least) for n in range(len(ordered))}
@@ -87,17 +100,18 @@ def clearest(looks: Sequence[Look], pixels: np.ndarray, most: int) -> list[Look]
             best = min(waiting, key=lambda number: (-worth[number], number))
             waiting.remove(best)
             chosen.add(best)
-            counted.add(ordered[best])
-            beside = np.flatnonzero(shown[:, ordered[best].places].any(axis=1)).tolist()
-            for number in waiting.intersection(beside):
+            full = counted.add(ordered[best], enough)
+            beside = waiting.intersection(showing(ordered[best].places))
+            less = {number for number in beside if ordered[number].resembles(ordered[best])}
+            for number in less | waiting.intersection(showing(full)):
                 worth[number] = counted.worth(ordered[number], enough, least)
                 if not worth[number]:  # no place lacks it now, and none ever will
                     waiting.remove(number)
-    kept = [ordered[number] for number in sorted(chosen)]
-    for look in reversed(kept):
-        if superfluous(look, kept, pixels, most):
-            kept = [other for other in kept if other is not look]
-    return kept
+    for number in sorted(chosen, reverse=True):
+        near = [ordered[n] for n in showing(ordered[number].places) if n in chosen]
+        if superfluous(ordered[number], near, pixels, most):
+            chosen.remove(number)
+    return [ordered[number] for number in sorted(chosen)]
 
 
 def superfluous(look: Look, kept: Sequence[Look], pixels: np.ndarray, most: int) -> bool:
@@ -105,7 +119,7 @@ def superfluous(look: Look, kept: Sequence[Look], pixels: np.ndarray, most: int)
     cloudier, and the corner has at least one.
 
     Args:
-        kept: it and the others.
+        kept: it and the others that show any of its places.
         pixels: how many each place stands for.
         most: how many are enough.
     """
@@ -148,7 +162,7 @@ class _Kept:
         self.count = np.zeros((bands, places), np.int32)
         self.seen = np.zeros((bands, size([k.overpass for k in looks]), places), bool)
         self.of_part = np.zeros((size([look.part for look in looks]), places), np.int32)
-        self.of_track = np.zeros((size([look.track for look in looks]), places), np.int32)
+        self.of_track = np.zeros((size([look.track or 0 for look in looks]), places), np.int32)
 
     def worth(self, look: Look, most: int, least: float) -> int:
         """What a look is worth to the places that lack it, on average.
@@ -166,19 +180,24 @@ class _Kept:
         pixels = self.pixels[at]
         if not pixels.sum() > least * look.shows:
             return 0
-        divisors = (1 + self.of_part[look.part, at]) * (1 + self.of_track[look.track, at])
+        divisors = 1 + self.of_part[look.part, at]
+        if look.track is not None:
+            divisors = divisors * (1 + self.of_track[look.track, at])
         # Sums of whole numbers below 2^53: exact, whatever their order.
         shares = np.bincount(divisors, weights=pixels)
         total = sum(int(n) * (WHOLE // k) for k, n in enumerate(shares.tolist()) if n)
         return max(look.worth * total // int(pixels.sum()), 1)
 
-    def add(self, look: Look) -> None:
-        """Keep a look."""
-        at = look.places
+    def add(self, look: Look, most: int) -> np.ndarray:
+        """Keep a look; which of its places have enough by now, in one of its bands."""
+        at, enough = look.places, np.zeros(look.places.size, bool)
         new = (~self.seen[:, look.overpass, at]).all(axis=0)
         self.of_part[look.part, at] += new
-        self.of_track[look.track, at] += new
+        if look.track is not None:
+            self.of_track[look.track, at] += new
         for band in look.bands:
             seen = self.seen[band, look.overpass]
             self.count[band, at] += ~seen[at]
             seen[at] = True
+            enough |= self.count[band, at] == most
+        return at[enough]

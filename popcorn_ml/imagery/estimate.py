@@ -282,7 +282,9 @@ def _fewest_last(most: int | None) -> float:
 
 def _with(cost: Cost, request: SeasonRequest, depth: Depth, requests: int, taken: int) -> Cost:
     """A cost and what a season adds to it."""
-    empty = {} if depth.empty is None else {request.season: round(depth.empty, 6)}
+    empty: dict[str, float] = {}
+    if depth.empty is not None:
+        empty[request.season] = round(depth.empty, 6)
     return replace(
         cost,
         scenes={**cost.scenes, f"{request.sensor} {request.season}": depth.scenes},

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,9 +30,12 @@ from popcorn_ml.mapping.spec import (
 )
 from popcorn_ml.mapping.tiles import Computed, Layer, Written, regular_core, write_tiles
 from popcorn_ml.model.canvas import extractor_canvas
-from popcorn_ml.model.popcorn import BuiltupExtractor, Sensors
+from popcorn_ml.model.stored import Tensors, fingerprint_of, read_extractor
 from popcorn_ml.parallel import Pool
 from popcorn_ml.sentinel import Season
+
+if TYPE_CHECKING:
+    from popcorn_ml.model.popcorn import BuiltupExtractor, Sensors
 
 SCORE = "builtup_score"
 """The layer that a built-up map consists of."""
@@ -58,7 +61,7 @@ class BuiltupSpec:
     extractor: Path
     grid: Grid
     out: Path
-    tile_px: int = 500
+    tile_px: int = 512
     device: str = "auto"
     threads: int = 0
     engine: str = "auto"
@@ -117,9 +120,7 @@ def run_builtup(
         WeightsError: the extractor is missing, altered or of another architecture.
         And what `map_builtup` raises.
     """
-    from popcorn_ml.model.weights import load_extractor
-
-    return _map(spec, load_extractor(spec.extractor), progress, pool)
+    return _map(spec, _read(spec.extractor), progress, pool)
 
 
 def map_builtup(
@@ -128,7 +129,7 @@ def map_builtup(
     grid: Grid,
     out: Path,
     *,
-    tile_px: int = 500,
+    tile_px: int = 512,
     threads: int = 0,
     device: str = "auto",
     engine: str = "auto",
@@ -160,22 +161,22 @@ def map_builtup(
         GridMismatch: a composite lies elsewhere.
         RasterError: a composite is missing, unreadable or truncated.
     """
+    from popcorn_ml.model.weights import tensors_of
+
     told = {name: str(value) for name, value in (tags or {}).items()}
     spec = BuiltupSpec(composites, Path(), grid, out, tile_px, device, threads, engine, told)
-    return _map(spec, extractor, progress, None)
+    return _map(spec, tensors_of(extractor), progress, None)
 
 
 def _map(
     spec: BuiltupSpec,
-    extractor: BuiltupExtractor,
+    extractor: Tensors,
     progress: Callable[[int, int], None] | None,
     pool: Pool | None,
 ) -> Written:
-    from popcorn_ml.model.weights import fingerprint
-
     seasons = in_season_order(spec.composites)
     check_composites(seasons, spec.grid)
-    told = {"content": "built-up score", EXTRACTOR_TAG: fingerprint(extractor), **spec.tags}
+    told = {"content": "built-up score", EXTRACTOR_TAG: fingerprint_of(extractor), **spec.tags}
     on_gpu = False
     if pool is None:
         engine = _engine(spec.engine, spec.device, spec.threads, _regular(spec))
@@ -219,10 +220,17 @@ def score_elsewhere(spec: BuiltupSpec, tile: Tile) -> Computed:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(path: str, _stamp: int, *how: Any) -> tuple[Engine, Scores]:
-    from popcorn_ml.model.weights import load_extractor
-
     engine = _engine(*how)
-    return engine, engine.extractor(load_extractor(path))
+    return engine, engine.extractor(_read(Path(path)))
+
+
+def _read(path: Path) -> Tensors:
+    """Weights of an extractor; torch is loaded for published checkpoints only."""
+    if path.suffix == ".safetensors":
+        return read_extractor(path)
+    from popcorn_ml.model.weights import load_extractor, tensors_of
+
+    return tensors_of(load_extractor(path))
 
 
 def _engine(name: str, device: str, threads: int, regular: int) -> Engine:

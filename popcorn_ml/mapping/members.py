@@ -7,7 +7,7 @@ from pathlib import Path
 
 from popcorn_ml.errors import ConfigError, WeightsError
 from popcorn_ml.mapping.builtup import EXTRACTOR_TAG, extractor_of_score
-from popcorn_ml.model.weights import read_card
+from popcorn_ml.model.stored import read_card
 
 PIXEL_AREA = "pixel_area_m2"
 """In a member's card: mean area of the pixels of the grid that it was trained on."""

@@ -38,6 +38,7 @@ from popcorn_ml.mapping.tile_people import (
     tile_people,
 )
 from popcorn_ml.mapping.tiles import Computed, Layer, Written, each_tile, regular_core, write_tiles
+from popcorn_ml.model.stored import read_occupancy
 from popcorn_ml.parallel import Pool
 
 BANDS = {
@@ -166,9 +167,7 @@ def _check(spec: MappingSpec) -> None:
 
 
 def _load(engine: Engine, members: Sequence[Path]) -> Bag:
-    from popcorn_ml.model.weights import load_occupancy
-
-    return engine.bag([load_occupancy(path) for path in members])
+    return engine.bag([read_occupancy(path) for path in members])
 
 
 def _predict(spec: MappingSpec, engine: Engine, bag: Bag, tile: Tile) -> Computed:

@@ -26,7 +26,6 @@ from popcorn_ml.mapping.sparing import (
 )
 from popcorn_ml.mapping.spec import MappingSpec, in_season_order
 from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
-from popcorn_ml.model.popcorn import population
 from popcorn_ml.sentinel import Season
 
 MEMBERS = "population_members"
@@ -173,7 +172,7 @@ def _season(
     mean = occupancy.mean(axis=0, dtype=np.float64)
     found.largest = max(found.largest, float(mean[valid].max()))
     found.occupancy.add(mean)
-    found.people.add(population(occupancy, score))
+    found.people.add(occupancy * score)  # `model.popcorn.population`
 
 
 def scores_of_tile(spec: MappingSpec, core: Window) -> TileScores:

@@ -21,17 +21,14 @@ from popcorn_ml.model.published import (
     PUBLISHED_URL,
     renamed,
 )
+from popcorn_ml.model.stored import EXTRACTOR_FILE, OCCUPANCY_FILE, read_card, sha256_of
 from popcorn_ml.model.weights import (
-    EXTRACTOR_FILE,
-    OCCUPANCY_FILE,
     fill,
     fingerprint,
     load_extractor,
-    read_card,
     read_pickle,
     save_extractor,
     save_occupancy,
-    sha256_of,
 )
 
 MAX_DOWNLOAD_BYTES = 64 * 1024 * 1024

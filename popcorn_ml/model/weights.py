@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,15 +19,18 @@ from popcorn_ml.errors import WeightsError
 from popcorn_ml.files import write_bytes
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel
 from popcorn_ml.model.published import PUBLISHED_BYTES, PUBLISHED_SHA256, renamed
-
-EXTRACTOR_FILE = "extractor.safetensors"
-OCCUPANCY_FILE = "occupancy.safetensors"
-CARD_FILE = "card.json"
-"""Beside a member's weights: what they are, where from, and the file's sha256. Extractors, which
-may share a folder, have theirs under their own name with `.json`."""
-
-EXTRACTOR_ARCHITECTURE = "popcorn-builtup-extractor/1"
-OCCUPANCY_ARCHITECTURE = "popcorn-occupancy/1"
+from popcorn_ml.model.stored import (
+    CARD_FILE,
+    EXTRACTOR_ARCHITECTURE,
+    OCCUPANCY_ARCHITECTURE,
+    OCCUPANCY_FILE,
+    Tensors,
+    fingerprint_of,
+    must_exist,
+    read_safetensors,
+    require,
+    sha256_of,
+)
 
 
 def load_extractor(path: str | Path, *, sha256: str = PUBLISHED_SHA256) -> BuiltupExtractor:
@@ -42,7 +46,7 @@ def load_extractor(path: str | Path, *, sha256: str = PUBLISHED_SHA256) -> Built
     path = Path(path)
     model = BuiltupExtractor()
     if path.suffix == ".safetensors":
-        fill(model, _read_safetensors(path, EXTRACTOR_ARCHITECTURE), path)
+        fill(model, read_safetensors(path, EXTRACTOR_ARCHITECTURE), path)
     else:
         found = sha256_of(path)
         if found != sha256:
@@ -80,7 +84,7 @@ def load_occupancy(path: str | Path) -> OccupancyModel:
     if path.is_dir():
         path = path / OCCUPANCY_FILE
     model = OccupancyModel()
-    fill(model, _read_safetensors(path, OCCUPANCY_ARCHITECTURE), path)
+    fill(model, read_safetensors(path, OCCUPANCY_ARCHITECTURE), path)
     return model.eval()
 
 
@@ -100,39 +104,27 @@ def save_occupancy(model: OccupancyModel, path: str | Path, card: dict[str, Any]
     return _save(model, path, path.with_name(CARD_FILE), card, OCCUPANCY_ARCHITECTURE)
 
 
-def read_card(path: str | Path) -> dict[str, Any]:
-    """The card beside a weights file (or in a folder of weights).
-
-    Raises:
-        WeightsError: there is none, or it is not JSON.
-    """
-    path = Path(path)
-    own = path.with_suffix(".json")
-    card_path = own if own.is_file() else (path if path.is_dir() else path.parent) / CARD_FILE
-    try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(
-            "the weights have no card",
-            where=path,
-            expected=f"a file {own.name} or {CARD_FILE} beside them",
-            found="none",
-            remedy="copy the whole folder, or import the weights again",
-        ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError("the card cannot be read", where=card_path, found=str(error)) from error
-    if not isinstance(card, dict):
-        raise WeightsError("the card is not a JSON object", where=card_path)
-    return card
+def tensors_of(model: nn.Module) -> Tensors:
+    """A network's weights as arrays, on whatever device it is."""
+    return {name: value.numpy() for name, value in _kept(model).items()}
 
 
 def fingerprint(model: nn.Module) -> str:
-    """sha256 over the names and values of a network's tensors, whatever file they came in."""
-    digest = hashlib.sha256()
-    for name, value in sorted(_kept(model).items()):
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()
+    """See `stored.fingerprint_of`."""
+    return fingerprint_of(tensors_of(model))
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Any], where: Path) -> None:
+    """Load arrays or tensors by name, or say which are missing, left over or of another shape."""
+    arrays = {name: np.asarray(value) for name, value in tensors.items()}
+    shapes = {
+        name: tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    require(arrays, shapes, where, type(model).__name__)
+    copied = {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+    model.load_state_dict(copied, strict=False)
 
 
 def _kept(model: nn.Module) -> dict[str, Tensor]:
@@ -144,40 +136,10 @@ def _kept(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Load tensors by name, or say which are missing, left over or of another shape."""
-    wanted = model.state_dict()
-    needed = {name for name in wanted if not name.endswith("num_batches_tracked")}
-    missing, extra = sorted(needed - tensors.keys()), sorted(tensors.keys() - needed)
-    wrong = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(needed & tensors.keys())
-        if tensors[name].shape != wanted[name].shape
-    ]
-    if missing or extra or wrong:
-        said = [
-            f"{label} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-            for label, names in (("missing", missing), ("unknown", extra), ("shape", wrong))
-            if names
-        ]
-        raise WeightsError(
-            "the weights are of another architecture",
-            where=where,
-            expected=f"{len(needed)} tensors of {type(model).__name__}",
-            found="; ".join(said),
-        )
-    not_finite = sorted(n for n in needed if not bool(torch.isfinite(tensors[n]).all()))
-    if not_finite:
-        raise WeightsError(
-            "the weights hold values that are not finite", where=where, found=not_finite[0]
-        )
-    model.load_state_dict(dict(tensors), strict=False)
-
-
 def read_pickle(path: Path) -> Mapping[str, Any]:
     import pickle
 
-    _must_exist(path)
+    must_exist(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -191,35 +153,6 @@ def read_pickle(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise WeightsError("the checkpoint is not a dictionary", where=path)
     return content
-
-
-def _read_safetensors(path: Path, architecture: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    _must_exist(path)
-    card = read_card(path)
-    if card.get("architecture") != architecture:
-        raise WeightsError(
-            "the weights are of another architecture",
-            where=path,
-            expected=architecture,
-            found=card.get("architecture"),
-        )
-    content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != card.get("sha256"):
-        raise WeightsError(
-            "the weights have been altered since they were written",
-            where=path,
-            expected=f"sha256 {card.get('sha256')}, as their card says",
-            found=f"sha256 {found}",
-            remedy="fetch, import or train them again",
-        )
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise WeightsError("the weights cannot be read", where=path, found=str(error)) from error
 
 
 def _save(
@@ -241,18 +174,3 @@ def _save(
     write_bytes(path, content)
     write_bytes(card_path, (json.dumps(full_card, indent=2, sort_keys=True) + "\n").encode())
     return path
-
-
-def _must_exist(path: Path) -> None:
-    if not path.is_file():
-        raise WeightsError(
-            "the weights are missing",
-            where=path,
-            remedy="run `popcorn weights fetch`, import them, or train them first",
-        )
-
-
-def sha256_of(path: Path) -> str:
-    _must_exist(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import time
+import zipfile
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -171,6 +173,23 @@ def test_an_answer_from_elsewhere_does_not_lead_to_this_machine() -> None:
     assert not is_safe("file:///etc/passwd")
 
 
+def test_nor_does_a_link_in_it(services: Services, tmp_path: Path) -> None:
+    services.files["/file"] = b"of this machine"
+    web = Web(Backoff(0))
+    with pytest.raises(AgencyDown):
+        web.json("https://nowhere.invalid/answer")
+    with pytest.raises(CensusError, match="by https only"):
+        web.download(f"{services.url}/file", tmp_path / "draft", 1000)
+    assert services.seen == []
+
+
+def test_terms_are_kept_in_a_line(services: Services, tmp_path: Path) -> None:
+    services.geoboundaries(boundaryLicense="Terms:\n\n * see\x1b[2J " + "x" * 1000)
+    licence = borders("geoboundaries", tmp_path).licence
+    assert licence.startswith("Terms: * see[2J xxx")
+    assert len(licence) < 310
+
+
 def test_more_than_such_a_file_has_is_refused(services: Services, tmp_path: Path) -> None:
     services.files["/big"] = b"x" * 5000
     draft = tmp_path / "draft"
@@ -179,6 +198,9 @@ def test_more_than_such_a_file_has_is_refused(services: Services, tmp_path: Path
         Web(QUICK).download(services.url + "/big", draft, 4999)
     assert draft.stat().st_size == 0
     Web(QUICK).download(services.url + "/big", draft, 5000)
+    services.forms["/big"] = "chunked"  # which says no size before
+    with pytest.raises(CensusError, match="larger than such a file is"):
+        Web(QUICK).download(services.url + "/big", draft, 4999)
 
 
 def test_bytes_are_told_while_they_come(services: Services, tmp_path: Path) -> None:
@@ -199,6 +221,7 @@ def test_a_size_or_a_hash_that_is_another(services: Services, tmp_path: Path) ->
     services.cod_counts(hash="0" * 32)
     text = refused(tmp_path, people, "cod")
     assert "its hash is another" in text
+    assert f"by hand: open {services.url}/hdx/dataset/cod-ps-plc" in text
     assert hashlib.md5(services.files[path]).hexdigest() in text
     services.cod_counts(hash=hashlib.md5(services.files[path]).hexdigest())
     assert people("cod", tmp_path).number == 12
@@ -260,6 +283,20 @@ def test_a_dataset_without_the_level(services: Services, tmp_path: Path) -> None
     text = refused(tmp_path, lambda folder: borders("cod", folder, level=3))
     assert "no file of level 3" in text
     assert "plc_admin2.geojson" in text
+
+
+def test_a_file_of_another_level_than_its_name_says(services: Services, tmp_path: Path) -> None:
+    services.cod_counts(["A", "B", "ADM1_EN", "ADM1_PCODE", "F_TL", "M_TL", "T_TL"])
+    text = refused(tmp_path, people, "cod")
+    assert "the file is of another level" in text
+    assert "try --level 1" in text
+    path = services.cod_boundaries()
+    with zipfile.ZipFile(io.BytesIO(services.files[path])) as archive:
+        upper = archive.read("plc_admin1.geojson")
+    services.cod_boundaries({"plc_admin2.geojson": upper})
+    text = refused(tmp_path, borders, "cod")
+    assert "P-codes of level 2" in text
+    assert "adm1_pcode" in text
 
 
 def test_an_archive_that_would_write_outside_its_folder(services: Services, tmp_path: Path) -> None:

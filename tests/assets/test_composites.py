@@ -308,3 +308,39 @@ def test_another_part_of_the_same_boundary_file_is_another_composite(country: Pl
         seen.append((raster.read(latest().path / "clear_count.tif", bands=1) != 65535)[0, [0, -1]])
     assert len(set(versions)) == 3
     assert [list(map(bool, one)) for one in seen] == [[True, False], [False, True], [True, True]]
+
+
+def test_a_limit_of_scenes_is_part_of_the_recipe(country: Place) -> None:
+    """Changed, the season is made anew of fewer scenes; taken back, the first is current."""
+    assert materialise(country).success
+    every = latest()
+    assert facts()["choice"] is None
+    write_country(country, max_scenes=3)
+    assert materialise(country).success
+    some = latest()
+    assert some.version != every.version
+    assert some.manifest()["recipe"] != every.manifest()["recipe"]
+    assert len(facts()["scenes"]) == 3
+    shown = dict(some.manifest()["shown"])
+    assert (shown["scenes offered"], shown["scenes chosen"]) == (SCENES, 3)
+    assert shown["observations a place, median"] == f"3 of {SCENES}"
+    assert len(facts()["not_chosen"]) == SCENES - 3
+    write_country(country, max_cloud_cover=100)
+    assert materialise(country).success
+    assert latest().manifest()["recipe"] == every.manifest()["recipe"]
+    assert latest().version == every.version
+
+
+def test_the_estimate_tries_a_limit_without_the_file_being_changed(country: Place) -> None:
+    said = {}
+    for options in ((), ("--max-scenes", "2")):
+        done = CliRunner().invoke(cli, ["imagery", "estimate", "demo", "2020", "--ask", *options])
+        assert done.exit_code == 0, done.output
+        said[options] = done.output
+    assert f"scenes    {SCENES} (counted)" in said[()]
+    assert "> no limit" in said[()]
+    assert "scenes    2 (counted)" in said[("--max-scenes", "2")]
+    assert "> 2 " in said[("--max-scenes", "2")]
+    refused = CliRunner().invoke(cli, ["imagery", "estimate", "demo", "2020", "--max-scenes", "0"])
+    assert refused.exit_code == 2
+    assert "--max-scenes" in refused.output

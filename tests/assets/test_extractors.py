@@ -13,7 +13,8 @@ from popcorn_assets.assets.extractors import Extractor, SameExtractor, extractor
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
-from popcorn_ml.model.weights import fingerprint, load_extractor, read_card, save_extractor
+from popcorn_ml.model.stored import read_card
+from popcorn_ml.model.weights import fingerprint, load_extractor, save_extractor
 from tests.assets.test_graph import altered
 from tests.platforms import Place, enter
 

@@ -69,11 +69,17 @@ def maps_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def web(tiny, tmp_path_factory, maps_port):
-    """`popcorn ui` over a copy of the small country, for runs change it; its address."""
+def shown_place(tiny, tmp_path_factory) -> Place:
+    """A copy of the small country, for runs change it."""
     home = tmp_path_factory.mktemp("ui-home") / "home"
     shutil.copytree(tiny.home, home)
-    tiny = Place(home)
+    return Place(home)
+
+
+@pytest.fixture(scope="module")
+def web(shown_place, tmp_path_factory, maps_port):
+    """`popcorn ui` over it; its address."""
+    tiny = shown_place
     port = free_port()
     log = tmp_path_factory.mktemp("ui") / "dagster.log"
     popcorn = Path(sys.executable).with_name("popcorn")
@@ -241,6 +247,39 @@ def test_a_partition_is_materialised_from_the_launchpad_and_its_checks_are_shown
     page.get_by_text("unit_pixels", exact=True).first.click()
     page.get_by_text("demo|2021", exact=True).first.wait_for(timeout=60_000)
     expect(page.get_by_text("Passed", exact=True).first).to_be_visible(timeout=60_000)
+
+
+@needs_browser
+def test_a_run_from_the_terminal_is_shown_beside_the_others(page, web, shown_place, tmp_path):
+    done = subprocess.run(
+        [Path(sys.executable).with_name("popcorn"), "run", "demo", "2021", "--job", "refresh"],
+        cwd=shown_place.home,
+        env={**os.environ, **shown_place.environment()},
+        capture_output=True,
+        text=True,
+        timeout=2 * RUN_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = re.findall(r"demo\|2021, refresh: done.*\(run ([0-9a-f]{8})\)", done.stdout)
+    page.goto(f"{web}/locations/popcorn/jobs/refresh/runs")
+    link = page.locator(f'a[href^="/runs/{run}"]').first
+    link.wait_for(timeout=60_000)
+    page.goto(f"{web}{link.get_attribute('href')}")
+    for text in ("demo|2021", "Success"):
+        expect(page.get_by_text(text).first).to_be_visible(timeout=60_000)
+    page.screenshot(path=tmp_path / "run.png")
+    assert "assets made: 0" in done.stdout
+
+
+@needs_browser
+def test_pages_say_what_to_look_at_and_what_a_job_is_for(page, web, tmp_path):
+    page.goto(f"{web}/assets/hectare_map?view=overview")
+    for text in ("Look at", "When it is red:"):
+        expect(page.get_by_text(text, exact=True)).to_be_visible(timeout=60_000)
+    page.screenshot(path=tmp_path / "asset.png")
+    page.goto(f"{web}/locations/popcorn/jobs/refresh")
+    expect(page.get_by_text("A map of another year")).to_be_visible(timeout=60_000)
+    page.screenshot(path=tmp_path / "job.png")
 
 
 @needs_browser

@@ -70,6 +70,7 @@ class Archive:
                         "PROCESSING_BASELINE": said["s2:processing_baseline"],
                         "GENERATION_TIME": said["s2:generation_time"],
                         "SENSING_ORBIT_NUMBER": said.get("sat:relative_orbit"),
+                        "CLOUDY_PIXEL_PERCENTAGE": said.get("eo:cloud_cover"),
                     },
                 )
                 if item["id"] not in (without_probability or set()):
@@ -227,8 +228,9 @@ class Evaluator:
     def f_Feature(self, geometry: Any, metadata: dict | None = None) -> dict:
         return {"geometry": geometry, "properties": metadata or {}}
 
-    def f_Image_geometry(self, feature: dict) -> tuple:
-        return tuple(feature["item"]["bbox"])
+    def f_Image_geometry(self, feature: dict) -> dict:
+        item = feature["item"]
+        return item["geometry"] or _ring(item["bbox"])
 
     def f_Element_get(self, object: dict, property: str) -> Any:
         return object["properties"].get(property)
@@ -419,7 +421,7 @@ class EarthEngineServer:
         found = Evaluator(self.archive, body["expression"]).run()
         start = int(body.get("pageToken") or 0)
         page = [
-            {"type": "Feature", "geometry": _ring(one["geometry"]), "properties": one["properties"]}
+            {"type": "Feature", "geometry": one["geometry"], "properties": one["properties"]}
             for one in found[start : start + self.page]
         ]
         answer: dict[str, Any] = {"type": "FeatureCollection", "features": page}
@@ -516,7 +518,7 @@ def _geotiff(image: Image, grid: dict) -> bytes:
         return memory.read()
 
 
-def _ring(box: tuple) -> dict:
+def _ring(box: list) -> dict:
     w, s, e, n = box
     return {"type": "Polygon", "coordinates": [[[w, s], [e, s], [e, n], [w, n], [w, s]]]}
 

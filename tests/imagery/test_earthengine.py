@@ -104,6 +104,21 @@ def test_same_composite_as_through_stac(
     assert np.nanmax(np.abs(values - expected)) <= (0.011 if sensor == "s1" else 0.5)
 
 
+@pytest.mark.parametrize("sensor", ["s1", "s2"])
+def test_same_choice_of_scenes_as_through_stac(
+    place: Place, earth_engine: EarthEngineServer, key: Secrets, tmp_path: Path, sensor: str
+) -> None:
+    """By the cloud cover that each provider states of an image, and where its outline lies."""
+    limits = {"max_scenes": 2, "max_cloud_cover": 60}
+    engine = settings_for(earth_engine).limited(**limits)
+    report = build(place, engine, tmp_path / "ee", sensor, key)
+    other = build(place, place.settings(**limits), tmp_path / "stac", sensor, key)
+    assert report.choice["kept"] < report.choice["offered"]
+    assert report.not_chosen == other.not_chosen
+    assert report.choice == other.choice
+    assert report.clear == other.clear
+
+
 def test_cloud_probability_decides_and_scene_classes_stand_in(
     place: Place, key: Secrets, earth_engine: EarthEngineServer, tmp_path: Path
 ) -> None:
@@ -182,7 +197,7 @@ def test_scenes_on_both_sides_of_the_antimeridian_are_listed(
     ]
     boxes = ((178, 180), (178, 181), (-180, -179), (-179.2, -178), (150, 160))
     for (_, image), (west, east) in zip(images, boxes, strict=False):
-        image["item"] = {**image["item"], "bbox": [west, -18, east, -16]}
+        image["item"] = {**image["item"], "bbox": [west, -18, east, -16], "geometry": None}
     request = SeasonRequest("s1", YEAR, "spring", grid, "descending")
     source = open_source(settings_for(earth_engine), key)
     found = {scene.id: scene.bbox for scene in source.scenes(request).scenes}

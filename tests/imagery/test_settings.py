@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -81,11 +82,52 @@ def test_relative_paths_are_taken_from_a_folder() -> None:
         ({"gaps": {"nearest": 3}}, "gaps.nearest"),
         ({"earthengine": {"mode": "export"}}, "needs a bucket"),
         ({"s1_orbit": "polar"}, "s1_orbit"),
+        ({"max_scenes": 0}, "max_scenes: Input should be greater than or equal to 1"),
+        ({"max_scenes": 2.5}, "max_scenes: Input should be a valid integer"),
+        ({"max_scenes": True}, "max_scenes: .* should be a number, or be left out for no limit"),
+        ({"max_scenes": "few"}, "max_scenes"),
+        ({"max_cloud_cover": -1}, "max_cloud_cover: Input should be greater than or equal to 0"),
+        ({"max_cloud_cover": 100.5}, "max_cloud_cover: Input should be less than or equal to 100"),
+        ({"max_cloud_cover": float("nan")}, "max_cloud_cover: Input should be a finite number"),
+        ({"max_cloud_cover": "20 %"}, "max_cloud_cover"),
+        ({"max_cloud_covers": 20}, "'max_cloud_covers' is neither a setting"),
     ],
 )
 def test_mistakes_are_named(given: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ImagerySettings.parse(given, where="rwa.yaml")
+
+
+def test_limits_of_scenes_are_part_of_what_decides_pixels() -> None:
+    """And no limit is no part: what was made before there were any is current."""
+    before = {
+        "keep_snow": False,
+        "s1_orbit": "descending",
+        "s1_other_orbit": True,
+        "source": "stac",
+        "stac": {
+            "collections": {},
+            "items": None,
+            "max_cloud_percent": 100.0,
+            "profile": "planetary-computer",
+            "s1_profile": None,
+            "url": None,
+        },
+        "tile_px": 1024,
+    }
+    for unlimited in ({}, {"max_scenes": None}, {"max_cloud_cover": 100}):
+        for sensor in ("s1", "s2"):
+            assert ImagerySettings.parse(unlimited).pixel_identity(sensor) == before
+    some = ImagerySettings.parse({"max_scenes": 12.0, "max_cloud_cover": "60"})
+    assert some.pixel_identity("s2") == {**before, "max_scenes": 12, "max_cloud_cover": 60.0}
+    assert some.pixel_identity("s1") == {**before, "max_scenes": 12}, "clouds are nothing to it"
+    files = {"source": "files", "files": {"root": "/x", "region": "rwa"}}
+    finished = ImagerySettings.parse({**files, "max_scenes": 12, "max_cloud_cover": 60})
+    assert finished.pixel_identity("s2") == ImagerySettings.parse(files).pixel_identity("s2")
+    assert some.using("earthengine").scene_limit == 12
+    assert some.limited(max_scenes=3).cloud_limit("s2") == 60
+    with pytest.raises(ConfigError, match="max_scenes"):
+        some.limited(max_scenes=0)
 
 
 def test_the_published_countries() -> None:
@@ -144,6 +186,59 @@ def test_estimate(tmp_path: Path) -> None:
     text = "\n".join(part.lines())
     assert f"{part.tiles} of {part.tiles_total}" in text
     assert "assumed from revisit times" in text
+
+
+def test_estimate_compares_choices_of_scenes() -> None:
+    grid = preset_grid("pricp2")
+    every = estimate(grid, ImagerySettings(), 2020)
+    assert [cost.max_scenes for cost in every.choices] == [None, 24, 12, 6, 3]
+    assert (every.choices[0].bytes, every.choices[0].requests) == (every.bytes, every.requests)
+    for fewer in ("bytes", "requests"):
+        spent = [getattr(cost, fewer) for cost in every.choices]
+        assert spent == sorted(spent, reverse=True)
+        assert spent[-1] < spent[0] / 3
+    empty = [cost.worst[1] for cost in every.choices]
+    assert empty == sorted(empty)
+    assert 1e-4 < empty[-1] < 1e-3  # 3 of 18 clearest, covers spread evenly: 1/36 * 3/36 * 5/36
+    some = estimate(grid, ImagerySettings.parse({"max_scenes": 9, "max_cloud_cover": 30}), 2020)
+    assert [cost.max_scenes for cost in some.choices] == [None, 24, 12, 9, 6, 3]
+    assert some.bytes == some.choices[3].bytes < every.bytes
+    text = "\n".join(some.lines())
+    assert "cloud cover up to 30 %" in text
+    assert "\n> 9 " in text
+    none = estimate(grid, ImagerySettings.parse({"max_cloud_cover": 0}), 2020)
+    assert none.empty_share == dict.fromkeys(("spring", "summer", "autumn", "winter"), 1.0)
+    engine = {"source": "earthengine", "max_scenes": 3}
+    assert "the same bytes" in estimate(grid, ImagerySettings.parse(engine), 2020).lines()[-1]
+    files = {"source": "files", "files": {"root": "/x", "region": "rwa"}, "max_scenes": 3}
+    finished = estimate(grid, ImagerySettings.parse(files), 2020)
+    assert not finished.choices
+    assert "no effect" in finished.lines()[-1]
+
+
+def test_estimate_that_asks_knows_where_scenes_lie_and_their_clouds(
+    place: Place, web: WebServer
+) -> None:
+    """Bytes by the scenes that lie over a pixel; emptiness by what the catalogue says of clouds."""
+    settings = ImagerySettings.parse({"stac": {"url": web.api}, "max_scenes": 1})
+    found = estimate(place.grid, settings, YEAR, ask=True)
+    costs = {cost.max_scenes: cost for cost in found.choices}
+    assert found.scenes == costs[1].scenes
+    assert costs[1].bytes < costs[3].bytes < costs[None].bytes
+    assert costs[24] == replace(costs[None], max_scenes=24)
+    assert costs[1].empty_share["spring"] > costs[3].empty_share["spring"] > 0
+    for item in web.items:
+        item["properties"]["eo:cloud_cover"] = 50.0
+    grey = {
+        cost.max_scenes: cost for cost in estimate(place.grid, settings, YEAR, ask=True).choices
+    }
+    for share in grey[1].empty_share.values():
+        assert 0.5**3 < share <= 0.5  # where two granules or tracks overlap, two halves
+    settings = settings.limited(max_cloud_cover=40)
+    overcast = estimate(place.grid, settings, YEAR, ask=True)
+    assert set(overcast.empty_share.values()) == {1.0}
+    assert overcast.scenes["s2 spring"] == 0
+    assert overcast.scenes["s1 spring"] > 0
 
 
 def test_estimate_that_asks(place: Place, web: WebServer) -> None:

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from popcorn_assets.resources import ComputeResource
 from popcorn_ml import raster
+from popcorn_ml.compute import devices
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Window
 from popcorn_ml.mapping.engine import choice, on_openvino
 from popcorn_ml.mapping.engine.choice import open_engine
 from popcorn_ml.mapping.predict import map_population
+from popcorn_ml.model.weights import tensors_of
 from tests.mapping.places import a_member, a_spec, an_extractor
 
 HALO = 24
@@ -30,7 +32,10 @@ HALO = 24
 def engines():
     """The networks in both engines: the bags, and the extractors."""
     opened = [open_engine(name, "cpu", threads=2) for name in ("openvino", "torch")]
-    members, extractor = [a_member(seed) for seed in (1, 2, 3)], an_extractor()
+    members, extractor = (
+        [tensors_of(a_member(seed)) for seed in (1, 2, 3)],
+        tensors_of(an_extractor()),
+    )
     return [o.bag(members) for o in opened], [o.extractor(extractor) for o in opened]
 
 
@@ -93,7 +98,7 @@ def test_members_say_the_same_at_the_edges_of_a_canvas(engines, rows, cols, edge
 
 def test_a_graph_of_its_own_says_the_same():
     """For the core that most windows have; of other cores the engine says what it said before."""
-    side, members = 160, [a_member(seed) for seed in (1, 2)]
+    side, members = 160, [tensors_of(a_member(seed)) for seed in (1, 2)]
     bags = [open_engine("openvino", "cpu", regular=regular).bag(members) for regular in (0, side)]
     for core in (Window(HALO, HALO, side, side), Window(HALO + 3, HALO, side, side - 8)):
         x = channels(1, side + 2 * HALO + 4, side + 2 * HALO)
@@ -105,7 +110,7 @@ def test_a_graph_of_its_own_says_the_same():
 
 def test_bytes_do_not_depend_on_threads_or_order(engines):
     """One thread or several at once, the smallest window first or last."""
-    members = [a_member(seed) for seed in (1, 2, 3)]
+    members = [tensors_of(a_member(seed)) for seed in (1, 2, 3)]
     windows = [channels(side, side, side) for side in (64, 96, 128, 160, 200)] * 3
 
     def one(bag, x: np.ndarray) -> bytes:
@@ -173,7 +178,7 @@ def test_a_processor_without_float32_is_refused(monkeypatch):
         "compile_model",
         lambda core, graph, device, told: compile_model(core, graph, device, {**told, **other}),
     )
-    graph = on_openvino.extractor_graph(on_openvino.tensors(an_extractor()), "both")
+    graph = on_openvino.extractor_graph(tensors_of(an_extractor()), "both")
     if not on_openvino.other_precisions(on_openvino.ov.Core().compile_model(graph, "CPU", {})):
         other["INFERENCE_PRECISION_HINT"] = "bf16"
     if not on_openvino.other_precisions(on_openvino.ov.Core().compile_model(graph, "CPU", {})):
@@ -205,3 +210,15 @@ assert not (Path.home() / "intel").exists(), "left a file"
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_torch_is_not_loaded_to_map_on_a_cpu(tmp_path):
+    """It takes more than a second and 100 MB to begin, of every step."""
+    spec = replace(a_spec(tmp_path, (60, 70), tile_px=40), engine="openvino", device="auto")
+    (tmp_path / "spec.json").write_text(spec.to_json())
+    code = (
+        "import sys; from popcorn_ml.mapping.__main__ import main; "
+        f"main([{str(tmp_path / 'spec.json')!r}]); print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == str(devices.has_driver())

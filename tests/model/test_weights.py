@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,13 +23,14 @@ from popcorn_ml.model.published import (
     PUBLISHED_URL,
     published_key,
 )
+from popcorn_ml.model.stored import extractor_shapes, occupancy_shapes, read_card
 from popcorn_ml.model.weights import (
     fingerprint,
     load_extractor,
     load_occupancy,
-    read_card,
     save_extractor,
     save_occupancy,
+    tensors_of,
 )
 
 
@@ -262,3 +264,13 @@ def test_no_network_says_what_to_do(tmp_path):
 def test_the_published_address_is_fixed_to_a_commit():
     assert "c7b0208" in PUBLISHED_URL
     assert PUBLISHED_URL.startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("network", "shapes"),
+    [(BuiltupExtractor, extractor_shapes), (OccupancyModel, occupancy_shapes)],
+)
+def test_shapes_known_without_torch_are_the_networks_own(network, shapes):
+    state = tensors_of(network())
+    assert {name: value.shape for name, value in state.items()} == shapes()
+    assert {value.dtype for value in state.values()} == {np.dtype("float32")}

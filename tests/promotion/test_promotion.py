@@ -660,7 +660,8 @@ def test_the_launchpad_promotes_and_rolls_back(home, store):
 
 def retrained(place: Place, store: Store, loss: float) -> str:
     """The small country's checkpoints again: other weights, and a held-out loss as chosen."""
-    from popcorn_ml.model.weights import OCCUPANCY_FILE, load_occupancy, read_card, save_occupancy
+    from popcorn_ml.model.stored import OCCUPANCY_FILE, read_card
+    from popcorn_ml.model.weights import load_occupancy, save_occupancy
 
     old = store.latest(Address("checkpoints", "demo", 2020))
     seeds = old.manifest()["facts"]["seeds"]

@@ -257,7 +257,7 @@ def test_values_are_taken_out_where_they_stand_alone(tmp_path):
         == str(secrets)
         == (
             "Secrets(earthengine_project=given, earthengine_key_file=none, "
-            "planetary_computer_key=given)"
+            "planetary_computer_key=given, us_census_key=none)"
         )
     )
     broken = Secrets(earthengine_key_file=tmp_path / "none.json")

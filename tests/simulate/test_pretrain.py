@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from popcorn_ml.model.weights import load_extractor, read_card, save_extractor
+from popcorn_ml.model.stored import read_card
+from popcorn_ml.model.weights import load_extractor, save_extractor
 from popcorn_ml.simulate import training_places
 from popcorn_ml.simulate.spec import CountrySpec
 from popcorn_ml.simulate.training_places import make_place

@@ -204,6 +204,42 @@ def plain_asset(made: list[int], text: str = "a") -> dg.AssetsDefinition:
     return plain
 
 
+def told_by(instance: dg.DagsterInstance) -> list:
+    return [entry for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
+
+
+def test_what_another_run_made_while_this_one_waited_is_taken(place, instance):
+    made: list[int] = []
+    began, let_go = threading.Event(), threading.Event()
+
+    @dg.asset(partitions_def=COUNTRY_YEAR)
+    def alone(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+        making = Making(context, store.open(), "alone", code_version="1")
+
+        def make(folder) -> Outcome:
+            work = making.lone_work()
+            made.append(1)
+            began.set()
+            assert let_go.wait(60)
+            (folder / "a.txt").write_text(work.name)
+            return Outcome()
+
+        return making.publish(make)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run, alone, instance)
+        assert began.wait(60)
+        second = pool.submit(run, alone, instance, **{REUSE_TAG: "true"})
+        while not any("waiting until" in entry.message for entry in told_by(instance)):
+            time.sleep(0.05)
+        let_go.set()
+        assert first.result().success
+        assert second.result().success
+    assert made == [1]
+    (told,) = second.result().asset_materializations_for_node("alone")
+    assert told.metadata["reused"].value is True
+
+
 def cut(manifest: Path) -> None:
     manifest.write_text(manifest.read_text()[:-40])
 

@@ -19,7 +19,8 @@ import torch
 from popcorn_ml.compute.devices import pick_device
 from popcorn_ml.errors import CensusError, ConfigError, TrainingError, WeightsError
 from popcorn_ml.model.popcorn import BuiltupExtractor, from_extractor
-from popcorn_ml.model.weights import load_extractor, load_occupancy, read_card
+from popcorn_ml.model.stored import read_card
+from popcorn_ml.model.weights import load_extractor, load_occupancy
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.training import loop
 from popcorn_ml.training.augment import Draw

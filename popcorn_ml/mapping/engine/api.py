@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from popcorn_ml.grid import Window
-    from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
+    from popcorn_ml.model.popcorn import Sensors
+    from popcorn_ml.model.stored import Tensors
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -74,12 +75,12 @@ class Engine(Protocol):
     ran: Ran
     on_gpu: bool
 
-    def extractor(self, model: BuiltupExtractor) -> Scores:
-        """Made ready from a network in eval mode."""
+    def extractor(self, weights: Tensors) -> Scores:
+        """Made ready from the weights of a `BuiltupExtractor`."""
         ...
 
-    def bag(self, members: Sequence[OccupancyModel]) -> Bag:
-        """Made ready from networks in eval mode."""
+    def bag(self, members: Sequence[Tensors]) -> Bag:
+        """Made ready from the weights of each `OccupancyModel`."""
         ...
 
     def at_work(self) -> AbstractContextManager[None]:

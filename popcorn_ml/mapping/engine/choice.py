@@ -82,9 +82,9 @@ def require_engine(name: str, device: str = "auto", precision: str = "float32") 
 def suits_openvino(device: str, precision: str) -> bool:
     """Whether `auto` takes OpenVINO for a device: of a CPU, in float32, where it is there and
     keeps to float32."""
-    from popcorn_ml.compute.devices import pick_device
+    from popcorn_ml.compute.devices import device_name
 
-    if pick_device(device).type != "cpu" or precision != "float32" or not is_installed():
+    if device_name(device) != "cpu" or precision != "float32" or not is_installed():
         return False
     from popcorn_ml.mapping.engine.on_openvino import require_float32
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from popcorn_ml.mapping.engine import pairs
 from popcorn_ml.mapping.engine.quietly import op, ov
-from popcorn_ml.model.popcorn import Sensors
-from popcorn_ml.model.unet import S1_CHANNELS, S2_CHANNELS
+from popcorn_ml.model.stored import Tensors
+from popcorn_ml.sentinel import S1_BANDS, S2_BANDS
+
+if TYPE_CHECKING:
+    from popcorn_ml.model.popcorn import Sensors
 
 Value: TypeAlias = ov.Node | ov.Output
-Weights: TypeAlias = Mapping[str, np.ndarray]
 Masks: TypeAlias = Mapping[str, Value]
 
 CHANNELS, STARTS, STOPS, WANTED = "channels", "starts", "stops", "wanted"
@@ -51,7 +53,7 @@ class Fixed:
 
 
 def extractor_graph(
-    weights: Weights, sensors: Sensors, masks: Sequence[str] = (), fixed: Fixed | None = None
+    weights: Tensors, sensors: Sensors, masks: Sequence[str] = (), fixed: Fixed | None = None
 ) -> ov.Model:
     """Built-up score of a window's core: (1, 2, rows of pairs, columns), a row of pairs a lane.
 
@@ -74,7 +76,7 @@ def extractor_graph(
 
 
 def bag_graph(
-    members: Sequence[Weights],
+    members: Sequence[Tensors],
     masks: Sequence[str] = (),
     *,
     sparse: bool = False,
@@ -156,8 +158,8 @@ _HEAD = (0, 2, 4, 6)
 
 def _input(fixed: Fixed | None) -> tuple[ov.Node, dict[str, Value]]:
     sides = [-1, -1] if fixed is None else [fixed.height, fixed.width]
-    piece = op.parameter([1, S1_CHANNELS + S2_CHANNELS, *sides], np.float32, name=CHANNELS)
-    parts = op.variadic_split(piece, op.constant(1), op.constant([S1_CHANNELS, S2_CHANNELS]))
+    piece = op.parameter([1, len(S1_BANDS) + len(S2_BANDS), *sides], np.float32, name=CHANNELS)
+    parts = op.variadic_split(piece, op.constant(1), op.constant([len(S1_BANDS), len(S2_BANDS)]))
     return piece, {"s1": parts.output(0), "s2": parts.output(1)}
 
 
@@ -169,7 +171,7 @@ def _masks(names: Sequence[str]) -> dict[str, ov.Node]:
     return found
 
 
-def _of(weights: Weights, prefix: str) -> Weights:
+def _of(weights: Tensors, prefix: str) -> Tensors:
     """The weights under a name, without it."""
     begin = f"{prefix}."
     return {name[len(begin) :]: w for name, w in weights.items() if name.startswith(begin)}
@@ -185,7 +187,7 @@ class _Trunk:
             window does not matter, and two layers can be one.
     """
 
-    def __init__(self, x: Value, unet: Weights, masks: Masks) -> None:
+    def __init__(self, x: Value, unet: Tensors, masks: Masks) -> None:
         self._unet, self._masks = unet, masks
         full = self._kept(self._conv(x, "enter.1", _OPENED), pairs.FULL_ODD)
         self._full = self._kept(self._conv(full, "enter.2", _TO_EVEN), pairs.FULL)
@@ -307,7 +309,7 @@ def _relu_sum(skipped: Value, raised: Value, bias: np.ndarray) -> Value:
     return op.relu(op.add(skipped, op.add(raised, _across(pairs.both(bias)))))
 
 
-def _folded(unet: Weights, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _folded(unet: Tensors, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Weight and bias of a convolution with its batch norm, in float64.
 
     Args:

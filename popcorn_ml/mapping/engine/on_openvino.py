@@ -14,10 +14,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from torch import nn
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Window
@@ -28,14 +27,16 @@ from popcorn_ml.mapping.engine.graph import (
     STOPS,
     WANTED,
     Fixed,
-    Weights,
     bag_graph,
     extractor_graph,
 )
 from popcorn_ml.mapping.engine.pairs import edge_masks, end_masks, in_rows
 from popcorn_ml.mapping.engine.quietly import ov
 from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX
-from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
+from popcorn_ml.model.stored import Tensors, extractor_shapes
+
+if TYPE_CHECKING:
+    from popcorn_ml.model.popcorn import Sensors
 
 SPARSE_BELOW = 0.6
 """Share of a core's pixels wanted below which the head is given them alone: gathering costs."""
@@ -43,7 +44,10 @@ SPARSE_BELOW = 0.6
 STRIP_PX = 20480
 """Pixels of the strips that a window with a graph of its own is finished in."""
 
-PARTS = 10
+PIECE_PX = 256
+"""Side of the largest core that is computed at once by a graph that takes any window."""
+
+PARTS = 4
 WHOLE_PX = 16384
 """Cores of more pixels than this are cut into so many parts for the head: what it makes of one
 stays in a processor's cache."""
@@ -66,13 +70,13 @@ class OpenVinoEngine:
         self._threads, self._regular = max(threads, 1), regular
         self.ran = Ran("openvino", ov.__version__.split("-")[0], "float32", "cpu")
 
-    def extractor(self, model: BuiltupExtractor) -> OpenVinoScores:
+    def extractor(self, weights: Tensors) -> OpenVinoScores:
         """See `Engine`."""
-        return OpenVinoScores(tensors(model), self._threads, self._regular)
+        return OpenVinoScores(weights, self._threads, self._regular)
 
-    def bag(self, members: Sequence[OccupancyModel]) -> OpenVinoBag:
+    def bag(self, members: Sequence[Tensors]) -> OpenVinoBag:
         """See `Engine`."""
-        return OpenVinoBag([tensors(one) for one in members], self._threads, self._regular)
+        return OpenVinoBag(members, self._threads, self._regular)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -83,21 +87,24 @@ class OpenVinoEngine:
 class OpenVinoScores:
     """See `Scores`."""
 
-    def __init__(self, weights: Weights, threads: int, regular: int) -> None:
+    def __init__(self, weights: Tensors, threads: int, regular: int) -> None:
         self._regular = regular
         self._runners = Runners(functools.partial(extractor_graph, weights), threads)
 
     def scores(self, channels: np.ndarray, core: Window, sensors: Sensors) -> np.ndarray:
         """See `Scores`."""
-        cut = Cut(channels, core, self._regular)
-        found = self._runners.run((sensors, cut.mask_names, cut.fixed), cut.inputs)
-        return cut.in_rows(found)[0].copy()
+        found = np.empty((core.height, core.width), np.float32)
+        for there, piece, inner in pieces(channels, core, self._regular):
+            cut = Cut(piece, inner, self._regular)
+            result = self._runners.run((sensors, cut.mask_names, cut.fixed), cut.inputs)
+            found[there] = cut.in_rows(result)[0]
+        return found
 
 
 class OpenVinoBag:
     """See `Bag`."""
 
-    def __init__(self, members: Sequence[Weights], threads: int, regular: int) -> None:
+    def __init__(self, members: Sequence[Tensors], threads: int, regular: int) -> None:
         self._count, self._regular = len(members), regular
         self._runners = Runners(lambda *kind: _bag(members, *kind), threads)
 
@@ -109,20 +116,73 @@ class OpenVinoBag:
     def occupancy(self, channels: np.ndarray, core: Window, wanted: np.ndarray) -> np.ndarray:
         """See `Bag`."""
         found = np.full((self._count, *wanted.shape), np.nan, np.float32)
+        regular = self._regular if wanted.mean() >= SPARSE_BELOW else 0
+        for there, piece, inner in pieces(channels, core, regular):
+            here = wanted[there]
+            if here.any():
+                self._fill(found[(slice(None), *there)], piece, inner, here, regular)
+        return found
+
+    def _fill(
+        self,
+        found: np.ndarray,
+        channels: np.ndarray,
+        core: Window,
+        wanted: np.ndarray,
+        regular: int,
+    ) -> None:
         if wanted.mean() < SPARSE_BELOW:
             cut = Cut(channels, core)
             inputs = {**cut.inputs, WANTED: cut.positions(wanted)}
             found[:, wanted] = self._runners.run((cut.mask_names, True, 1, None), inputs)
-            return found
+            return
         parts = PARTS if core.height * core.width > WHOLE_PX and core.height > 4 * PARTS else 1
-        cut = Cut(channels, core, self._regular, parts)
+        cut = Cut(channels, core, regular, parts)
         result = self._runners.run((cut.mask_names, False, parts, cut.fixed), cut.inputs)
         np.copyto(found, cut.in_rows(result), where=wanted)
-        return found
+
+
+Piece: TypeAlias = tuple[tuple[slice, slice], np.ndarray, Window]
+"""Where in a core it lies, its window, and where in that its own core lies."""
+
+
+def pieces(channels: np.ndarray, core: Window, regular: int) -> Iterator[Piece]:
+    """A window in pieces of at most `PIECE_PX`, with their halos; whole if it is a regular one.
+
+    Graphs that take any window need much memory for large ones.
+    """
+    rows, cols = channels.shape[1:]
+    if core.height == core.width == regular and _amidst(rows, cols, core):
+        yield (slice(None), slice(None)), channels, core
+        return
+    for row, height, top, tall in _spans(core.row, core.height, rows):
+        for col, width, left, wide in _spans(core.col, core.width, cols):
+            there = (
+                slice(row - core.row, row - core.row + height),
+                slice(col - core.col, col - core.col + width),
+            )
+            piece = channels[:, top : top + tall, left : left + wide]
+            yield there, piece, Window(row - top, col - left, height, width)
+
+
+def _spans(start: int, length: int, limit: int) -> Iterator[tuple[int, int, int, int]]:
+    """Parts of a core along one axis: first pixel and length, and those of its window."""
+    step = math.ceil(length / math.ceil(length / PIECE_PX) / ALIGN_PX) * ALIGN_PX
+    for first in range(start, start + length, step):
+        size = min(step, start + length - first)
+        begin = max((first - HALO_PX) // ALIGN_PX * ALIGN_PX, 0)
+        end = min(math.ceil((first + size + HALO_PX) / ALIGN_PX) * ALIGN_PX, limit)
+        yield first, size, begin, end - begin
+
+
+def _amidst(rows: int, cols: int, core: Window) -> bool:
+    """Whether a core is so far from its window's edges that nothing beyond them matters."""
+    beyond = (rows - core.row - core.height, cols - core.col - core.width)
+    return min(core.row, core.col, *beyond) >= HALO_PX
 
 
 def _bag(
-    members: Sequence[Weights],
+    members: Sequence[Tensors],
     masks: tuple[str, ...],
     sparse: bool,
     parts: int,
@@ -152,12 +212,11 @@ class Cut:
         rows, cols = channels.shape[1:]
         height, width = (math.ceil(side / ALIGN_PX) * ALIGN_PX for side in (rows, cols))
         last_row, last_col = core.row + core.height, core.col + core.width
-        around = min(core.row, core.col, rows - last_row, cols - last_col)
         masks: dict[str, np.ndarray] = {}
         if (height, width) != (rows, cols):
             channels = np.pad(channels, ((0, 0), (0, height - rows), (0, width - cols)))
             masks = end_masks(height, width, rows, cols)
-        elif around < HALO_PX:
+        elif not _amidst(rows, cols, core):
             masks = edge_masks(height)
         self.mask_names = tuple(masks)
         self.inputs: dict[str, np.ndarray] = {CHANNELS: _batch(channels), **masks}
@@ -196,11 +255,6 @@ def _fixed(height: int, width: int, core: Window) -> Fixed:
         tuple((row, min(row + step, end)) for row in begins),
         (core.col // 2 * 2, (core.col + core.width + 1) // 2 * 2),
     )
-
-
-def tensors(model: nn.Module) -> Weights:
-    """A network's weights by name."""
-    return {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
 
 
 class Runners:
@@ -271,7 +325,8 @@ def require_float32() -> None:
     Raises:
         ConfigError: so.
     """
-    compiled(extractor_graph(tensors(BuiltupExtractor().eval()), "both"), 1)
+    any_weights = {name: np.ones(shape, np.float32) for name, shape in extractor_shapes().items()}
+    compiled(extractor_graph(any_weights, "both"), 1)
 
 
 def other_precisions(model: ov.CompiledModel) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from popcorn_ml.compute.devices import pick_device
 from popcorn_ml.grid import Window
 from popcorn_ml.mapping.engine.api import Ran
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, Sensors
+from popcorn_ml.model.stored import Tensors
+from popcorn_ml.model.weights import fill
 
 HEAD_PIXELS = 16384
 """Pixels that the head is given at once: its 64 features of them stay in a core's cache."""
@@ -34,13 +37,20 @@ class TorchEngine:
         self.on_gpu = self.device.type == "cuda"
         self.ran = Ran("torch", torch.__version__, precision, self.device.type)
 
-    def extractor(self, model: BuiltupExtractor) -> TorchScores:
+    def extractor(self, weights: Tensors) -> TorchScores:
         """See `Engine`; the score is always of float32."""
-        return TorchScores(model.to(self.device), self.device)
+        model = BuiltupExtractor()
+        fill(model, weights, Path("the extractor"))
+        return TorchScores(model.eval().to(self.device), self.device)
 
-    def bag(self, members: Sequence[OccupancyModel]) -> TorchBag:
+    def bag(self, members: Sequence[Tensors]) -> TorchBag:
         """See `Engine`."""
-        return TorchBag([m.to(self.device) for m in members], self.device, self.precision)
+        models = []
+        for number, weights in enumerate(members, start=1):
+            model = OccupancyModel()
+            fill(model, weights, Path(f"member {number}"))
+            models.append(model.eval().to(self.device))
+        return TorchBag(models, self.device, self.precision)
 
     def at_work(self) -> Any:
         """See `Engine`."""
