@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_assets.audit.findings import Finding, Verdict
-from popcorn_assets.store.code import digest_of_code, git
+from popcorn_assets.store.code import SOURCES, digest_of_code, git
 
 SCIENCE = "popcorn_ml"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -57,12 +57,12 @@ def _digest(repository: Path, commit: str, parts: tuple[str, ...]) -> str | None
 
 @cache
 def _science(repository: Path, commit: str) -> dict[str, bytes]:
-    """Every Python file of the science in a commit, by its name below the package."""
+    """Every source file of the science in a commit, by its name below the package."""
     listed = git(repository, "ls-tree", "-r", "-z", commit, "--", f"{SCIENCE}/") or b""
     names: dict[str, str] = {}
     for line in filter(None, listed.decode().split("\0")):
         about, name = line.split("\t", 1)
-        if name.endswith(".py"):
+        if name.endswith(SOURCES):
             names[name.removeprefix(f"{SCIENCE}/")] = about.split()[2]
     asked = "".join(f"{blob}\n" for blob in names.values()).encode()
     answer = git(repository, "cat-file", "--batch", given=asked) or b""

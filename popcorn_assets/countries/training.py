@@ -22,6 +22,8 @@ class TrainingSettings(Section):
             unit unseen. Where nothing is said it is that, but "same" where `held_out_share` or
             `keep_epoch: best` is given or there is one member, and "none" with a share of 0.
         keep_epoch: "last" where nothing is said, but "best" where the same units are held out.
+        leave_out: share of the people that pixels which are hardly built up may hold together for
+            them not to be trained on; 0, as published, trains on every pixel.
         The others: as in popcorn_ml.training.spec.TrainingSpec.
     """
 
@@ -40,6 +42,7 @@ class TrainingSettings(Section):
     keep_epoch: Literal["best", "last"] = "last"
     stretch: float = Field(1.5, ge=1)
     average_decay: float = Field(0.0, ge=0, lt=1)
+    leave_out: float = Field(1e-4, ge=0, le=0.01)
     max_pixels_per_step: int = Field(1_000_000, ge=16_384)
 
     @model_validator(mode="before")

@@ -19,6 +19,9 @@ COMMIT_VARIABLE = "POPCORN_COMMIT"
 """Environment variable with the commit that an installation without `.git` was made from, as
 `git describe --always --dirty --abbrev=40 --exclude '*'` writes it: `-dirty` where files differed.
 """
+SOURCES = (".py", ".c")
+"""Endings of the files that say what is computed."""
+
 _COMMIT = re.compile("([0-9a-f]{40}|[0-9a-f]{64})(-dirty)?")
 
 _LIBRARIES = ("dagster", "torch", "numpy", "scipy", "rasterio", "pyproj", "duckdb", "geopandas")
@@ -32,7 +35,8 @@ def code_digest(*parts: str) -> str:
         parts: packages of popcorn_ml; the modules that every stage shares always count.
     """
     science = Path(popcorn_ml.__file__).parent
-    names = [path.relative_to(science).as_posix() for path in science.rglob("*.py")]
+    paths = (path for path in science.rglob("*") if path.suffix in SOURCES)
+    names = [path.relative_to(science).as_posix() for path in paths]
     digest = digest_of_code(parts, names, lambda name: (science / name).read_bytes())
     _parts[digest] = sorted(parts)
     return digest
@@ -43,7 +47,7 @@ def digest_of_code(parts: Iterable[str], names: Iterable[str], read: Callable[[s
 
     Args:
         parts: the packages.
-        names: every Python file below popcorn_ml, relative to it.
+        names: every source file below popcorn_ml, relative to it.
         read: a file's contents by its name.
     """
     digest = hashlib.sha256()

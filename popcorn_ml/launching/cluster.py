@@ -171,7 +171,8 @@ def code_facts() -> dict[str, str]:
     """What has to be the same wherever a part of one result is computed."""
     science = Path(popcorn_ml.__file__).parent
     digest = hashlib.sha256()
-    parts = (sorted((science / part).rglob("*.py")) for part in _SCIENCE)
+    found = (sorted((science / part).rglob("*")) for part in _SCIENCE)
+    parts = ([path for path in paths if path.suffix in (".py", ".c")] for paths in found)
     for path in (*sorted(science.glob("*.py")), *(path for part in parts for path in part)):
         digest.update(path.relative_to(science).as_posix().encode() + path.read_bytes())
     return {

@@ -24,6 +24,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
+from popcorn_ml import raster
 from popcorn_ml.compute.devices import pick_device
 from popcorn_ml.errors import TrainingError, WeightsError
 from popcorn_ml.files import write_bytes
@@ -32,12 +33,14 @@ from popcorn_ml.mapping.members import PIXEL_AREA
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, from_extractor
 from popcorn_ml.model.stored import OCCUPANCY_FILE
 from popcorn_ml.model.weights import fingerprint, load_extractor, save_occupancy
+from popcorn_ml.training.left_out import LEFT_OUT, pixels_left_out
 from popcorn_ml.training.loop import STATE_FILE, Member, Progress
 from popcorn_ml.training.loss import LOSS_SCALE
 from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, Unseen, as_json, losses
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.units import LeftOut, Units, find_units, initial_bias
+from popcorn_ml.training.ways import KERNELS, Ways, library_for
 
 HISTORY_FILE = "history.json"
 UNITS_FILE = "units.json"
@@ -91,6 +94,7 @@ def train_member(
     """
     begun = time.monotonic()
     device = pick_device(spec.device)
+    ways = Ways(spec, device, library_for(spec, device))
     extractor = load_extractor(spec.extractor)
     belongs_to = _of_the_score(spec, extractor)
     grid, units = find_units(
@@ -99,10 +103,11 @@ def train_member(
     bias = initial_bias(units.trained) if spec.initial_bias is None else spec.initial_bias
     model = from_extractor(extractor, bias, spec.seed)
     state = _usable_state(Path(spec.work) / STATE_FILE, spec)
-    samples = Samples(spec, grid, (*units.trained, *units.held_out))
-    member = Member(spec, units, samples, model, device, progress)
+    left_out = pixels_left_out(spec, grid)
+    samples = Samples(spec, grid, (*units.trained, *units.held_out), left_out.below)
+    member = Member(spec, units, samples, model, device, progress, ways)
     try:
-        with _quiet(), _one_thread_each(device):
+        with _quiet(), _one_thread_each(device), raster.bounded_cache():
             trainer = _trainer(spec, device, bar)
             trainer.fit(member, ckpt_path=state, weights_only=None if state is None else True)
             if member.best is None:
@@ -128,6 +133,8 @@ def train_member(
         "initial_bias": bias,
         EXTRACTOR_TAG: belongs_to,
         PIXEL_AREA: grid.pixel_area_m2,
+        KERNELS: ways.told,
+        LEFT_OUT: {"allowed": spec.leave_out, **asdict(left_out)},
     }
     history = _scored(member, unseen)
     weights = _write(spec, member, history, units, unseen, tiled, about)

@@ -21,14 +21,15 @@ from torch import Tensor
 
 from popcorn_ml.errors import TrainingError
 from popcorn_ml.files import replacing
-from popcorn_ml.model.popcorn import OccupancyModel
+from popcorn_ml.model.popcorn import OccupancyModel, population
 from popcorn_ml.training.augment import Draw, draw, epoch_order
-from popcorn_ml.training.loss import LOSS_SCALE, Piece, UnitLoss, unit_loss
+from popcorn_ml.training.loss import LOSS_SCALE, Piece, UnitLoss, piece_values, unit_loss
 from popcorn_ml.training.out_of_fold import Unseen
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.units import Unit, Units
 from popcorn_ml.training.unseen import predict_unseen
+from popcorn_ml.training.ways import BYTES_PER_PX, Way, Ways, unit_loss_by
 
 STATE_FILE = "last.ckpt"
 
@@ -65,17 +66,21 @@ class Member(LightningModule):
         model: OccupancyModel,
         device: torch.device,
         progress: Progress | None,
+        ways: Ways,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.spec, self.units, self.samples = spec, units, samples
         self.model = model
-        self.target, self.report = device, progress
+        self.target, self.report, self.ways = device, progress, ways
         # A submodule, so that it moves to the device and is resumed with the rest.
         self.averaged = None if not spec.average_decay else copy.deepcopy(model)
-        if self.averaged is not None:
-            self.averaged.requires_grad_(False)
         self.trained_parameters = [p for p in model.parameters() if p.requires_grad]
+        if self.averaged is not None:
+            averaged = self.averaged.parameters()
+            pairs = zip(averaged, model.parameters(), strict=True)
+            self._averaged_parameters = [mean for mean, now in pairs if now.requires_grad]
+            self.averaged.requires_grad_(False)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
         self.best_epoch = self.resumed_after = 0
@@ -98,7 +103,9 @@ class Member(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(
-            parameter_groups(self.model, self.spec.weight_decay), lr=self.spec.learning_rate
+            parameter_groups(self.model, self.spec.weight_decay),
+            lr=self.spec.learning_rate,
+            foreach=True,
         )
         schedule = torch.optim.lr_scheduler.StepLR(
             optimizer, self.spec.learning_rate_decay_epochs, self.spec.learning_rate_decay
@@ -127,25 +134,27 @@ class Member(LightningModule):
             return
         decay = min(self.spec.average_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            for mean, now in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
+            torch._foreach_lerp_(self._averaged_parameters, self.trained_parameters, 1 - decay)
 
-    def loss_of(self, unit: Unit, drawn: Draw, differentiate: bool) -> UnitLoss:
-        """One unit's loss; runs in a worker thread."""
+    def loss_of(
+        self, unit: Unit, drawn: Draw, differentiate: bool, way: Way | None = None
+    ) -> UnitLoss:
+        """One unit's loss, by a way or by autograd; runs in a worker thread."""
         keys = self.samples.keys(unit, drawn.season)
 
         def piece(key: tuple[int, int, int]) -> Piece:
             return self.samples.get(key).augmented(drawn, self.target)
 
-        return unit_loss(
-            self.model if differentiate else self.kept,
+        told = (
             [partial(piece, key) for key in keys],
             unit.people,
             unit.observed[drawn.season],
             self.spec.occupancy_weight,
             self.trained_parameters if differentiate else None,
-            self.arithmetic,
         )
+        if way is not None:
+            return unit_loss_by(way, *told, self.spec.max_pixels_per_unit * BYTES_PER_PX)
+        return unit_loss(self.model if differentiate else self.kept, *told, self.arithmetic)
 
     def on_train_epoch_start(self) -> None:
         self._begun = time.monotonic()
@@ -153,7 +162,8 @@ class Member(LightningModule):
 
     def training_step(self, batch: list[int], index: int) -> None:
         units = [self.units.trained[i] for i in batch]
-        jobs = [self._workers.submit(self.loss_of, u, self.drawn(u), True) for u in units]
+        way = self.ways.now(self.model)
+        jobs = [self._workers.submit(self.loss_of, u, self.drawn(u), True, way) for u in units]
         results = [job.result() for job in jobs]
         for unit, result in zip(units, results, strict=True):
             if not math.isfinite(result.loss):
@@ -225,8 +235,9 @@ class Member(LightningModule):
         often = self.spec.own_fold is None or epoch == 1 or epoch % SCORED_EVERY == 0
         if not (units and often):
             return {}
+        way = self.ways.now(self.kept)
         jobs = [
-            [self._workers.submit(self.loss_of, unit, Draw(s), False) for s in unit.seasons]
+            [self._workers.submit(self.loss_of, unit, Draw(s), False, way) for s in unit.seasons]
             for unit in units
         ]
         log_l1 = occupancy = absolute = predicted_sum = 0.0
@@ -252,9 +263,15 @@ class Member(LightningModule):
         model = OccupancyModel().to(self.target).eval()
         assert self.best is not None
         model.load_state_dict(self.best)
-        return predict_unseen(
-            model, self.samples, self.units.held_out, self.target, self.arithmetic, self._workers
-        )
+        way = self.ways.now(model)
+
+        def values(piece: Piece) -> tuple[Tensor, Tensor]:
+            if way is None:
+                return piece_values(model, piece, self.arithmetic)
+            occupancy = way.occupancy(piece)
+            return population(occupancy, piece.score), occupancy
+
+        return predict_unseen(values, self.samples, self.units.held_out, self.target, self._workers)
 
     def _save_state(self) -> None:
         """Everything that the next epoch needs, under its name only when it is on disk."""
@@ -305,7 +322,8 @@ class _Steps:
         for i, step in enumerate(steps):
             for later in steps[i : i + AHEAD_STEPS]:
                 for unit in (trained[j] for j in later):
-                    keys = member.samples.keys(unit, member.drawn(unit).season)
-                    if len(keys) == 1:  # a large unit's tiles might not fit all at once
-                        member.samples.request(keys[0])
+                    # A large unit's tiles might not fit all at once.
+                    if member.samples.pixels(unit) <= member.spec.max_pixels_per_unit:
+                        for key in member.samples.keys(unit, member.drawn(unit).season):
+                            member.samples.request(key)
             yield step

@@ -24,6 +24,7 @@ from popcorn_ml.inputs import read_channels
 from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX, Canvas, CanvasTile, occupancy_canvas
 from popcorn_ml.model.unet import S1_CHANNELS
 from popcorn_ml.training.augment import Draw, stretched, turned, turned_pixels
+from popcorn_ml.training.left_out import kept, worked_on
 from popcorn_ml.training.loss import Piece
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.units import Unit, season_bands
@@ -101,13 +102,32 @@ class Samples:
     Close it when done (it holds threads).
     """
 
-    def __init__(self, spec: TrainingSpec, grid: Grid, units: Iterable[Unit]) -> None:
-        self.spec, self.grid = spec, grid
+    def __init__(
+        self, spec: TrainingSpec, grid: Grid, units: Iterable[Unit], below: float = 0.0
+    ) -> None:
+        """
+        Args:
+            spec: where the rasters are.
+            grid: on which they lie.
+            units: whose samples will be asked for.
+            below: score below which pixels are left out; see `left_out`.
+
+        Raises:
+            GridMismatch, RasterError: a raster lies elsewhere, or cannot be read.
+        """
+        self.spec, self.grid, self.below = spec, grid, below
+        for path in (spec.builtup, spec.units, *spec.s1.values(), *spec.s2.values()):
+            raster.check(path, grid)
         canvas = occupancy_canvas(*grid.shape)
         self._units = {unit.number: unit for unit in units}
         self._tiles = {
             number: self._with_pixels(
-                number, unit_tiles(canvas, unit.box, spec.max_pixels_per_unit)
+                number,
+                [
+                    tile
+                    for part in worked_on(spec, unit, below)
+                    for tile in unit_tiles(canvas, part, spec.max_pixels_per_unit)
+                ],
             )
             for number, unit in self._units.items()
         }
@@ -140,6 +160,10 @@ class Samples:
     def keys(self, unit: Unit, season: int) -> list[Key]:
         """What a unit in a season is made of."""
         return [(unit.number, tile, season) for tile in range(self.tile_count(unit))]
+
+    def pixels(self, unit: Unit) -> int:
+        """Of all windows that a unit is seen in."""
+        return sum(t.window.height * t.window.width for t in self._tiles[unit.number])
 
     def request(self, key: Key) -> Future[Sample]:
         """Start reading a sample unless it is there or under way."""
@@ -175,17 +199,18 @@ class Samples:
         number, tile_index, season_index = key
         tile = self._tiles[number][tile_index]
         season = self.spec.seasons[season_index]
-        score = raster.read_float(
-            self.spec.builtup, tile.core, bands=self._bands[season_index], grid=self.grid
-        )
-        numbers = raster.read(self.spec.units, tile.core, bands=1, grid=self.grid)
+        bands = self._bands if self.below else [self._bands[season_index]]
+        scores = raster.read_float(self.spec.builtup, tile.core, bands)
+        score = scores[season_index if self.below else 0]
+        own = raster.read(self.spec.units, tile.core, bands=1) == number
+        own &= np.isfinite(score)
+        if self.below:
+            own &= kept(scores, self.below)
         score *= self.grid.relative_area(tile.core).astype(np.float32)
-        rows, cols = np.nonzero((numbers == number) & np.isfinite(score))
+        rows, cols = np.nonzero(own)
         inside = tile.core_in_window
         pixels = (rows + inside.row) * tile.window.width + cols + inside.col
-        channels, valid = read_channels(
-            self.spec.s1[season], self.spec.s2[season], tile.source, self.grid
-        )
+        channels, valid = read_channels(self.spec.s1[season], self.spec.s2[season], tile.source)
         missing = None
         if not valid.all():
             unseen = ~valid & (channels[S1_CHANNELS:] == 0).all(axis=0)

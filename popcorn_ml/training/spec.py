@@ -20,6 +20,7 @@ from popcorn_ml.training.folds import Fold
 Precision = Literal["float32", "bfloat16"]
 Kept = Literal["best", "last"]
 HeldOut = Literal["folds", "same", "none"]
+Kernels = Literal["auto", "compiled", "torch"]
 
 SMALLEST_UNIT_PX = 128 * 128
 """Of a step's pixels, a unit's least share: with less a tile would be mostly halo."""
@@ -27,7 +28,7 @@ SMALLEST_UNIT_PX = 128 * 128
 MAX_SEED = 2**63 - 1
 """The largest that torch takes."""
 
-_ELSEWHERE = ("out", "work", "device", "threads", "cache_mb", "epochs", "about")
+_ELSEWHERE = ("out", "work", "device", "threads", "kernels", "cache_mb", "epochs", "about")
 """Fields that say where and how fast, not what: a checkpoint may be taken up under others."""
 
 
@@ -65,11 +66,16 @@ class TrainingSpec:
         folds, fold: how many folds there are, and which of them, from 0, this member holds out.
         keep_epoch: "best" on the held-out units, or "last" whatever they say; they are scored all
             the same.
+        leave_out: share of the people that pixels which are hardly built up may hold together for
+            them not to be trained on; 0, as published, trains on every pixel. See `left_out`.
         max_pixels_per_step: of all units of a step together; a unit whose window has more than its
-            share is trained on in tiles (exactly). A pixel takes about 2.1 kB.
+            share is trained on in tiles (exactly). A pixel takes about 1 kB, by autograd 2.1.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: of the networks' arithmetic; sums and losses are float32 always.
         threads: units worked on at the same time on the CPU; does not change the result.
+        kernels: what a CPU's steps are computed with: "compiled" (needs a C compiler when the
+            training begins), "torch", or "auto", which takes the first where it can be had. The
+            same to rounding.
         cache_mb: decoded pixels kept in memory.
         about: said again in the card (country, year, ...); of no consequence.
     """
@@ -100,10 +106,12 @@ class TrainingSpec:
     folds: int = 0
     fold: int = 0
     keep_epoch: Kept = "best"
+    leave_out: float = 0.0
     max_pixels_per_step: int = 1_000_000
     device: str = "auto"
     precision: Precision = "float32"
     threads: int = 2
+    kernels: Kernels = "auto"
     cache_mb: int = 1024
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -147,6 +155,8 @@ class TrainingSpec:
             _refuse("stretch", "a number, 1 or above", self.stretch)
         if not (_number(self.average_decay) and 0 <= self.average_decay < 1):
             _refuse("average_decay", "at least 0 and below 1", self.average_decay)
+        if not (_number(self.leave_out) and 0 <= self.leave_out < 1):
+            _refuse("leave_out", "at least 0 and below 1", self.leave_out)
         if not (_number(self.held_out_share) and 0 <= self.held_out_share < 1):
             _refuse("held_out_share", "at least 0 and below 1", self.held_out_share)
         if self.held_out not in ("folds", "same", "none"):
@@ -160,6 +170,8 @@ class TrainingSpec:
         if self.held_out == "folds" and self.keep_epoch == "best":
             # An epoch chosen by the units of a fold has seen them after all.
             _refuse("keep_epoch", "'last' where members hold out folds", self.keep_epoch)
+        if self.kernels not in ("auto", "compiled", "torch"):
+            _refuse("kernels", "'auto', 'compiled' or 'torch'", self.kernels)
         if self.precision not in ("float32", "bfloat16"):
             _refuse("precision", "'float32' or 'bfloat16'", self.precision)
 
@@ -237,6 +249,8 @@ class TrainingSpec:
         content = {
             key: value for key, value in dataclasses.asdict(self).items() if key not in _ELSEWHERE
         }
+        if not self.leave_out:
+            del content["leave_out"]  # nor had those that came before it
         rasters = [self.builtup, self.units]
         for season in self.seasons:
             rasters += [self.s1[season], self.s2[season]]
