@@ -49,6 +49,11 @@ class Library:
     compiler: str
 
 
+def compiler() -> str | None:
+    """The compiler that a training would try first here."""
+    return next(filter(None, map(shutil.which, COMPILERS)), None)
+
+
 @cache
 def compiled() -> Library | None:
     """Compile and load the source, once a process; None where this machine cannot."""
