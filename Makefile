@@ -25,6 +25,7 @@ bench: install ## How fast a country is mapped, beside the published way; ten mi
 	$(BIN)/python -m benchmarks.mapping
 
 docs: install ## The documentation as one book: site/index.html
+	$(BIN)/python tools/remedies.py
 	$(BIN)/zensical build --strict --clean
 
 check: install ## Style, types and the direction of imports

@@ -276,9 +276,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _hold_little() -> None:
+    """As the commands of maps do; checkouts from before did not."""
+    try:
+        from popcorn_ml.compute.memory import hold_little
+    except ImportError:
+        return
+    hold_little()
+
+
 def step_main(arguments: list[str]) -> int:
     """One step in this process, and what it took."""
     step, inputs, weights, out, pixels = arguments
+    _hold_little()
     run_step(step, Path(inputs), Path(weights), Path(out), float(pixels))
     used = resource.getrusage(resource.RUSAGE_SELF)
     told = {

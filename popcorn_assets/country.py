@@ -69,7 +69,7 @@ class MappingSettings(Section):
             be left out, and hold no one; 0 computes every pixel.
     """
 
-    tile_px: int = Field(400, ge=64, multiple_of=20)
+    tile_px: int = Field(512, ge=64, multiple_of=4)
     leave_out: float = Field(1e-4, ge=0, le=0.01)
 
 

@@ -179,3 +179,11 @@ def test_every_file_with_remedies_has_a_heading():
     for heading in remedies.SECTIONS:
         if heading != "Borders or counts cannot be fetched":
             assert f"\n## {heading}\n" in page
+
+
+@pytest.mark.parametrize("package", ["popcorn_ml", "popcorn_assets"])
+def test_every_folder_is_described(package):
+    told = (DOCS / "code.md").read_text("utf-8")
+    for folder in (REPOSITORY / package).iterdir():
+        if (folder / "__init__.py").is_file():
+            assert re.search(rf"^ +(\w+/ )?{folder.name}/ ", told, re.M), folder

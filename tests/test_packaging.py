@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,16 @@ def test_every_requirement_has_one_pin_on_every_python(python):
             (exact,) = held[canonicalize_name(wanted.name)].specifier
             assert exact.operator == "=="
             assert exact.version in wanted.specifier, wanted
+
+
+def test_every_pin_takes_every_python():
+    """Also the first release of each: a system's own Python is often an early one."""
+    for pin in pins():
+        if pin.marker is not None:
+            continue
+        try:
+            allowed = SpecifierSet(metadata.metadata(pin.name)["Requires-Python"] or "")
+        except metadata.PackageNotFoundError:
+            continue  # of another platform
+        for python in PYTHONS:
+            assert f"{python}.0" in allowed, f"{pin} wants Python {allowed}"

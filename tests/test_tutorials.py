@@ -26,25 +26,29 @@ VARIABLE = "POPCORN_TUTORIALS"
 pytestmark = pytest.mark.long(120)
 
 SMALL = f"""#!{sys.executable}
-import sys
+if __name__ == "__main__":  # the processes of steps read this file too
+    import sys
 
-sys.path.insert(0, {str(REPOSITORY)!r})
-from pathlib import Path
+    sys.path.insert(0, {str(REPOSITORY)!r})
+    from tests.test_tutorials import small
 
-import popcorn_assets.commands.demo as demo
-import popcorn_assets.runs.home as home
-from tests.platforms import Place, tiny_spec, write_demo_file
-
-sys.path.pop(0)
-demo.CountrySpec = tiny_spec
-home.checkout = lambda: None
-if not Path("countries/demo.yaml").exists():
-    Path("countries").mkdir(exist_ok=True)
-    write_demo_file(Place(Path.cwd()), tiny_spec(), members=2, epochs=2)
-from popcorn_assets.cli import main
-
-main()
+    small()
 """
+
+
+def small() -> None:
+    """The command, as it is installed, on a small demo country."""
+    import popcorn_assets.commands.demo as demo
+    import popcorn_assets.runs.home as home
+    from popcorn_assets.cli import main
+    from tests.platforms import Place, tiny_spec, write_demo_file
+
+    demo.CountrySpec = tiny_spec
+    home.checkout = lambda: None
+    if not Path("countries/demo.yaml").exists():
+        Path("countries").mkdir(exist_ok=True)
+        write_demo_file(Place(Path.cwd()), tiny_spec(), members=2, epochs=2)
+    main()
 
 
 def blocks(page: Path) -> list[str]:

@@ -73,9 +73,9 @@ ingest = dg.define_asset_job(
     INGEST_JOB,
     selection=dg.AssetSelection.assets(*(key for s in SEASONS for key in season_assets(s))),
     partitions_def=COUNTRY_YEAR,
-    description="Imagery ahead of time: the composites of a country-year, of all seasons that have "
-    "begun; the schedules take one season of both sensors. Failed: a source that did not answer is "
-    f"asked again for what is missing. {AGAIN}",
+    description="Imagery ahead of time: the composites of a country-year, all four seasons of both "
+    "sensors; the schedules take one season as it closes. Failed: a source that did not answer is "
+    f"asked again for what is missing: {AGAIN}",
 )
 
 publish = dg.define_asset_job(

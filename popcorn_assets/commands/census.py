@@ -33,10 +33,12 @@ def census() -> None:
 @click.option("--level", default=2, show_default=True, help="Level below the country, which is 0.")
 @click.option("--year", type=int, help="The latest counts not after it are taken; now.")
 @click.option("--again", is_flag=True, help="Fetch whatever is there already.")
-@click.option("--id-column", help="Of a FILE: its column of identifiers.")
-@click.option("--name-column", help="Of a FILE: its column of names.")
-@click.option("--people-column", help="Of a FILE: its column of people.")
-@click.option("--counts-year", type=int, help="Of a FILE: the year of its counts.")
+@click.option("--id-column", help="Of a FILE: its column of identifiers, if not recognised.")
+@click.option("--name-column", help="Of a FILE: its column of names, likewise.")
+@click.option("--people-column", help="Of a FILE: its column of people, likewise.")
+@click.option("--counts-year", type=int, help="Of a FILE: the year of its counts, likewise.")
+@click.option("--boundaries-id-column", help="Of borders beside a FILE: likewise.")
+@click.option("--boundaries-name-column", help="Of borders beside a FILE: likewise.")
 def census_fetch(
     code: str,
     boundaries: str | None,
@@ -49,6 +51,8 @@ def census_fetch(
     name_column: str | None,
     people_column: str | None,
     counts_year: int | None,
+    boundaries_id_column: str | None,
+    boundaries_name_column: str | None,
 ) -> None:
     """Fetch the borders and counts of the country CODE from the agencies that publish them.
 
@@ -64,12 +68,14 @@ def census_fetch(
     from popcorn_ml.agencies.own import own_counts
     from popcorn_ml.agencies.section import require_pair
     from popcorn_ml.agencies.us_census import COUNTED
-    from popcorn_ml.census.settings import CountColumns
+    from popcorn_ml.census.recognise import Given
 
     if boundaries is None and counts is None:
         raise click.UsageError("say what to fetch: --boundaries, --counts or both")
     if own is not None and not own.is_file():
         raise click.UsageError(f"--counts: neither one of {', '.join(COUNTS)} nor a file: {counts}")
+    if own is not None and boundaries is None:
+        raise click.UsageError("--counts FILE: say which units it counts, with --boundaries")
     if boundaries is not None and counts is not None:
         require_pair(boundaries, counts if own is None else OWN)
     country, folder = _iso(code, iso), data_root() / "census" / _checked(code)
@@ -91,15 +97,20 @@ def census_fetch(
                 boundaries, country, level=level, year=of, folder=folder, again=again, progress=tell
             )
         click.echo(_line("boundaries", borders))
-    if own is not None:
-        given = CountColumns(
-            id=(id_column,) if id_column else (), name=name_column, people=people_column
+    if own is not None and borders is not None:
+        given = Given(
+            boundaries_id=boundaries_id_column,
+            boundaries_name=boundaries_name_column,
+            counts_id=id_column,
+            counts_name=name_column,
+            people=people_column,
+            counts_year=counts_year,
         )
-        reader = borders.reader if borders is not None else "table"
-        people = own_counts(own, folder, reader, given, counts_year)
-        click.echo(_line("counts", people))
+        _take_in(code, own)
+        people, borders, said = own_counts(own, borders, given)
+        click.echo("\n".join([_line("counts", people), *(f"{'':<11} {text}" for text in said)]))
     if borders is not None and people is not None:
-        sys.exit(0 if _joined(code, folder, borders, people, f"adm{level}") else 1)
+        sys.exit(0 if _joined(code, borders, people, f"adm{level}") else 1)
 
 
 def _checked(code: str) -> str:
@@ -149,14 +160,38 @@ def _line(what: str, file: Fetched) -> str:
     return f"{what:<11} {file.path} ({how}, {file.size_bytes:,} bytes): {much}{of}{terms}"
 
 
-def _joined(code: str, folder: Path, borders: Fetched, people: Fetched, level: str) -> bool:
+def _take_in(code: str, own: Path) -> None:
+    """Copy a file into the store, unless a country's file can name it where it is.
+
+    Raises:
+        ConfigError: another file of its name is there already.
+    """
+    from popcorn_assets.commands.new_files import carry_out, placed
+    from popcorn_ml.errors import ConfigError
+
+    copies = placed(own, code).copies
+    for copy in copies:
+        if copy.there == "other":
+            raise ConfigError(
+                "another file of this name is there already",
+                where=copy.target,
+                remedy=f"remove it, or give {own} another name",
+            )
+    carry_out(copies)
+
+
+def _joined(code: str, borders: Fetched, people: Fetched, level: str) -> bool:
     """Say who joins whom and what to put into the country's file; whether that can be used."""
+    from popcorn_assets.commands.new_files import placed
+    from popcorn_assets.paths import data_root
     from popcorn_ml.agencies.section import census_section, joining
     from popcorn_ml.errors import CensusError
 
     section = census_section(borders, people, level)
+    section["levels"][level]["counts"]["file"] = placed(people.path, code).for_census
+    folders = [data_root() / "census" / code, data_root()]
     try:
-        found = joining(section, folder, people.year, _box(code))
+        found = joining(section, folders, people.year, _box(code))
         usable = found.usable
         click.echo("\n".join(found.lines()))
     except CensusError as error:
@@ -179,16 +214,13 @@ def _box(code: str) -> tuple[float, float, float, float] | None:
 
 def _place(code: str) -> str:
     """Where the lines belong."""
-    from popcorn_assets.country import COUNTRIES_VARIABLE, PACKAGED, country_files
+    from popcorn_assets.country import PACKAGED, country_files, own_folder
 
-    path = country_files().get(code)
+    path, own = country_files().get(code), own_folder() / f"{code}.yaml"
     if path is None:
-        return f"for {code}.yaml, in the folder that {COUNTRIES_VARIABLE} names"
+        return f"for {own}, which `popcorn new {code}` begins"
     if path.parent == PACKAGED:
-        return (
-            f"for a copy of {path}, in the folder that {COUNTRIES_VARIABLE} names, in place of "
-            "its section `census`"
-        )
+        return f"for {own}, a copy of {path}, in place of its section `census`"
     return f"for {path}, in place of its section `census`"
 
 

@@ -27,7 +27,9 @@ AGENCIES = {
 @click.command()
 @click.argument("code", required=False)
 @click.option("--name", help="The country's name, for people.")
-@click.option("--iso", metavar="ISO3", help="Its ISO 3166 code of three letters, for agencies.")
+@click.option(
+    "--iso", metavar="ISO3", help="For agencies: its ISO 3166 code; CODE, if that is one."
+)
 @click.option("--year", metavar="YEAR|A-B", help="The year to be mapped, or several.")
 @click.option(
     "--boundaries",
@@ -213,9 +215,14 @@ def _text(text: str) -> str:
 
 
 def _file_or_agency(text: str) -> str:
+    from popcorn_assets.commands.new_files import files_at
     from popcorn_ml.agencies import BOUNDARIES, COUNTS
 
-    return text if text in {*BOUNDARIES, *COUNTS} else str(Path(_text(text)).absolute())
+    if text in {*BOUNDARIES, *COUNTS}:
+        return text
+    path = Path(_text(text)).absolute()
+    files_at(path)
+    return str(path)
 
 
 def _iso(text: str) -> str:

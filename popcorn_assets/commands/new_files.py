@@ -60,7 +60,7 @@ def placed(given: str | Path, code: str) -> Placed:
         ConfigError: there is no such file.
     """
     path = Path(given).absolute()
-    found = _there(path)
+    found = files_at(path)
     store = data_root()
     own = store / "census" / code
     for folder, prefix in ((own, f"census/{code}/"), (store, ""), (PACKAGED_FILES, "")):
@@ -90,8 +90,12 @@ def carry_out(copies: Sequence[Copy]) -> None:
             write_bytes(copy.target, copy.source.read_bytes())
 
 
-def _there(path: Path) -> list[Path]:
-    """The files that a path stands for, each with those that belong to it."""
+def files_at(path: Path) -> list[Path]:
+    """The files that a path stands for, each with those that belong to it.
+
+    Raises:
+        ConfigError: there are none.
+    """
     from popcorn_assets.store.sources import with_companions
 
     pattern = path.name.replace("{year}", "[0-9]" * 4)

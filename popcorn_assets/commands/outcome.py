@@ -94,7 +94,8 @@ def tell_checks(console: Console, instance: dg.DagsterInstance, run_id: str) -> 
 
 def assets_of(instance: dg.DagsterInstance, run_id: str) -> tuple[list[str], list[str]]:
     """Assets that a run made, and those that it found current."""
-    made, current = [], []
+    made: list[str] = []
+    current: list[str] = []
     for entry in _entries(instance, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION):
         told = entry.step_materialization_data.materialization
         (current if "reused" in told.metadata else made).append(told.asset_key.to_user_string())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 JOBS = ("country_year", "refresh", "train", "ingest", "census", "publish")
 """The jobs of a country-year, whole ones first."""
+
+SMALL_PIXELS = 1_000_000
+"""Of a country whose steps take less time than processes of their own to start."""
+
+OTHERWISE = ("POPCORN_STEPS", "POPCORN_EXECUTOR", "POPCORN_LAUNCHER")
+"""Variables of an operator who has said where steps work."""
 
 MADE, FAILED, INTERRUPTED = 0, 1, 130
 WIDTH = 110
@@ -70,6 +77,7 @@ def run_years(
     from popcorn_assets.commands.working import work
 
     failed: list[int] = []
+    small = is_small(country)
     for year in years:
         console.print(f"[bold]{country}|{year}[/bold]: job {job}", highlight=False)
         again = f"popcorn run {country} {year} --job {job}"
@@ -79,7 +87,7 @@ def run_years(
             failed.append(year)
             continue
         try:
-            worked = work(instance, job, country, year, console)
+            worked = work(instance, job, country, year, console, small=small)
         except KeyboardInterrupt:
             console.print("Interrupted; no run of this command was at work")
             return INTERRUPTED
@@ -98,6 +106,19 @@ def run_years(
             + (f"; [red]failed: {told}[/red]" if failed else "")
         )
     return FAILED if failed else MADE
+
+
+def is_small(country: str) -> bool:
+    """Whether all of a run works best in this very process, as the demo does.
+
+    Raises:
+        ConfigError, RasterError: the country's grid cannot be told.
+    """
+    from popcorn_assets.country import load_country
+
+    grid = load_country(country).pixel_grid()
+    said = any(os.environ.get(name) for name in OTHERWISE)
+    return not said and grid.width * grid.height <= SMALL_PIXELS
 
 
 def hopeless(job: str, country: str, year: int) -> str | None:

@@ -3,9 +3,9 @@
 `BOUNDARIES` and `COUNTS` name the public interfaces, one small class each (in `geoboundaries`,
 `hdx`, `us_census`, `worldpop`) behind the protocol in `agency`, which also fetches and keeps; `web`
 asks, `addresses` says where. `polygons` and `counted` read what came as `popcorn_ml.census` will;
-`own` takes in a table of the operator's; `section` says what a country's file has to say of them,
-and who joins whom. A file lies under its name only when it is whole and can be read, with its
-record beside it (`fetched`).
+`own` reads a table of the operator's beside them; `section` says what a country's file has to say
+of them, and who joins whom. A file lies under its name only when it is whole and can be read, with
+its record beside it (`fetched`).
 """
 
 from __future__ import annotations

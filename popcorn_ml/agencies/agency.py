@@ -75,6 +75,10 @@ class Reading:
     stated: Mapping[str, Any] = field(default_factory=dict)
 
 
+class NotTheFile(CensusError):
+    """What came is another file than the one that is meant."""
+
+
 class Agency(Protocol):
     """One public interface of an agency.
 
@@ -149,7 +153,7 @@ def fetch(
     try:
         offer = agency.offer(wanted, web)
         return _downloaded(agency, wanted, folder, offer, web, progress)
-    except (AgencyDown, NotThere, Refused) as error:
+    except (AgencyDown, NotThere, NotTheFile, Refused) as error:
         raise _with_hand(error, agency, wanted, folder) from error
 
 
@@ -265,7 +269,7 @@ def _in_a_line(text: str) -> str:
 def _as_stated(offer: Offer, done: Downloaded) -> None:
     """Refuse a file that is not the one that the agency describes."""
     if offer.size_bytes is not None and done.size_bytes != offer.size_bytes:
-        raise CensusError(
+        raise NotTheFile(
             "the file has not the size that the agency states",
             where=offer.address,
             expected=f"{offer.size_bytes} bytes",
@@ -278,7 +282,7 @@ def _as_stated(offer: Offer, done: Downloaded) -> None:
         return
     found = getattr(done, kind)
     if found != offer.digest.lower():
-        raise CensusError(
+        raise NotTheFile(
             "the file is not the one that the agency describes: its hash is another",
             where=offer.address,
             expected=f"{kind} {offer.digest}",
@@ -291,7 +295,7 @@ def _refuse_web_page(path: Path, where: str) -> None:
     with path.open("rb") as stream:
         page = web_page(stream.read(65536))
     if page is not None:
-        raise CensusError(
+        raise NotTheFile(
             "a web page came instead of the file",
             where=where,
             expected=f"a {path.suffix} file",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popcorn_ml.agencies.fetched import OWN, Fetched
+from popcorn_ml.agencies.fetched import Fetched
 from popcorn_ml.census.counting import joined_counts
 from popcorn_ml.census.files import Files
 from popcorn_ml.census.findings import Finding
@@ -67,7 +67,7 @@ def require_pair(boundaries: str, counts: str) -> None:
     Raises:
         ConfigError: WorldPop's numbers, and anything else.
     """
-    if boundaries != counts and "worldpop" in (boundaries, counts) and counts != OWN:
+    if boundaries != counts and "worldpop" in (boundaries, counts):
         raise ConfigError(
             "WorldPop's units and counts have numbers and no names: they join each other alone",
             expected="--boundaries worldpop --counts worldpop",

@@ -24,8 +24,10 @@ from popcorn_ml.agencies.polygons import read_polygons
 from popcorn_ml.agencies.web import Web, web_page
 from popcorn_ml.errors import CensusError, ConfigError
 
-KEY_VARIABLES = ("POPCORN_US_CENSUS_KEY", "CENSUS_API_KEY")
-"""Environment variables that may hold the key; the second is what other programs use."""
+KEY_VARIABLE = "POPCORN_US_CENSUS_KEY"
+"""Environment variable that holds the key."""
+KEY_VARIABLES = (KEY_VARIABLE, "CENSUS_API_KEY")
+"""The second is what other programs use."""
 SIGN_UP = "https://api.census.gov/data/key_signup.html"
 
 LEVELS = {1: "state", 2: "county", 3: "tract", 4: "block group"}
@@ -183,7 +185,7 @@ def _rows(path: Path) -> list[list[str]]:
             where=path,
             expected="a list of lists",
             found=page or f"{len(body)} bytes that begin with {body[:60]!r}",
-            remedy=f"get a key at {SIGN_UP} (it is free), and set {KEY_VARIABLES[0]}"
+            remedy=f"get a key at {SIGN_UP} (it is free), and set {KEY_VARIABLE}"
             if key
             else "try again later",
         ) from None

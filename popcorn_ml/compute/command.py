@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from popcorn_ml.compute.memory import hold_little
 from popcorn_ml.errors import PopcornError
 
 LIFELINE = "POPCORN_LIFELINE"
@@ -145,6 +146,7 @@ def run_command(
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("spec", type=Path, help="JSON file that says what to do")
     path = parser.parse_args(arguments).spec
+    hold_little()
     _end_with_launcher()
     with _reporting() as report:
         try:

@@ -39,6 +39,9 @@ corner that it lacks."""
 UNKNOWN_COVER = 50.0
 """Cloud cover (per cent) that scenes are taken to have where none of a season says."""
 
+PASSED_OVER = ("too_cloudy", "beyond_max_scenes", "elsewhere")
+"""Why a scene is not used."""
+
 NARROW_DEG = 1e-4
 """What is narrower than a pixel is no place."""
 
@@ -100,29 +103,35 @@ class Offered:
         """
         kept = self._kept(most, limit)
         names = {scene.id for number in kept for scene in self._pieces[number].scenes}
-        enough = f"each place it shows has {most} others, clearer or better spread"
-        reasons = {
-            scene.id: f"cloud cover {piece.cover:g} %, more than {limit:g} %"
-            if self._beyond(piece, limit)
-            else enough
-            for piece in self._pieces
+        why = {
+            scene.id: self._why_not(number, most, limit)
+            for number, piece in enumerate(self._pieces)
             for scene in piece.scenes
         }
         refused = [scene.id for scene in self._found.scenes if scene.id not in names]
         return replace(
             self._found,
             scenes=tuple(scene for scene in self._found.scenes if scene.id in names),
-            not_chosen=tuple(LeftOut(name, reasons[name]) for name in refused),
+            not_chosen=tuple(LeftOut(name, why[name][1]) for name in refused),
             choice={
                 "max_scenes": most,
                 "max_cloud_cover": limit,
                 "offered": len(self._found.scenes),
                 "kept": len(names),
-                "too_cloudy": sum(reasons[name] != enough for name in refused),
-                "beyond_max_scenes": sum(reasons[name] == enough for name in refused),
+                **{kind: sum(why[name][0] == kind for name in refused) for kind in PASSED_OVER},
                 **self._told(kept),
             },
         )
+
+    def _why_not(self, number: int, most: int | None, limit: float | None) -> tuple[str, str]:
+        """Why a piece is passed over, if it is: one of `PASSED_OVER`, and in words."""
+        cloudy, beyond, elsewhere = PASSED_OVER
+        piece = self._pieces[number]
+        if self._beyond(piece, limit):
+            return cloudy, f"cloud cover {piece.cover:g} %, more than {limit:g} %"
+        if not self._covers[number].size:
+            return elsewhere, "shows nothing of what is asked for that others do not"
+        return beyond, f"what it shows has {most} others, clearer or better spread"
 
     def depth(self, most: int | None, limit: float | None) -> Depth:
         """What a choice means for a pixel; arguments as of `choose`."""

@@ -61,7 +61,7 @@ class BuiltupSpec:
     extractor: Path
     grid: Grid
     out: Path
-    tile_px: int = 400
+    tile_px: int = 512
     device: str = "auto"
     threads: int = 0
     engine: str = "auto"
@@ -129,7 +129,7 @@ def map_builtup(
     grid: Grid,
     out: Path,
     *,
-    tile_px: int = 400,
+    tile_px: int = 512,
     threads: int = 0,
     device: str = "auto",
     engine: str = "auto",

@@ -28,7 +28,8 @@ class MappingSpec:
         members: weights of the ensemble's members.
         grid: on which all rasters lie.
         out: folder that the map is written into.
-        tile_px: side of a tile; memory grows with it. 400 suits a CPU, 2048 a GPU.
+        tile_px: side of a tile; memory grows with it. 512, a block of the rasters, suits a CPU,
+            2048 a GPU.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         precision: float32, or bfloat16 for speed on a GPU.
         threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
@@ -51,7 +52,7 @@ class MappingSpec:
     members: Sequence[Path]
     grid: Grid
     out: Path
-    tile_px: int = 400
+    tile_px: int = 512
     device: str = "auto"
     precision: str = "float32"
     threads: int = 0

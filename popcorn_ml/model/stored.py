@@ -85,9 +85,8 @@ def _unet_shapes() -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for sensor, channels in (("s1", 2), ("s2", 4)):
         begin = f"unet.{sensor}"
-        doubles = (("enter", channels, 8), ("down1", 8, 16), ("down2", 16, 16))
-        doubles += (("up2.convs", 32, 8), ("up1.convs", 16, 8))
-        for block, into, out in doubles:
+        down = (("enter", channels, 8), ("down1", 8, 16), ("down2", 16, 16))
+        for block, into, out in (*down, ("up2.convs", 32, 8), ("up1.convs", 16, 8)):
             for which, of in ((1, into), (2, out)):
                 shapes |= _layer(f"{begin}.{block}.conv{which}", (out, of, 3, 3), out)
                 for part in ("weight", "bias", "running_mean", "running_var"):

@@ -221,6 +221,7 @@ def test_a_size_or_a_hash_that_is_another(services: Services, tmp_path: Path) ->
     services.cod_counts(hash="0" * 32)
     text = refused(tmp_path, people, "cod")
     assert "its hash is another" in text
+    assert f"by hand: open {services.url}/hdx/dataset/cod-ps-plc" in text
     assert hashlib.md5(services.files[path]).hexdigest() in text
     services.cod_counts(hash=hashlib.md5(services.files[path]).hexdigest())
     assert people("cod", tmp_path).number == 12

@@ -13,7 +13,8 @@ from popcorn_ml.agencies import BOUNDARIES, COUNTS, Fetched, fetch_boundaries, f
 from popcorn_ml.agencies.addresses import Addresses, addresses
 from popcorn_ml.agencies.own import own_counts
 from popcorn_ml.agencies.section import Joining, census_section, joining
-from popcorn_ml.census.settings import CensusSettings, CountColumns
+from popcorn_ml.census.recognise import Given
+from popcorn_ml.census.settings import CensusSettings
 from popcorn_ml.errors import CensusError, ConfigError
 from popcorn_ml.imagery.backoff import Backoff
 from tests.census import place
@@ -217,21 +218,24 @@ def test_what_does_not_join_is_said(services: Services, tmp_path: Path) -> None:
     assert "PL9912" in text
 
 
-def test_a_table_of_ones_own(services: Services, tmp_path: Path) -> None:
+def test_a_table_of_ones_own_is_recognised(services: Services, tmp_path: Path) -> None:
     services.geoboundaries()
+    services.worldpop()
     boundaries = borders("geoboundaries", tmp_path / "kept")
     own = tmp_path / "counts.csv"
-    own.write_bytes(table([["district", "total"], *([u.name, u.people] for u in place.units())]))
-    given = CountColumns(name="district", people="total")
-    counts = own_counts(own, tmp_path / "kept", boundaries.reader, given, 2020)
-    assert counts.path.read_bytes() == own.read_bytes()
-    assert joined(boundaries, counts, tmp_path / "kept").counted == 12
-    assert "licence" not in counts.entry()
-    with pytest.raises(CensusError, match="not the columns"):
-        own_counts(own, tmp_path / "kept", boundaries.reader, CountColumns(), 2020)
-    own.write_bytes(own.read_bytes() + b"\n")
-    with pytest.raises(CensusError, match="another file of this name"):
-        own_counts(own, tmp_path / "kept", boundaries.reader, given, 2020)
+    rows = [[u.name, 7, u.people] for u in place.units()]
+    own.write_bytes(table([["district", "rank", "people"], *rows]))
+    counts, beside, said = own_counts(own, boundaries, Given(counts_year=2020))
+    assert counts.settings["columns"] == {"name": "district", "people": "people"}
+    assert beside.settings["columns"] == {"name": "shapeName"}
+    assert "'shapeName' joins 'district' of counts.csv" in said[0]
+    section = census_section(beside, counts, "adm2")
+    assert "licence" not in section["levels"]["adm2"]["counts"]
+    assert joining(section, [tmp_path / "kept", tmp_path], 2020).counted == 12
+    with pytest.raises(CensusError, match="of which year"):
+        own_counts(own, boundaries, Given())
+    with pytest.raises(ConfigError, match="no names"):
+        own_counts(own, borders("worldpop", tmp_path / "kept"), Given(counts_year=2020))
 
 
 # Once, again, by hand ---------------------------------------------------------------------------

@@ -97,15 +97,22 @@ def test_what_does_not_join_is_said_and_the_exit_code_is_1(services: Services, d
 
 def test_a_file_of_ones_own(services: Services, data: Path, tmp_path: Path) -> None:
     services.geoboundaries()
-    own = tmp_path / "population.csv"
+    own = tmp_path / "population_2020.csv"
     rows = [[u.name, u.people] for u in place.units()]
     own.write_bytes(table([["district", "inhabitants"], *rows]))
-    given = ["--boundaries", "geoboundaries", "--counts", str(own), "--counts-year", "2020"]
-    result = fetch(*given, "--name-column", "district", "--people-column", "inhabitants")
+    given = ["--boundaries", "geoboundaries", "--counts", str(own)]
+    result = fetch(*given)
     assert result.exit_code == 0, result.output
+    assert "people: inhabitants" in result.stdout
+    assert (data / "census" / "plc" / own.name).read_bytes() == own.read_bytes()
     assert built(printed(result), data, tmp_path / "out") == PEOPLE
-    assert fetch("--counts", "nowhere.csv").exit_code == 2
+    named = ["--name-column", "district", "--people-column", "inhabitants", "--counts-year", "2019"]
+    other = printed(fetch(*given, *named))["levels"]["adm2"]["counts"]
+    assert (other["file"], other["year"]) == (own.name, 2019)
+    own.write_bytes(own.read_bytes() + b"\n")
+    assert "another file of this name" in str(fetch(*given).exception)
     assert "neither one of" in fetch("--counts", "nowhere.csv").output
+    assert "which units it counts" in fetch("--counts", str(own)).output
     assert fetch().exit_code == 2
 
 

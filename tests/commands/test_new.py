@@ -268,11 +268,12 @@ def test_at_a_terminal_what_is_missing_is_asked(place: Place, office: Path):
     table = pd.read_csv(office / "census_2022.csv", dtype=str)
     table["pop_night"] = [str(n + 1) for n in PEOPLE]
     table.rename(columns={"population": "pop_day"}).to_csv(office / "census_2022.csv", index=False)
-    answers = ["Ruritania", str(office / "districts.shp"), str(office / "census_2022.csv"),
-               "22", "2022", "", "2"]  # fmt: skip
+    answers = ["Ruritania", "nowhere.shp", str(office / "districts.shp"),
+               str(office / "census_2022.csv"), "22", "2022", "", "2"]  # fmt: skip
     status, said = _at_a_terminal(place, ["new", "ruri"], answers)
     assert status == 0, said
-    assert "four digits" in said  # 22 is asked again
+    assert "there is no such file" in said  # both are asked again
+    assert "four digits" in said
     level = load_country("ruri").census.levels["units"]
     assert level.counts[0].columns.people == "pop_night"
     assert load_country("ruri").imagery.chosen.profile == "planetary-computer"

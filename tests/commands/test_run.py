@@ -31,6 +31,9 @@ pytestmark = [pytest.mark.long(60), pytest.mark.timeout(600)]
 SECONDS = 240
 """At most for what a busy machine does in ten."""
 
+PROCESSES = {"POPCORN_STEPS": "2"}
+"""Has the steps of a small country work in processes of their own, too."""
+
 SEASON = Address("s1_summer", "demo", 2021)
 
 
@@ -50,14 +53,14 @@ def own(copy, monkeypatch) -> Place:
 class Started:
     """`popcorn run` at work, with what it has said so far."""
 
-    def __init__(self, place: Place, *arguments: str, job: str = "ingest") -> None:
+    def __init__(self, place: Place, job: str, processes: bool) -> None:
         self.log = place.home / f"run-{time.monotonic_ns()}.log"
         popcorn = Path(sys.executable).with_name("popcorn")
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
-                [popcorn, "run", "demo", "2021", "--job", job, *arguments],
+                [popcorn, "run", "demo", "2021", "--job", job],
                 cwd=place.home,
-                env={**os.environ, **place.environment(), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **place.environment(), **(PROCESSES if processes else {})},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -82,8 +85,8 @@ def wait(fulfilled: Callable[[], object]) -> None:
 
 
 @contextmanager
-def started(place: Place, *arguments: str, job: str = "ingest") -> Iterator[Started]:
-    one = Started(place, *arguments, job=job)
+def started(place: Place, job: str = "ingest", *, processes: bool = False) -> Iterator[Started]:
+    one = Started(place, job, processes)
     try:
         yield one
     finally:
@@ -112,12 +115,14 @@ def children_of(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
-def test_a_killed_run_is_known_to_be_lost_and_the_next_goes_on(own):
+@pytest.mark.parametrize("processes", [True, False], ids=["processes", "one process"])
+def test_a_killed_run_is_known_to_be_lost_and_the_next_goes_on(own, processes):
     kept = Store(own.data).latest(Address("s1_spring", "demo", 2021)).manifest()["run_id"]
-    with season_in_the_making(own) as version, started(own) as killed:
+    with season_in_the_making(own) as version, started(own, processes=processes) as killed:
         killed.until("this test works on s1_summer")
         children = children_of(killed.process.pid)
-        assert len(children) >= 2  # the server that forks, and the step
+        forked = [child for child in children if "forkserver" in " ".join(child.cmdline())]
+        assert bool(forked) == processes
         os.kill(killed.process.pid, signal.SIGKILL)
         assert killed.ended() == -signal.SIGKILL
         psutil.wait_procs(children, timeout=SECONDS)
@@ -139,12 +144,15 @@ def test_a_killed_run_is_known_to_be_lost_and_the_next_goes_on(own):
     assert Store(own.data).latest(Address("s1_spring", "demo", 2021)).manifest()["run_id"] == kept
 
 
-@pytest.mark.parametrize("how", ["Ctrl-C", "a terminal that is closed", "Terminate in the UI"])
-def test_a_run_that_is_asked_to_end_is_cancelled_and_its_steps_end(own, how):
-    with season_in_the_making(own) as version, started(own) as one:
+@pytest.mark.parametrize(
+    ("how", "processes"),
+    [("Ctrl-C", True), ("Ctrl-C", False), ("a closed terminal", False), ("Terminate", True)],
+)
+def test_a_run_that_is_asked_to_end_is_cancelled_and_its_steps_end(own, how, processes):
+    with season_in_the_making(own) as version, started(own, processes=processes) as one:
         one.until("this test works on s1_summer")
         children = children_of(one.process.pid)
-        if how == "Terminate in the UI":
+        if how == "Terminate":
             with own.instance() as instance:
                 assert instance.run_launcher.terminate(newest_run(own).run_id)
         else:
@@ -166,9 +174,9 @@ def test_a_run_waits_for_another_at_work_and_makes_nothing_twice(own):
         other = instance.create_run_for_job(
             defs.resolve_job_def("census"), status=dg.DagsterRunStatus.STARTED, tags=tags
         )
-        with started(own, job="census") as one:
+        with started(own, "census") as one:
             one.until(f"Run {other.run_id[:8]} (census) has demo|2021")
-            with started(own, job="census") as two:
+            with started(own, "census") as two:
                 two.until("has demo|2021: waiting for its end")
                 instance.report_run_canceled(other)
                 assert one.ended() == two.ended() == 0, one.said() + two.said()
@@ -184,7 +192,7 @@ def test_a_step_that_fails_is_told_with_its_remedy_and_how_to_go_on(own):
     kept = table.read_text()
     table.write_text(re.sub(r"\d+\s*$", "-5\n", kept))
     try:
-        with started(own, job="census") as one:
+        with started(own, "census") as one:
             assert one.ended() == command.FAILED, one.said()
     finally:
         table.write_text(kept)

@@ -250,7 +250,7 @@ def test_a_partition_is_materialised_from_the_launchpad_and_its_checks_are_shown
 
 
 @needs_browser
-def test_a_run_from_the_terminal_is_shown_beside_the_others(page, web, shown_place):
+def test_a_run_from_the_terminal_is_shown_beside_the_others(page, web, shown_place, tmp_path):
     done = subprocess.run(
         [Path(sys.executable).with_name("popcorn"), "run", "demo", "2021", "--job", "refresh"],
         cwd=shown_place.home,
@@ -262,9 +262,12 @@ def test_a_run_from_the_terminal_is_shown_beside_the_others(page, web, shown_pla
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = re.findall(r"demo\|2021, refresh: done.*\(run ([0-9a-f]{8})\)", done.stdout)
     page.goto(f"{web}/locations/popcorn/jobs/refresh/runs")
-    row = page.get_by_role("row").filter(has_text=run)
-    for text in ("partition: demo|2021", "Success"):
-        expect(row.get_by_text(text).first).to_be_visible(timeout=60_000)
+    link = page.locator(f'a[href^="/runs/{run}"]').first
+    link.wait_for(timeout=60_000)
+    page.goto(f"{web}{link.get_attribute('href')}")
+    for text in ("demo|2021", "Success"):
+        expect(page.get_by_text(text).first).to_be_visible(timeout=60_000)
+    page.screenshot(path=tmp_path / "run.png")
     assert "assets made: 0" in done.stdout
 
 

@@ -19,6 +19,7 @@ from popcorn_ml.errors import ConfigError, GridMismatch, RasterError, WeightsErr
 from popcorn_ml.inputs import read_channels
 from popcorn_ml.mapping.precision import STEP
 from popcorn_ml.mapping.predict import MappingSpec, map_population
+from popcorn_ml.mapping.tiles import regular_core
 from popcorn_ml.model.weights import load_occupancy, save_occupancy
 from popcorn_ml.sentinel import SEASONS
 from tests.mapping.places import a_grid, a_spec, write_members
@@ -63,6 +64,7 @@ def read_map(spec: MappingSpec) -> dict[str, np.ndarray]:
         ((96, 128), 50),  # sides that are not padded
         ((70, 41), 512),  # fault 2: a raster smaller than a tile
         ((7, 90), 32),  # fewer rows than the reflected border
+        ((250, 260), 40),  # so many tiles amidst others that they have a graph of their own
     ],
 )
 def test_tiled_equals_untiled_on_every_pixel(tmp_path, shape, tile_px):
@@ -117,8 +119,10 @@ def test_sums_do_not_depend_on_the_tiles(tmp_path):
     np.testing.assert_allclose(sums, sums[0], rtol=1e-6)
 
 
-def test_same_bytes_whoever_does_the_work(tmp_path):
-    spec = a_spec(tmp_path, (100, 130), tile_px=40)
+@pytest.mark.parametrize("shape", [(100, 130), (240, 250)], ids=["few tiles", "a graph of its own"])
+def test_same_bytes_whoever_does_the_work(tmp_path, shape):
+    spec = a_spec(tmp_path, shape, tile_px=40)
+    assert regular_core(spec.grid, spec.tile_px, len(spec.composites)) == 40 * (shape[0] > 200)
     map_population(spec)
     threads = replace(spec, threads=3, out=tmp_path / "threads")
     map_population(threads)
