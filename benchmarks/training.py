@@ -123,7 +123,7 @@ def main() -> None:
         ways["compiled"] = Ways(settings, torch.device("cpu"), library)
     seconds: dict[str, list[float]] = {name: [] for name in ("plain", "autograd", *ways)}
     for _ in range(3):  # in turn, so that whatever else the machine does meets both
-        DoubleConv.forward = plain_convs  # type: ignore[method-assign]
+        DoubleConv.forward = plain_convs  # type: ignore[assignment, method-assign]
         begun = time.process_time()
         for box in boxes(UNITS):
             plain(model, extractor, image, box)

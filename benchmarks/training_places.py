@@ -113,8 +113,10 @@ def train(checkout: Path, python: str, spec: TrainingSpec, epochs: int) -> Cost:
     """One training in a process of its own; fields that a checkout does not know are not said."""
     asked = "import dataclasses as d, popcorn_ml.training.spec as s; "
     asked += "print(*[f.name for f in d.fields(s.TrainingSpec)])"
-    place = {"cwd": checkout, "env": {**os.environ, "PYTHONPATH": str(checkout)}, "text": True}
-    told = subprocess.run([python, "-c", asked], capture_output=True, check=True, **place)
+    place = {**os.environ, "PYTHONPATH": str(checkout)}
+    told = subprocess.run(
+        [python, "-c", asked], capture_output=True, check=True, cwd=checkout, env=place, text=True
+    )
     known = told.stdout.split()
     with tempfile.TemporaryDirectory() as folder:
         full = dataclasses.replace(spec, out=f"{folder}/out", work=f"{folder}/work", epochs=epochs)
@@ -122,7 +124,11 @@ def train(checkout: Path, python: str, spec: TrainingSpec, epochs: int) -> Cost:
         values = json.loads(full.to_json())
         path.write_text(json.dumps({name: values[name] for name in values if name in known}))
         with subprocess.Popen(
-            [python, "-m", "popcorn_ml.training", str(path)], stdout=subprocess.PIPE, **place
+            [python, "-m", "popcorn_ml.training", str(path)],
+            stdout=subprocess.PIPE,
+            cwd=checkout,
+            env=place,
+            text=True,
         ) as process:
             assert process.stdout is not None
             lines = [json.loads(line) for line in process.stdout]

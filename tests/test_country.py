@@ -271,6 +271,7 @@ def test_values_that_rows_are_kept_by_are_those_that_stand_there(folder, where, 
         ("learning_rate", float("inf")),
         ("initial_bias", float("nan")),
         ("stretch", float("inf")),
+        ("leave_out", 0.5),
         ("first_seed", 2**63),
         ("first_seed", 2**63 - 1),  # the second member's is too large
     ],

@@ -47,11 +47,21 @@ def report(code: str, years: tuple[int, int] | None) -> int:
     first, last = years or (_first_year(country, found),) * 2
     _tell_imagery(country, first)
     _tell_missing(code)
-    transfer = country.model.country not in (None, code)
-    job = " --job refresh" if transfer else ""
-    which = f"{first}" if first == last else f"--years {first}-{last}"
-    click.echo(f"\nGo on with:  popcorn run {code} {which}{job}")
+    _tell_next(country, first, last)
     return 0
+
+
+def _tell_next(country: Country, first: int, last: int) -> None:
+    """The command to go on with; further years are mapped with the model of the first."""
+    run = f"popcorn run {country.code}"
+    if country.model.country not in (None, country.code):
+        which = f"{first}" if first == last else f"--years {first}-{last}"
+        click.echo(f"\nGo on with:  {run} {which} --job refresh")
+        return
+    click.echo(f"\nGo on with:  {run} {first}")
+    if last > first:
+        which = f"{last}" if last == first + 1 else f"--years {first + 1}-{last}"
+        click.echo(f"and then:    {run} {which} --job refresh")
 
 
 def _nothing_yet(code: str) -> int:

@@ -49,6 +49,11 @@ class Library:
     compiler: str
 
 
+def compiler() -> str | None:
+    """The compiler that a training would try first here."""
+    return next(filter(None, map(shutil.which, COMPILERS)), None)
+
+
 @cache
 def compiled() -> Library | None:
     """Compile and load the source, once a process; None where this machine cannot."""
@@ -226,7 +231,7 @@ class Compiled:
         """Where `backward` adds to."""
         return np.zeros(sum(self._layout.sizes), np.float32)
 
-    def by_parameter(self, sums: np.ndarray) -> dict[nn.Parameter, Tensor]:
+    def by_parameter(self, sums: np.ndarray) -> dict[Tensor, Tensor]:
         """What `backward` has added up, as gradients of the model's parameters."""
         return self._layout.by_parameter(sums)
 
@@ -256,9 +261,9 @@ class Layout:
             self.parts = _stream(model.unet.s1), _stream(model.unet.s2), _head(model)
         self.sizes = [sum(size for _, size in part.parameters) for part in self.parts]
 
-    def by_parameter(self, sums: np.ndarray) -> dict[nn.Parameter, Tensor]:
+    def by_parameter(self, sums: np.ndarray) -> dict[Tensor, Tensor]:
         """Gradients by all parts' weights, as gradients of the parameters."""
-        found: dict[nn.Parameter, Tensor] = {}
+        found: dict[Tensor, Tensor] = {}
         for part, mine in zip(self.parts, torch.from_numpy(sums).split(self.sizes), strict=True):
             if part.gains is not None:
                 mine = mine * part.gains
@@ -279,7 +284,7 @@ class _Part:
         gains, shifts: what batch norms do to them; None where there is none.
     """
 
-    parameters: list[tuple[nn.Parameter, int]]
+    parameters: list[tuple[Tensor, int]]
     gains: Tensor | None = None
     shifts: Tensor | None = None
 

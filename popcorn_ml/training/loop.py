@@ -79,7 +79,7 @@ class Member(LightningModule):
         if self.averaged is not None:
             averaged = self.averaged.parameters()
             pairs = zip(averaged, model.parameters(), strict=True)
-            self._averaged_parameters = [mean for mean, now in pairs if now.requires_grad]
+            self._averaged_parameters: list[Tensor] = [m for m, now in pairs if now.requires_grad]
             self.averaged.requires_grad_(False)
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None
@@ -134,7 +134,7 @@ class Member(LightningModule):
             return
         decay = min(self.spec.average_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(self._averaged_parameters, self.trained_parameters, 1 - decay)
+            torch._foreach_lerp_(self._averaged_parameters, [*self.trained_parameters], 1 - decay)
 
     def loss_of(
         self, unit: Unit, drawn: Draw, differentiate: bool, way: Way | None = None

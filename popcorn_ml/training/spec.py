@@ -112,7 +112,7 @@ class TrainingSpec:
     precision: Precision = "float32"
     threads: int = 2
     kernels: Kernels = "auto"
-    cache_mb: int = 1024
+    cache_mb: int = 512
     about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

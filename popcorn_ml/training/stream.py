@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from popcorn_ml.model.unet import DoubleConv, StreamUNet
 from popcorn_ml.training.regions import AxisRegions, Regions
 
-Gradients = dict[nn.Parameter, Tensor]
+Gradients = dict[Tensor, Tensor]
 """A sum over pieces, by what it is the gradient of."""
 
 _LAST = torch.channels_last
 
 
-def add_gradient(into: Gradients, parameter: nn.Parameter, gradient: Tensor) -> None:
+def add_gradient(into: Gradients, parameter: Tensor, gradient: Tensor) -> None:
     """Add a part, of any shape with as many values."""
     known = into.get(parameter)
     if known is None:

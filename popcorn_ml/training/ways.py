@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.model.popcorn import OccupancyModel
@@ -47,7 +47,7 @@ class Way(Protocol):
     def zeros(self) -> Any:
         """Where `backward` adds to."""
 
-    def by_parameter(self, sums: Any) -> dict[nn.Parameter, Tensor]:
+    def by_parameter(self, sums: Any) -> dict[Tensor, Tensor]:
         """What `backward` has added up."""
 
 
@@ -104,7 +104,7 @@ def unit_loss_by(
     people: float,
     pixels: int,
     occupancy_weight: float,
-    parameters: Sequence[nn.Parameter] | None,
+    parameters: Sequence[Tensor] | None,
     room_bytes: int,
 ) -> UnitLoss:
     """As `loss.unit_loss`, by a way.
@@ -116,7 +116,8 @@ def unit_loss_by(
             known; the others are passed through a second time.
     """
     with torch.no_grad():
-        sums, tapes, kept = [0.0, 0.0], {}, 0
+        sums, kept = [0.0, 0.0], 0
+        tapes: dict[int, Any] = {}
         for number, make in enumerate(pieces):
             tape = way.forward(make())
             if tape is None:

@@ -230,7 +230,8 @@ def test_a_part_of_an_own_country_joins_as_the_whole_does(place: Place, office: 
     done = new("low", "--like", "ruri", "--only", "011,Ville d'Ete 2", "--year", "2021-2022")
     assert done.exit_code == 0, (done.output, done.exception)
     assert "2 of 2 units have a count; 200 people in 2022" in done.output
-    assert done.output.rstrip().endswith("popcorn run low --years 2021-2022")
+    assert "Go on with:  popcorn run low 2021\n" in done.output
+    assert done.output.rstrip().endswith("popcorn run low 2022 --job refresh")
     level = load_country("low").census.levels["units"]
     assert level.boundaries.where == {"DISTCODE": ("003", "011")}
     assert level.counts[0].where == {"code": ("11", "3")}

@@ -1,4 +1,4 @@
-"""Countries begun by `popcorn new` run to finished maps: own files, and a few units of another."""
+"""A few units of a country, begun by `popcorn new`, run to finished maps."""
 
 from __future__ import annotations
 
@@ -9,50 +9,29 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from popcorn_assets.cli import cli
 from popcorn_assets.country import load_country
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from tests.platforms import REPOSITORY, Place, copied, enter
 
-pytestmark = pytest.mark.long(90)
+pytestmark = pytest.mark.long(40)
 
+RUN = """
+import dagster, sys
+from popcorn_assets.commands.console import open_console
+from popcorn_assets.commands.working import work
 
-@pytest.fixture(scope="module")
-def demo(pristine, tmp_path_factory) -> Place:
-    """The small demo country, trained and mapped, in a place of this module's own."""
-    return copied(pristine, tmp_path_factory.mktemp("new") / "home")
-
-
-@pytest.fixture
-def place(demo, monkeypatch) -> Place:
-    enter(demo, monkeypatch)
-    return demo
-
-
-def popcorn(place: Place, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "popcorn_assets.cli", *words],
-        capture_output=True, text=True, check=False, cwd=place.home, stdin=subprocess.DEVNULL,
-        env={**os.environ, **place.environment(), "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def begun_and_run(place: Place, *words: str, printed: str) -> str:
-    """What `popcorn new` said; the command that it prints is the only other one that is typed."""
-    said = popcorn(place, "new", *words)
-    assert "MISS" not in said
-    command = said.rstrip().rpartition("Go on with:  popcorn ")[2]
-    assert command == printed
-    popcorn(place, *command.split())
-    return said
-
-
-def people_on_the_map(place: Place, country: str) -> float:
-    found = Store(place.data).latest(Address("adjusted_map", country, 2020))
-    return float(np.nansum(raster.read_float(found.file("population.tif"), bands=1), dtype=float))
+with dagster.DagsterInstance.get() as instance:
+    for said in sys.argv[1:]:
+        country, year, _, job = (said.split() + ["", ""])[:4]
+        job = job or "country_year"
+        worked = work(instance, job, country, int(year), open_console(99), small=True)
+        assert worked.made, said
+"""
+"""What `popcorn run` does, all of it in one process: the countries are new to this one."""
 
 
 def counted(place: Place) -> dict[str, int]:
@@ -61,31 +40,31 @@ def counted(place: Place) -> dict[str, int]:
         return {row["id"]: int(row["people"]) for row in csv.DictReader(stream)}
 
 
-def test_the_demos_files_as_an_own_country(place: Place):
-    demo = place.data / "demo"
-    said = begun_and_run(
-        place, "mine", "--name", "Mine", "--year", "2020", "--like", "demo",
-        "--boundaries", str(demo / "census" / "units_coarse.gpkg"),
-        "--counts", str(demo / "census" / "counts_coarse_{year}.csv"),
-        "--imagery", str(demo / "items.json"),
-        printed="run mine 2020",
-    )  # fmt: skip
-    assert "12 of 12 units have a count" in said
-    assert people_on_the_map(place, "mine") == pytest.approx(sum(counted(place).values()))
-
-
-@pytest.mark.parametrize("model", [None, "demo/2020"])
-def test_two_units_by_the_extractor_alone_or_by_transfer(place: Place, model: str | None):
+def test_by_the_extractor_alone_and_by_transfer(pristine, tmp_path, monkeypatch):
+    place = copied(pristine, tmp_path / "home")
+    enter(place, monkeypatch)
     some = dict(sorted(counted(place).items())[3:5])
-    code = "few" if model is None else "moved"
-    words = [code, "--like", "demo", "--only", ",".join(some), "--year", "2020"]
-    refresh = "" if model is None else " --job refresh"
-    said = begun_and_run(
-        place, *words, *(["--model", model] if model else []), printed=f"run {code} 2020{refresh}"
-    )
-    assert "2 of 2 units have a count" in said
-    assert people_on_the_map(place, code) == pytest.approx(sum(some.values()))
-    made = Store(place.data).latest(Address("deployed_model", code, 2020)).manifest()
-    (trained,) = [one for one in made["inputs"] if one["asset"] == "checkpoints"]
-    assert trained["country"] == (code if model is None else "demo")
-    assert load_country(code).training.members == (1 if model is None else 5)
+    asked = ["--like", "demo", "--only", ",".join(some), "--year", "2020"]
+    commands = []
+    for words in (["few", *asked], ["moved", *asked, "--model", "demo/2020"]):
+        said = CliRunner().invoke(cli, ["new", *words])
+        assert said.exit_code == 0, (said.output, said.exception)
+        assert "2 of 2 units have a count" in said.output
+        assert "MISS" not in said.output
+        commands.append(said.output.rstrip().rpartition("Go on with:  popcorn run ")[2])
+    assert commands == ["few 2020", "moved 2020 --job refresh"]
+    assert (load_country("few").training.members, load_country("moved").training.members) == (1, 5)
+
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *commands], capture_output=True, text=True, cwd=place.home,
+        check=False, env={**os.environ, **place.environment(), "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = Store(place.data)
+    for country, trained in (("few", "few"), ("moved", "demo")):
+        found = store.latest(Address("adjusted_map", country, 2020))
+        people = raster.read_float(found.file("population.tif"), bands=1)
+        assert float(np.nansum(people, dtype=float)) == pytest.approx(sum(some.values()))
+        model = store.latest(Address("deployed_model", country, 2020)).manifest()
+        (used,) = [one for one in model["inputs"] if one["asset"] == "checkpoints"]
+        assert used["country"] == trained

@@ -28,7 +28,7 @@ from tests.platforms import Place, copied, enter
 
 pytestmark = [pytest.mark.long(60), pytest.mark.timeout(600)]
 
-SECONDS = 240
+SECONDS = 400
 """At most for what a busy machine does in ten."""
 
 PROCESSES = {"POPCORN_STEPS": "2"}

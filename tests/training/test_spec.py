@@ -57,6 +57,8 @@ def test_fault_8_seasons_that_do_not_pair_are_refused_and_not_cut(place):
         ("stretch", 0.9),
         ("average_decay", 1.0),
         ("keep_epoch", "first"),
+        ("leave_out", 1.0),
+        ("kernels", "fortran"),
     ],
 )
 def test_values_that_cannot_be(place, name, value):
@@ -77,7 +79,7 @@ def test_fields_that_cannot_be(place):
 
 def test_the_fingerprint_follows_what_matters(place):
     spec = place.spec()
-    same = dataclasses.replace(spec, epochs=50, threads=2, out="elsewhere", cache_mb=1)
+    same = dataclasses.replace(spec, epochs=50, threads=2, out="elsewhere", kernels="torch")
     assert same.fingerprint() == spec.fingerprint()
     assert TrainingSpec.from_json(spec.to_json()).fingerprint() == spec.fingerprint()
     for change in ({"seed": 1601}, {"learning_rate": 1e-3}, {"extractor": spec.counts}):

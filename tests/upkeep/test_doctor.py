@@ -68,6 +68,15 @@ def test_an_empty_platform_is_in_order_and_no_secret_is_shown(ask, place, monkey
     assert "hidden" not in said
 
 
+def test_it_says_how_this_machines_cpu_would_train(monkeypatch):
+    from popcorn_ml.training import compiled
+
+    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler", "sh"))
+    assert "trains with what /" in machine._trains()
+    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
+    assert "without a C compiler" in machine._trains()
+
+
 def test_faults_are_named_with_what_to_type(ask, place, monkeypatch):
     (place.home / "countries" / "xyz.yaml").write_text("name: X\n")
     monkeypatch.setenv("POPCORN_EARTHENGINE_KEY_FILE", str(place.home / "none.json"))
