@@ -182,7 +182,7 @@ def test_every_pin_takes_every_python():
         if pin.marker is not None:
             continue
         try:
-            allowed = SpecifierSet(metadata.metadata(pin.name)["Requires-Python"] or "")
+            allowed = SpecifierSet(metadata.metadata(pin.name).get("Requires-Python") or "")
         except metadata.PackageNotFoundError:
             continue  # of another platform
         for python in PYTHONS:

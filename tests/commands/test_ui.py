@@ -23,7 +23,7 @@ from tests.platforms import Place
 
 pytestmark = [pytest.mark.long(100), pytest.mark.timeout(600)]
 
-READY_SECONDS = 120
+READY_SECONDS = 240
 END_SECONDS = 90
 RUN_SECONDS = 200
 """A run of a queue takes some 20 seconds on two idle cores, almost all of it imports."""
