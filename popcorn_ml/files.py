@@ -13,12 +13,18 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from popcorn_ml.errors import NoLocks, StoreError
+
+NUMPY_READS = threading.Lock()
+"""To be held where threads read arrays that numpy wrote: it parses their headers as Python, and the
+parser of CPython 3.11, which counts for all threads together how deep it is, has been seen to fail
+where two did (SystemError: AST constructor recursion depth mismatch)."""
 
 NO_ROOM_BYTES = 1 << 20
 """With less than this left, a failed write is held to have failed for want of room."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.errors import ImageryError
+from popcorn_ml.files import NUMPY_READS
 from popcorn_ml.grid import Grid, Tile
 from popcorn_ml.imagery.scratch import Scratch
 from popcorn_ml.imagery.season_report import SeasonReport
@@ -97,7 +98,7 @@ class _Tally:
         """Count in what was kept in a file."""
         import numpy as np
 
-        with np.load(path, allow_pickle=False) as kept:
+        with NUMPY_READS, np.load(path, allow_pickle=False) as kept:
             for place, band in enumerate(self.bands):
                 self.stats[band].counts += kept["stats"][place]
                 self.aside_stats[band].counts += kept["aside_stats"][place]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from popcorn_ml.errors import ConfigError, ImageryError, ProviderDown
+from popcorn_ml.files import NUMPY_READS
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.imagery.backoff import RETRY_STATUS, Backoff
 from popcorn_ml.imagery.secrets import Secrets, scrub
@@ -205,7 +206,8 @@ class EarthEngine:
                     lambda: _complete(ee.data.computePixels(params)), traffic, f"pixels {window}"
                 )
                 traffic.bytes += len(body)
-                return np.load(io.BytesIO(body), allow_pickle=False)
+                with NUMPY_READS:
+                    return np.load(io.BytesIO(body), allow_pickle=False)
             except TooMuch as error:
                 if min(window.height, window.width) < 2 * SMALLEST_PX:
                     raise ImageryError(

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popcorn_ml.files import replacing
+from popcorn_ml.files import NUMPY_READS, replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ class Scratch:
         import numpy as np
 
         try:
-            with np.load(self._tile(index), allow_pickle=False) as held:
+            with NUMPY_READS, np.load(self._tile(index), allow_pickle=False) as held:
                 arrays = {name: held[name] for name in held.files}
             record = json.loads(arrays.pop("record").tobytes())
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -68,7 +68,7 @@ class Scratch:
         import numpy as np
 
         try:
-            with np.load(self._tile(index), allow_pickle=False) as held:
+            with NUMPY_READS, np.load(self._tile(index), allow_pickle=False) as held:
                 return json.loads(held["record"].tobytes())
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
