@@ -23,11 +23,11 @@ from popcorn_ml.model.stored import (
     CARD_FILE,
     EXTRACTOR_ARCHITECTURE,
     OCCUPANCY_ARCHITECTURE,
-    OCCUPANCY_FILE,
     Tensors,
     fingerprint_of,
     must_exist,
-    read_safetensors,
+    read_extractor,
+    read_occupancy,
     require,
     sha256_of,
 )
@@ -46,7 +46,7 @@ def load_extractor(path: str | Path, *, sha256: str = PUBLISHED_SHA256) -> Built
     path = Path(path)
     model = BuiltupExtractor()
     if path.suffix == ".safetensors":
-        fill(model, read_safetensors(path, EXTRACTOR_ARCHITECTURE), path)
+        fill(model, read_extractor(path), path)
     else:
         found = sha256_of(path)
         if found != sha256:
@@ -80,11 +80,8 @@ def load_occupancy(path: str | Path) -> OccupancyModel:
     Raises:
         WeightsError: missing, altered, unreadable, or of another architecture.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / OCCUPANCY_FILE
     model = OccupancyModel()
-    fill(model, read_safetensors(path, OCCUPANCY_ARCHITECTURE), path)
+    fill(model, read_occupancy(path), Path(path))
     return model.eval()
 
 

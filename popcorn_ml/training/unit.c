@@ -366,29 +366,7 @@ static Planes stage(float **arena, const Region *regions, int which, int channel
     return planes(arena, channels, regions[which].rows, regions[which].cols);
 }
 
-static Kept kept_in(float **arena, int channels, const Region *g)
-{
-    Kept k;
-    k.x = stage(arena, g, ENTER, channels);
-    k.e1 = stage(arena, g, ENTER, 8);
-    k.full = stage(arena, g, ENTER, 8);
-    k.pooled1 = stage(arena, g, DOWN1, 8);
-    k.d1 = stage(arena, g, DOWN1, 16);
-    k.half = stage(arena, g, DOWN1, 16);
-    k.pooled2 = stage(arena, g, DOWN2, 16);
-    k.q1 = stage(arena, g, DOWN2, 16);
-    k.quarter = stage(arena, g, DOWN2, 16);
-    k.joined2 = stage(arena, g, UP2, 32);
-    k.u1 = stage(arena, g, UP2, 8);
-    k.half_up = stage(arena, g, UP2, 8);
-    k.joined1 = stage(arena, g, UP1, 16);
-    k.v1 = stage(arena, g, UP1, 8);
-    k.features = stage(arena, g, UP1, 8);
-    return k;
-}
-
-#define SCRATCH (LARGEST * 16 + 4096 * 16)
-
+/* Of all maps that are made; nobody asks for the slope by what was given. */
 static Kept slopes_in(float **arena, const Region *g)
 {
     Kept k = {0};
@@ -408,6 +386,16 @@ static Kept slopes_in(float **arena, const Region *g)
     k.features = stage(arena, g, UP1, 8);
     return k;
 }
+
+static Kept kept_in(float **arena, int channels, const Region *g)
+{
+    Planes given = stage(arena, g, ENTER, channels);
+    Kept k = slopes_in(arena, g);
+    k.x = given;
+    return k;
+}
+
+#define SCRATCH (LARGEST * 16 + 4096 * 16)
 
 static ptrdiff_t row_scratch(const Region *g) { return 64 * (g[ENTER].cols + 2 * 16); }
 
