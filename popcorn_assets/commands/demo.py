@@ -55,14 +55,17 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     write_scenes(console, spec)
     instance = dg.DagsterInstance.get()
     seconds: dict[str, float] = {}
-    for year, job, purpose in RUNS:
-        console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
-        worked = work(instance, job, COUNTRY, year, console, small=True)
-        if not worked.made:
-            tell_failure(console, instance, worked, "popcorn demo")
-            return 130 if worked.interrupted else 1
-        for asset, spent in asset_seconds(instance, worked.run_id).items():
-            seconds[asset] = round(seconds.get(asset, 0.0) + spent, 3)
+    with imagery_ahead(COUNTRY, *(year for year, _, _ in RUNS)) as ahead:
+        for year, job, purpose in RUNS:
+            console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
+            if year == ahead.year:
+                ahead.wait()
+            worked = work(instance, job, COUNTRY, year, console, small=True)
+            if not worked.made:
+                tell_failure(console, instance, worked, "popcorn demo")
+                return 130 if worked.interrupted else 1
+            for asset, spent in asset_seconds(instance, worked.run_id).items():
+                seconds[asset] = round(seconds.get(asset, 0.0) + spent, 3)
     summary = summarise(seconds, time.monotonic() - started)
     path = data_root() / "demo" / "summary.json"
     write_json(path, summary)
