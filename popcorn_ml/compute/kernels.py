@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 
 COMPILERS = ("cc", "gcc", "clang")
-REMEDY = "install a C compiler (Debian: apt install gcc libc6-dev)"
 
 OPTIONS = (
     *("-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC"),

@@ -1,7 +1,7 @@
 """A piece's sums and their gradient by `unit.c`, compiled for this machine: the fastest on a CPU.
 
-Compiled where there is a C compiler (`compute.kernels`). Without one `written_out` does the same, to
-rounding.
+Compiled where there is a C compiler (`compute.kernels`). Without one `written_out` does the same,
+to rounding.
 """
 
 from __future__ import annotations

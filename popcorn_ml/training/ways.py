@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from popcorn_ml.compute.kernels import COMPILERS, REMEDY, Library
+from popcorn_ml.compute.kernels import COMPILERS, Library
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.model.popcorn import OccupancyModel
 from popcorn_ml.training.compiled import Compiled, Layout, Room, compiled
@@ -68,7 +68,8 @@ def library_for(spec: TrainingSpec, device: torch.device) -> Library | None:
             where="kernels",
             expected=f"a CPU, float32 and a C compiler ({', '.join(COMPILERS)})",
             found=f"{device.type}, {spec.precision}" + (", no compiler" if on_cpu else ""),
-            remedy=f"{REMEDY}, or set kernels to auto or torch",
+            remedy="install a C compiler (Debian: apt install gcc libc6-dev), or set kernels to "
+            "auto or torch",
         )
     return found
 

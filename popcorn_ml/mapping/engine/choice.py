@@ -6,7 +6,6 @@ import importlib.util
 import socket
 from typing import Literal, get_args
 
-from popcorn_ml.compute.kernels import REMEDY
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.mapping.engine.api import Engine, check_precision, one_of
 
@@ -96,8 +95,8 @@ def second_best(name: str, device: str, precision: str) -> str | None:
     if name != "auto" or not _on_cpu(device, precision) or _is_compiled():
         return None
     return (
-        f"networks run in {_fastest(device, precision)}, as nothing compiles them here: "
-        f"{REMEDY} and maps are made faster"
+        f"networks run in {_fastest(device, precision)}, as nothing compiles them here; with a C "
+        "compiler (Debian: apt install gcc libc6-dev) maps are made faster"
     )
 
 

@@ -1,8 +1,8 @@
 """The networks by `tile.c`, compiled for this machine: float32, the fastest on a CPU.
 
 A window of any shape costs the same a pixel, at a canvas's edge as amidst it, and a pixel's value
-depends neither on its window nor on which others are wanted. The head is run on wanted pixels alone.
-Every use is computed by the thread that calls.
+depends neither on its window nor on which others are wanted. The head is run on wanted pixels
+alone. Every use is computed by the thread that calls.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from popcorn_ml.compute.kernels import COMPILERS, REMEDY, Library, Room, library_of
+from popcorn_ml.compute.kernels import COMPILERS, Library, Room, library_of
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Window
 from popcorn_ml.mapping.engine.api import Ran
@@ -61,7 +61,8 @@ def require_compiled() -> Library:
             where="engine",
             expected=f"one of {', '.join(COMPILERS)} that compiles {SOURCE.name}",
             found="none",
-            remedy=f"{REMEDY}, or set the engine to auto, openvino or torch",
+            remedy="install a C compiler (Debian: apt install gcc libc6-dev), or set the engine to "
+            "auto, openvino or torch",
         )
     return found
 

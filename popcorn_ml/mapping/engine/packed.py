@@ -1,8 +1,8 @@
 """The networks' weights as `tile.c` reads them: folded, joined, and in the order of its kernels.
 
-Batch norms are folded into the convolutions before them. A doubling and the convolution after it are
-linear, and become one; what the doubling's bias comes to is the weight of one channel more, of ones,
-which ends where the canvas does.
+Batch norms are folded into the convolutions before them. A doubling and the convolution after it
+are linear, and become one; what the doubling's bias comes to is the weight of one channel more, of
+ones, which ends where the canvas does.
 """
 
 from __future__ import annotations
