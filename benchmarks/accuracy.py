@@ -19,104 +19,24 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.judging import allow, family_of_seed
+from benchmarks.places import Place, place_of, prepare
 from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
 from popcorn_assets.assets.unseen import Honest, saw
-from popcorn_assets.country import Country, load_country
-from popcorn_ml.census.build import prepare_counts, prepare_units
+from popcorn_assets.country import load_country
 from popcorn_ml.evaluation.report import evaluate
 from popcorn_ml.evaluation.without_truth import score_without_truth, unseen_units
 from popcorn_ml.files import write_json
-from popcorn_ml.imagery.build import build_season
-from popcorn_ml.imagery.gaps import fill_gaps
-from popcorn_ml.mapping.builtup import map_builtup
 from popcorn_ml.mapping.dasymetric import adjust_map
 from popcorn_ml.mapping.predict import MappingSpec, map_population
-from popcorn_ml.model.weights import load_extractor
-from popcorn_ml.sentinel import SEASONS, SENSORS
-from popcorn_ml.simulate.country import write_country
-from popcorn_ml.simulate.spec import CountrySpec
+from popcorn_ml.simulate.family import FAMILIES
 from popcorn_ml.training.fit import train_member
 from popcorn_ml.training.spec import TrainingSpec
 
-YEAR = 2020
 RATIO_BOUND = 0.65
 RESULT = "result.json"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one seed's files lie."""
-
-    seed: int
-    folder: Path
-    country: Country
-    threads: int
-    year: int = YEAR
-
-    def composites(self) -> dict:
-        """Season -> its two composites."""
-        return {
-            season: tuple(
-                self.folder / f"{sensor}_composites" / f"{season}.tif" for sensor in SENSORS
-            )
-            for season in SEASONS
-        }
-
-    @property
-    def level(self) -> str:
-        """The census level that is trained on."""
-        return self.country.census.train_level
-
-    @property
-    def builtup(self) -> Path:
-        return self.folder / "builtup_score.tif"
-
-    def counts(self, level: str) -> Path:
-        return self.folder / "counts" / f"counts_{level}.json"
-
-    def units(self, level: str) -> Path:
-        return self.folder / "units" / f"units_{level}.tif"
-
-    def people(self, level: str) -> list[float]:
-        """Of units 1..n."""
-        rows = json.loads(self.counts(level).read_text("utf-8"))
-        return [row["people"] for row in sorted(rows, key=lambda row: row["number"])]
-
-
-def prepare(place: Place) -> None:
-    """All that training needs: scenes, composites, built-up area, census units and counts."""
-    done = place.folder / "prepared"
-    if done.exists():
-        return
-    grid, census = place.country.pixel_grid(), place.country.census
-    write_country(
-        place.folder / "demo", CountrySpec(seed=place.seed), [place.year], workers=place.threads
-    )
-    settings = place.country.imagery.rooted(place.folder)
-    for sensor in SENSORS:
-        folders = {season: place.folder / "seasons" / f"{sensor}_{season}" for season in SEASONS}
-        for season, folder in folders.items():
-            scratch = place.folder / "scratch" / folder.name
-            build_season(
-                sensor, season, place.year, grid, settings, folder, scratch, workers=place.threads
-            )
-        fill_gaps(sensor, folders, grid, settings, place.folder / f"{sensor}_composites")
-    map_builtup(
-        load_extractor(DEMO_EXTRACTOR),
-        place.composites(),
-        grid,
-        place.builtup,
-        tile_px=place.country.mapping.tile_px,
-        threads=place.threads,
-        device="cpu",
-    )
-    units, counts = place.folder / "units", place.folder / "counts"
-    prepare_units("demo", place.year, census, grid, units, place.folder)
-    prepare_counts("demo", place.year, census, units, counts, place.folder)
-    done.touch()
 
 
 def train(place: Place) -> list[Path]:
@@ -258,12 +178,14 @@ def asked(
 def main() -> int:
     """Measure the seeds named and print one line each."""
     parser = seeds_parser(__doc__)
+    parser.add_argument("--family", choices=sorted(FAMILIES))
     parser.add_argument("--prepare-only", action="store_true", help="stop before training")
     given, passing = asked(parser)
     folder = given.folder
     if given.prepare_only:
         for seed in given.seeds:
-            prepare(Place(seed, folder / str(seed), load_country("demo"), given.threads))
+            family = family_of_seed(seed, given.family)
+            prepare(place_of(seed, folder, load_country("demo"), given.threads, family))
         return 0
     rows = []
     if not given.json:
