@@ -104,10 +104,18 @@ class Look:
         }
         self._write()
 
+    @classmethod
+    def none(cls) -> Look:
+        """No look at all: nothing is written."""
+        look = cls.__new__(cls)
+        look.entry = {}
+        return look
+
     def found(self, result: Any) -> None:
         """Say what came of it, of as many seeds as are done."""
-        self.entry["result"] = result
-        self._write()
+        if self.entry:
+            self.entry["result"] = result
+            self._write()
 
     def _write(self) -> None:
         looks = read(self.record)

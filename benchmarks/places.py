@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
 from popcorn_assets.country import Country
@@ -28,13 +31,14 @@ from popcorn_ml.simulate.spec import FIRST, CensusError, CountrySpec
 
 YEAR = 2020
 EXACT = CensusError()
-SPECS: dict[str, dict[str, float | int]] = {
+SPECS: dict[str, dict[str, Any]] = {
     FIRST: {},
     SECOND: {"urban_share": 0.12, "coarse_units": 90},
 }
 """How countries of each family depart from `CountrySpec`: towns of the second are denser."""
 
 SPEC = "spec.json"
+SECONDS = "seconds.json"
 LINKED = ("s1_composites", "s2_composites", "builtup_score.tif")
 """What a census with errors shares with the exact one."""
 
@@ -52,6 +56,8 @@ class Place:
         family: of worlds, that it is drawn by.
         error: of its census.
         run: folder in `folder` of what is trained and mapped; "" for `folder` itself.
+        overrides: settings of the training that differ from the country file's.
+        specifics: of `CountrySpec`, that differ from those of its family.
     """
 
     seed: int
@@ -62,6 +68,8 @@ class Place:
     family: str = FIRST
     error: CensusError = EXACT
     run: str = ""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    specifics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> CountrySpec:
@@ -70,7 +78,7 @@ class Place:
             seed=self.seed,
             family=self.family,
             census_error=self.error,
-            **SPECS[self.family],  # type: ignore[arg-type]
+            **{**SPECS[self.family], **self.specifics},
         )
 
     @property
@@ -151,6 +159,31 @@ def prepare(place: Place) -> None:
     prepare_counts("demo", place.year, census, units, counts, place.folder)
     write_json(place.folder / SPEC, place.spec.as_dict())
     (place.folder / "prepared").touch()
+
+
+class Seconds:
+    """How long steps took when they were first done, kept in a file: a second time is no time."""
+
+    def __init__(self, path: Path, before: Mapping[str, float] | None = None) -> None:
+        self.path = path
+        held = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        self.taken: dict[str, float] = {**held, **(before or {})}
+
+    def of(self, step: str, work: Callable[[], Any], done: bool = False) -> Any:
+        """Do a step; how long one that is `done` already takes says nothing."""
+        begun = time.monotonic()
+        made = work()
+        if step not in self.taken and not done:
+            self.taken[step] = round(time.monotonic() - begun, 1)
+            write_json(self.path, self.taken)
+        return made
+
+
+def prepare_timed(place: Place) -> Seconds:
+    """`prepare`, and how long it took."""
+    seconds = Seconds(place.folder / SECONDS)
+    seconds.of("prepare", lambda: prepare(place), (place.folder / "prepared").exists())
+    return seconds
 
 
 def exact_folder(place: Place) -> Path:

@@ -216,7 +216,16 @@ def _drop_damaged(out_dir: Path, sizes: dict[str, int]) -> None:
 def _key(spec: CountrySpec) -> str:
     """Hash of the specification and of the code that turns it into files."""
     digest = hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode())
-    shared = ("spec", "terrain", "buildings", "optics", "radar", "scenes", "census", "census_errors")
+    shared = (
+        "spec",
+        "terrain",
+        "buildings",
+        "optics",
+        "radar",
+        "scenes",
+        "census",
+        "census_errors",
+    )
     for name in (*(f"{name}.py" for name in shared), *family_of(spec.family).code):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()

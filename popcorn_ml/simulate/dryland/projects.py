@@ -311,7 +311,8 @@ def _candidates(rng: np.random.Generator, land: DryLand, towns: list[Town]):
     for town in towns:
         many = int(9000 * town.weight * (size / 834) ** 2) + 300
         reach = size * np.sqrt(town.weight)
-        distance = 0.02 * reach + rng.exponential(0.075 * reach, many)
+        far = np.where(rng.random(many) < 0.2, 0.17, 0.075)  # some build where nobody is yet
+        distance = reach * (0.02 + rng.exponential(1.0, many) * far)
         direction = rng.uniform(0, 2 * np.pi, many)
         along = town.along + 1.7 * distance * np.cos(direction)
         middle = land.valley.across[int(town.row), int(town.col)]
