@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -24,6 +24,7 @@ from popcorn_ml.inputs import read_channels
 from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX, Canvas, CanvasTile, occupancy_canvas
 from popcorn_ml.model.unet import S1_CHANNELS
 from popcorn_ml.training.augment import Draw, stretched, turned, turned_pixels
+from popcorn_ml.training.countries import area_over, grids_of
 from popcorn_ml.training.left_out import kept, worked_on
 from popcorn_ml.training.loss import Piece
 from popcorn_ml.training.spec import TrainingSpec
@@ -42,7 +43,8 @@ class Sample:
         s2_missing: bool (h, w), or None where Sentinel-2 saw everything.
         pixels: int64 (pixels,), the unit's observed pixels in the flattened (h, w).
         score: float32 (pixels,), their built-up score in pixels of the grid's mean area: on a
-            geographic grid a pixel holds as many people as its row's own area.
+            geographic grid a pixel holds as many people as its row's own area. With several
+            countries that of the first one's grid.
     """
 
     channels: Tensor
@@ -93,7 +95,7 @@ def unit_tiles(canvas: Canvas, box: Window, max_pixels: int) -> list[CanvasTile]
 
 
 Key = tuple[int, int, int]
-"""Unit number, tile, season: indices of the last two."""
+"""A unit's `key`, tile, season: indices of the last two."""
 
 
 class Samples:
@@ -103,49 +105,59 @@ class Samples:
     """
 
     def __init__(
-        self, spec: TrainingSpec, grid: Grid, units: Iterable[Unit], below: float = 0.0
+        self,
+        spec: TrainingSpec,
+        grid: Grid,
+        units: Iterable[Unit],
+        below: float | Sequence[float] = 0.0,
     ) -> None:
         """
         Args:
             spec: where the rasters are.
-            grid: on which they lie.
+            grid: on which they lie; those of further countries on grids of their own.
             units: whose samples will be asked for.
-            below: score below which pixels are left out; see `left_out`.
+            below: score below which pixels are left out, in each country; see `left_out`.
 
         Raises:
             GridMismatch, RasterError: a raster lies elsewhere, or cannot be read.
         """
-        self.spec, self.grid, self.below = spec, grid, below
-        for path in (spec.builtup, spec.units, *spec.s1.values(), *spec.s2.values()):
-            raster.check(path, grid)
-        canvas = occupancy_canvas(*grid.shape)
-        self._units = {unit.number: unit for unit in units}
+        self.spec = spec
+        self._places, self._grids = spec.places, grids_of(spec, grid)
+        same = isinstance(below, int | float)
+        self._below = (below,) * len(self._places) if same else tuple(below)
+        self._area = [area_over(one, grid) for one in self._grids]
+        for place, one in zip(self._places, self._grids, strict=True):
+            for path in (place.builtup, place.units, *place.s1.values(), *place.s2.values()):
+                raster.check(path, one)
+        canvases = [occupancy_canvas(*one.shape) for one in self._grids]
+        self._units = {unit.key: unit for unit in units}
         self._tiles = {
-            number: self._with_pixels(
-                number,
+            key: self._with_pixels(
+                unit,
                 [
                     tile
-                    for part in worked_on(spec, unit, below)
-                    for tile in unit_tiles(canvas, part, spec.max_pixels_per_unit)
+                    for part in worked_on(spec, unit, self._below[unit.place])
+                    for tile in unit_tiles(canvases[unit.place], part, spec.max_pixels_per_unit)
                 ],
             )
-            for number, unit in self._units.items()
+            for key, unit in self._units.items()
         }
-        self._bands = season_bands(spec.builtup, spec.seasons)
+        self._bands = [season_bands(place.builtup, spec.seasons) for place in self._places]
         self._kept: OrderedDict[Key, Future[Sample]] = OrderedDict()
         self._budget = spec.cache_mb * 1024 * 1024
         self._held_bytes = 0
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(spec.threads, thread_name_prefix="read")
 
-    def _with_pixels(self, number: int, tiles: list[CanvasTile]) -> list[CanvasTile]:
+    def _with_pixels(self, unit: Unit, tiles: list[CanvasTile]) -> list[CanvasTile]:
         """A large unit's tiles, less those that its outline leaves empty."""
         if len(tiles) == 1:
             return tiles
+        numbers = self._places[unit.place].units
         return [
             tile
             for tile in tiles
-            if (raster.read(self.spec.units, tile.core, bands=1) == number).any()
+            if (raster.read(numbers, tile.core, bands=1) == unit.number).any()
         ]
 
     def close(self) -> None:
@@ -153,17 +165,21 @@ class Samples:
         self._readers.shutdown(cancel_futures=True)
         self._kept.clear()
 
+    def country(self, unit: Unit) -> str:
+        """Code of a unit's country; empty where the training has one and does not name it."""
+        return self._places[unit.place].code
+
     def tile_count(self, unit: Unit) -> int:
         """In how many pieces a unit is worked on."""
-        return len(self._tiles[unit.number])
+        return len(self._tiles[unit.key])
 
     def keys(self, unit: Unit, season: int) -> list[Key]:
         """What a unit in a season is made of."""
-        return [(unit.number, tile, season) for tile in range(self.tile_count(unit))]
+        return [(unit.key, tile, season) for tile in range(self.tile_count(unit))]
 
     def pixels(self, unit: Unit) -> int:
         """Of all windows that a unit is seen in."""
-        return sum(t.window.height * t.window.width for t in self._tiles[unit.number])
+        return sum(t.window.height * t.window.width for t in self._tiles[unit.key])
 
     def request(self, key: Key) -> Future[Sample]:
         """Start reading a sample unless it is there or under way."""
@@ -196,21 +212,23 @@ class Samples:
                     del self._kept[key]
 
     def _read(self, key: Key) -> Sample:
-        number, tile_index, season_index = key
-        tile = self._tiles[number][tile_index]
-        season = self.spec.seasons[season_index]
-        bands = self._bands if self.below else [self._bands[season_index]]
-        scores = raster.read_float(self.spec.builtup, tile.core, bands)
-        score = scores[season_index if self.below else 0]
-        own = raster.read(self.spec.units, tile.core, bands=1) == number
+        unit_key, tile_index, season_index = key
+        unit, tile = self._units[unit_key], self._tiles[unit_key][tile_index]
+        place, grid, below = (of[unit.place] for of in (self._places, self._grids, self._below))
+        season, bands = self.spec.seasons[season_index], self._bands[unit.place]
+        scores = raster.read_float(
+            place.builtup, tile.core, bands if below else [bands[season_index]]
+        )
+        score = scores[season_index if below else 0]
+        own = raster.read(place.units, tile.core, bands=1) == unit.number
         own &= np.isfinite(score)
-        if self.below:
-            own &= kept(scores, self.below)
-        score *= self.grid.relative_area(tile.core).astype(np.float32)
+        if below:
+            own &= kept(scores, below)
+        score *= (grid.relative_area(tile.core) * self._area[unit.place]).astype(np.float32)
         rows, cols = np.nonzero(own)
         inside = tile.core_in_window
         pixels = (rows + inside.row) * tile.window.width + cols + inside.col
-        channels, valid = read_channels(self.spec.s1[season], self.spec.s2[season], tile.source)
+        channels, valid = read_channels(place.s1[season], place.s2[season], tile.source)
         missing = None
         if not valid.all():
             unseen = ~valid & (channels[S1_CHANNELS:] == 0).all(axis=0)
