@@ -168,11 +168,15 @@ def _season(
 ) -> None:
     """Add one season of a square."""
     occupancy = bag.occupancy(tile.lay(channels), tile.core_in_window, valid)
+    if not valid.all():
+        np.copyto(occupancy, 0, where=~valid)
+        score = np.where(valid, score, np.float32(0))
     occupancy *= area_ratio_of(spec, tile.core).astype(np.float32)
     mean = occupancy.mean(axis=0, dtype=np.float64)
-    found.largest = max(found.largest, float(mean[valid].max()))
-    found.occupancy.add(mean)
-    found.people.add(occupancy * score)  # `model.popcorn.population`
+    found.largest = max(found.largest, float(mean.max()))
+    found.occupancy.add(mean, valid)
+    occupancy *= score  # `model.popcorn.population`
+    found.people.add(occupancy, valid)
 
 
 def scores_of_tile(spec: MappingSpec, core: Window) -> TileScores:
