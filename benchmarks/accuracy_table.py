@@ -37,7 +37,8 @@ def seeds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "  extractor F1  " + "  ".join(f"{step:>7}" for step in STEPS)
     ]
     for row in rows:
-        seconds = "  ".join(f"{row['seconds'].get(step, float('nan')):5.0f} s" for step in STEPS)
+        took = [row["seconds"].get(step) for step in STEPS]
+        seconds = "  ".join(f"{'-':>7}" if s is None else f"{s:5.0f} s" for s in took)
         found.append(
             f"{row['seed']:6d}  {row['ratio']:.3f}  {row['limit']:.3f}  "
             f"{row['adjusted_rmse']:13.2f} / {row['builtup_rmse']:<8.2f}  "
