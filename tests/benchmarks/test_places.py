@@ -118,8 +118,8 @@ def test_a_census_that_errs_shares_the_images_of_the_exact_one(place):
 def test_the_table_says_mean_worst_classes_and_losses(place):
     found = breakdown(place, place.folder / "map")
     row = {
-        "seed": 8, "family": place.family, "census": "exact", "ratio": 0.5, "adjusted_rmse": 5.0,
-        "builtup_rmse": 10.0, "map_r2": 0.9, "builtup_r2": 0.8, "total": 0.01,
+        "seed": 8, "family": place.family, "census": "exact", "model": "bag", "ratio": 0.5,
+        "adjusted_rmse": 5.0, "builtup_rmse": 10.0, "map_r2": 0.9, "builtup_r2": 0.8, "total": 0.01,
         "seconds": {"prepare": 100.0, "train": 50.0}, **found,
     }  # fmt: skip
     worse = {**row, "seed": 9, "ratio": 0.7, "adjusted_rmse": 7.0}
