@@ -111,6 +111,9 @@ class SeasonsTogether:
     Args:
         shape: rows, columns.
         sensors: whose channels to take.
+
+    Attributes:
+        count: float32 (rows, columns), how many seasons count.
     """
 
     def __init__(self, shape: tuple[int, ...], sensors: Sequence[Sensor] = SENSORS) -> None:
@@ -118,7 +121,7 @@ class SeasonsTogether:
         self._sum = np.zeros((len(self._channels), *shape), np.float32)
         self._squares = np.zeros_like(self._sum)
         self._score = np.zeros(shape, np.float32)
-        self._count = np.zeros(shape, np.float32)
+        self.count = np.zeros(shape, np.float32)
 
     def add(self, channels: np.ndarray, valid: np.ndarray, score: np.ndarray) -> None:
         """Take one season.
@@ -136,20 +139,20 @@ class SeasonsTogether:
             self._sum += used
             self._squares += used * used
             self._score += score
-            self._count += 1
+            self.count += 1
             return
         used = np.where(counts, used, np.float32(0))
         self._sum += used
         self._squares += used * used
         self._score += np.where(counts, score, np.float32(0))
-        self._count += counts
+        self.count += counts
 
     def inputs(self) -> np.ndarray:
         """float32 (inputs, rows, columns): of each channel the mean of the seasons, then of each
         the spread between them, then the built-up score's mean, from -1 to 1."""
-        share = np.float32(1) / np.maximum(self._count, np.float32(1))
+        share = np.float32(1) / np.maximum(self.count, np.float32(1))
         count = len(self._channels)
-        found = np.empty((2 * count + 1, *self._count.shape), np.float32)
+        found = np.empty((2 * count + 1, *self.count.shape), np.float32)
         mean, spread, score = found[:count], found[count:-1], found[-1]
         np.multiply(self._sum, share, out=mean)
         np.multiply(self._squares, share, out=spread)
@@ -157,13 +160,13 @@ class SeasonsTogether:
         np.sqrt(np.maximum(spread, np.float32(0), out=spread), out=spread)
         spread *= SPREAD_SCALE
         np.multiply(self._score, np.float32(2) * share, out=score)
-        score -= np.minimum(self._count, np.float32(1))
+        score -= np.minimum(self.count, np.float32(1))
         return found
 
     def score(self) -> np.ndarray:
         """Mean built-up score of the seasons that count, NaN where none does."""
         with np.errstate(invalid="ignore"):
-            return self._score / self._count
+            return self._score / self.count
 
 
 def inputs_of(sensors: Sequence[Sensor]) -> int:
