@@ -97,10 +97,6 @@ def _read_bands(
     return values
 
 
-SPREAD_SCALE = np.float32(2.0)
-"""What spreads between seasons are multiplied with, to be about as large as the means."""
-
-
 class SeasonsTogether:
     """What the seasons show of a place on average: the input of a student.
 
@@ -119,7 +115,6 @@ class SeasonsTogether:
     def __init__(self, shape: tuple[int, ...], sensors: Sequence[Sensor] = SENSORS) -> None:
         self._channels = [CHANNELS.index(band) for sensor in sensors for band in BANDS[sensor]]
         self._sum = np.zeros((len(self._channels), *shape), np.float32)
-        self._squares = np.zeros_like(self._sum)
         self._score = np.zeros(shape, np.float32)
         self.count = np.zeros(shape, np.float32)
 
@@ -137,30 +132,22 @@ class SeasonsTogether:
         used = channels[first:last]
         if counts.all():
             self._sum += used
-            self._squares += used * used
             self._score += score
             self.count += 1
             return
         used = np.where(counts, used, np.float32(0))
         self._sum += used
-        self._squares += used * used
         self._score += np.where(counts, score, np.float32(0))
         self.count += counts
 
     def inputs(self) -> np.ndarray:
-        """float32 (inputs, rows, columns): of each channel the mean of the seasons, then of each
-        the spread between them, then the built-up score's mean, from -1 to 1."""
+        """float32 (inputs, rows, columns): of each channel the mean of the seasons, then the mean
+        of the built-up score, from -1 to 1."""
         share = np.float32(1) / np.maximum(self.count, np.float32(1))
-        count = len(self._channels)
-        found = np.empty((2 * count + 1, *self.count.shape), np.float32)
-        mean, spread, score = found[:count], found[count:-1], found[-1]
-        np.multiply(self._sum, share, out=mean)
-        np.multiply(self._squares, share, out=spread)
-        spread -= mean * mean
-        np.sqrt(np.maximum(spread, np.float32(0), out=spread), out=spread)
-        spread *= SPREAD_SCALE
-        np.multiply(self._score, np.float32(2) * share, out=score)
-        score -= np.minimum(self.count, np.float32(1))
+        found = np.empty((len(self._channels) + 1, *self.count.shape), np.float32)
+        np.multiply(self._sum, share, out=found[:-1])
+        np.multiply(self._score, np.float32(2) * share, out=found[-1])
+        found[-1] -= np.minimum(self.count, np.float32(1))
         return found
 
     def score(self) -> np.ndarray:
@@ -171,7 +158,7 @@ class SeasonsTogether:
 
 def inputs_of(sensors: Sequence[Sensor]) -> int:
     """How many inputs a student of some sensors has."""
-    return 2 * sum(len(BANDS[sensor]) for sensor in sensors) + 1
+    return sum(len(BANDS[sensor]) for sensor in sensors) + 1
 
 
 def sensors_of(inputs: int) -> tuple[Sensor, ...]:

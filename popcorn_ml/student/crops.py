@@ -175,12 +175,10 @@ def brightened(
     if "s2" not in spec.looks_at or brightness == 1.0:
         return inputs
     before = len(BANDS["s1"]) if "s1" in spec.looks_at else 0
-    half = len(inputs) // 2
     for i, band in enumerate(BANDS["s2"], start=before):
         nil = np.float32(CHANNEL_MEAN[band] / CHANNEL_STD[band])
         inputs[i] *= np.float32(brightness)
         inputs[i] += np.float32(brightness - 1) * nil * seen
-        inputs[half + i] *= np.float32(brightness)
     return inputs
 
 
