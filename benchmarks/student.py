@@ -20,8 +20,8 @@ from pathlib import Path
 
 from benchmarks.mapping import MEMBERS, ROOT, Way, mapping_way, side_of, times
 from benchmarks.mapping_place import BenchPlace, write_place
-from popcorn_ml.inputs import inputs_of
 from popcorn_ml.mapping.predict import MappingSpec
+from popcorn_ml.mapping.together import inputs_of
 from popcorn_ml.model.student import new_student
 from popcorn_ml.model.weights import save_student
 from popcorn_ml.sentinel import SENSORS

@@ -6,14 +6,14 @@ from another band. Reading files is `raster`, making composites is `imagery`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from popcorn_ml.errors import GridMismatch, RasterError
 from popcorn_ml.grid import Grid, Window
-from popcorn_ml.sentinel import BANDS, CHANNEL_MEAN, CHANNEL_STD, CHANNELS, SENSORS, Sensor
+from popcorn_ml.raster_values import Meaning, meant
+from popcorn_ml.sentinel import BANDS, CHANNEL_MEAN, CHANNEL_STD, CHANNELS, Sensor
 
 
 def read_channels(
@@ -40,23 +40,50 @@ def read_channels(
         RasterError: missing, unreadable, truncated, or with another number of bands.
         GridMismatch: not on `grid`, or the two not of one shape.
     """
+    return channels_of(read_stored(s1, s2, window, grid))
+
+
+def read_stored(
+    s1: str | Path | None,
+    s2: str | Path | None,
+    window: Window | None = None,
+    grid: Grid | None = None,
+) -> dict[Sensor, tuple[np.ndarray, Meaning]]:
+    """The composites of one season as their files store them: a third of their channels' memory.
+
+    Args:
+        s1, s2, window, grid: as for `read_channels`, which also says what is raised.
+
+    Returns:
+        sensor -> (bands, rows, columns) in the order of `sentinel.BANDS`, and what they mean.
+    """
     paths: dict[Sensor, str | Path | None] = {"s1": s1, "s2": s2}
-    read: dict[Sensor, np.ndarray] = {
+    read: dict[Sensor, tuple[np.ndarray, Meaning]] = {
         sensor: _read_bands(path, sensor, window, grid)
         for sensor, path in paths.items()
         if path is not None
     }
     if not read:
         raise ValueError("neither a Sentinel-1 nor a Sentinel-2 composite was given")
-    shapes = {values.shape[1:] for values in read.values()}
-    if len(shapes) > 1:
+    sizes = {sensor: values.shape[1:] for sensor, (values, _) in read.items()}
+    if len(set(sizes.values())) > 1:
         raise GridMismatch(
             "the Sentinel-2 composite has another shape than the Sentinel-1 composite",
             where=s2,
-            expected=f"{read['s1'].shape[1]} x {read['s1'].shape[2]} pixels, as {s1}",
-            found=f"{read['s2'].shape[1]} x {read['s2'].shape[2]} pixels",
+            expected=f"{sizes['s1'][0]} x {sizes['s1'][1]} pixels, as {s1}",
+            found=f"{sizes['s2'][0]} x {sizes['s2'][1]} pixels",
         )
-    return normalised(read)
+    return read
+
+
+def channels_of(read: dict[Sensor, tuple[np.ndarray, Meaning]]) -> tuple[np.ndarray, np.ndarray]:
+    """Channels and validity, as `read_channels` gives them, from what `read_stored` gives."""
+    return normalised(
+        {
+            sensor: meant(values, range(1, len(values) + 1), meaning)
+            for sensor, (values, meaning) in read.items()
+        }
+    )
 
 
 def normalised(read: dict[Sensor, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +94,7 @@ def normalised(read: dict[Sensor, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
             reflectance x 10000, NaN where nothing was observed.
     """
     shape = next(iter(read.values())).shape[1:]
-    channels = np.zeros((len(CHANNELS), *shape), np.float32)
+    channels = np.zeros((len(CHANNELS), *shape), np.float32)  # of a sensor that is left out, too
     valid = np.ones(shape, bool)
     for sensor, values in read.items():
         observed = np.isfinite(values)
@@ -75,17 +102,19 @@ def normalised(read: dict[Sensor, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         for i, band in enumerate(BANDS[sensor]):
             mean, std = np.float32(CHANNEL_MEAN[band]), np.float32(CHANNEL_STD[band])
             channel = channels[CHANNELS.index(band)]
-            np.subtract(values[i], mean, out=channel, where=observed[i])
-            np.divide(channel, std, out=channel, where=observed[i])
+            np.subtract(values[i], mean, out=channel)
+            np.divide(channel, std, out=channel)
+            if not observed[i].all():
+                channel[~observed[i]] = 0
     return channels, valid
 
 
 def _read_bands(
     path: str | Path, sensor: Sensor, window: Window | None, grid: Grid | None
-) -> np.ndarray:
+) -> tuple[np.ndarray, Meaning]:
     from popcorn_ml import raster
 
-    values = raster.read_float(path, window, grid=grid)
+    values, meaning = raster.read_stored(path, window, grid)
     expected = BANDS[sensor]
     if len(values) != len(expected):
         raise RasterError(
@@ -94,76 +123,4 @@ def _read_bands(
             expected=f"{len(expected)}: {', '.join(expected)}",
             found=len(values),
         )
-    return values
-
-
-class SeasonsTogether:
-    """What the seasons show of a place on average: the input of a student.
-
-    Of each pixel only the seasons count in which all its channels were observed and it has a
-    built-up score, as in an ensemble's map. Where none does, inputs are 0, as of channels that were
-    not observed.
-
-    Args:
-        shape: rows, columns.
-        sensors: whose channels to take.
-
-    Attributes:
-        count: float32 (rows, columns), how many seasons count.
-    """
-
-    def __init__(self, shape: tuple[int, ...], sensors: Sequence[Sensor] = SENSORS) -> None:
-        self._channels = [CHANNELS.index(band) for sensor in sensors for band in BANDS[sensor]]
-        self._sum = np.zeros((len(self._channels), *shape), np.float32)
-        self._score = np.zeros(shape, np.float32)
-        self.count = np.zeros(shape, np.float32)
-
-    def add(self, channels: np.ndarray, valid: np.ndarray, score: np.ndarray) -> None:
-        """Take one season.
-
-        Args:
-            channels, valid: as `read_channels` gives them.
-            score: built-up score, NaN where there is none.
-        """
-        counts = valid & ~np.isnan(score)
-        if not counts.any():
-            return
-        first, last = self._channels[0], self._channels[-1] + 1
-        used = channels[first:last]
-        if counts.all():
-            self._sum += used
-            self._score += score
-            self.count += 1
-            return
-        used = np.where(counts, used, np.float32(0))
-        self._sum += used
-        self._score += np.where(counts, score, np.float32(0))
-        self.count += counts
-
-    def inputs(self) -> np.ndarray:
-        """float32 (inputs, rows, columns): of each channel the mean of the seasons, then the mean
-        of the built-up score, from -1 to 1."""
-        share = np.float32(1) / np.maximum(self.count, np.float32(1))
-        found = np.empty((len(self._channels) + 1, *self.count.shape), np.float32)
-        np.multiply(self._sum, share, out=found[:-1])
-        np.multiply(self._score, np.float32(2) * share, out=found[-1])
-        found[-1] -= np.minimum(self.count, np.float32(1))
-        return found
-
-    def score(self) -> np.ndarray:
-        """Mean built-up score of the seasons that count, NaN where none does."""
-        with np.errstate(invalid="ignore"):
-            return self._score / self.count
-
-
-def inputs_of(sensors: Sequence[Sensor]) -> int:
-    """How many inputs a student of some sensors has."""
-    return sum(len(BANDS[sensor]) for sensor in sensors) + 1
-
-
-def sensors_of(inputs: int) -> tuple[Sensor, ...]:
-    """The sensors of a student with so many inputs; none where there is no such student."""
-    for sensors in (SENSORS, *((sensor,) for sensor in SENSORS)):
-        if inputs_of(sensors) == inputs:
-            return sensors
-    return ()
+    return values, meaning

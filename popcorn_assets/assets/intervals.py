@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from popcorn_assets.assets.census import unit_ids
 from popcorn_assets.promotion.entries import CHECKPOINTS
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
+from popcorn_assets.promotion.trained_on import ids_in, levels_of
 from popcorn_assets.store.making import Making
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
@@ -35,14 +36,21 @@ class Trained:
     """What the model behind a map was trained on, as far as intervals ask.
 
     Attributes:
-        country, year, level: of the census that it was trained on.
+        country, year: whose checkpoints they are.
+        levels: code -> level of the units that they were trained on; its own country's, as a rule.
         checkpoints: that version; None where it is no longer in the store.
+        told: deployed.json, which says so.
     """
 
     country: str
     year: int
-    level: str
+    levels: dict[str, str]
     checkpoints: Version | None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    def place_for(self, country: str) -> str:
+        """On whose units, as a map of a country says it: that one where it is among them."""
+        return country if country in self.levels else ", ".join(self.levels)
 
 
 @dataclass
@@ -111,7 +119,7 @@ def trained_on(making: Making, predicted: Version) -> Trained:
         deployed = making.store.made_from(predicted, DEPLOYED)
         decision = json.loads(deployed.file(DEPLOYED_FILE).read_text("utf-8"))
     except StoreError:  # not told by old maps: units count as seen by all of its members
-        return Trained(making.country, making.year, "", None)
+        return Trained(making.country, making.year, {making.country: ""}, None)
     country, year = decision["country"], int(decision["year"])
     try:
         checkpoints = making.input(
@@ -119,7 +127,7 @@ def trained_on(making: Making, predicted: Version) -> Trained:
         )
     except StoreError:  # taken away since; maps outlive their models
         checkpoints = None
-    return Trained(country, year, decision["level"], checkpoints)
+    return Trained(country, year, levels_of(decision, country), checkpoints, decision)
 
 
 def unseen_by(trained: Trained, country: str, level: str, units: Path) -> "dict[int, Seen] | None":
@@ -129,21 +137,20 @@ def unseen_by(trained: Trained, country: str, level: str, units: Path) -> "dict[
     """
     from popcorn_ml.intervals.units import Seen
 
-    if trained.country != country:
+    if country not in trained.levels:
         return None
-    if trained.checkpoints is None or trained.level != level:
+    if trained.checkpoints is None or trained.levels[country] != level:
         return {}
     seeds = trained.checkpoints.manifest()["facts"]["seeds"]
     bands = {str(seed): band for band, seed in enumerate(seeds)}
     numbers = {key: number for number, key in unit_ids(units).items()}
     path = trained.checkpoints.path / OUT_OF_FOLD_FILE
-    return {
-        numbers[unit.id]: Seen(
-            tuple(sorted(bands[seed] for seed in unit.by if seed in bands)), unit.fold or 0
-        )
-        for unit in read_collected(path)
-        if unit.id in numbers
-    }
+    found = {}
+    for unit in read_collected(path):
+        for own in ids_in(trained.told, [unit.id], country) & numbers.keys():
+            by = sorted(bands[seed] for seed in unit.by if seed in bands)
+            found[numbers[own]] = Seen(tuple(by), unit.fold or 0)
+    return found
 
 
 def give_intervals(
@@ -232,7 +239,7 @@ def _given(making: Making, sources: Sources, of_map: Any, by_member: Any) -> "Gi
         level=sources.level,
         country=making.country,
         year=making.year,
-        trained_on=(trained.country, trained.year),
+        trained_on=(trained.place_for(making.country), trained.year),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from popcorn_assets.assets.maps import BUILTUP, MEMBERS, POPULATION
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
+from popcorn_assets.promotion.trained_on import ids_in, levels_of
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
 
@@ -48,14 +49,17 @@ def trained_on(store: Store, predicted: Version, level: str) -> list[set[str]] |
     try:
         chosen = store.made_from(predicted, DEPLOYED).file(DEPLOYED_FILE)
         decision = json.loads(chosen.read_text("utf-8"))
-        if decision["country"] != predicted.address.country:
+        country = predicted.address.country
+        levels = levels_of(decision, decision["country"])
+        if country not in levels:
             return [set() for _ in decision["members"]]
-        if decision["level"] != level:
+        if levels[country] != level:
             return None
-        checkpoints = store.made_from(predicted, "checkpoints")
+        checkpoints = store.made_from(predicted, "checkpoints", decision["country"])
+        listed = [checkpoints.file(f"{member}/{UNITS}") for member in decision["members"]]
         return [
-            set(json.loads(checkpoints.file(f"{member}/{UNITS}").read_text("utf-8"))["trained"])
-            for member in decision["members"]
+            ids_in(decision, json.loads(path.read_text("utf-8"))["trained"], country)
+            for path in listed
         ]
     except (StoreError, OSError, KeyError, TypeError, ValueError):
         return None

@@ -9,6 +9,7 @@ from popcorn_ml.sentinel import SEASONS, SENSORS, Season
 COUNTRY_YEAR_JOB = "country_year"
 REFRESH_JOB = "refresh"
 TRAIN_JOB = "train"
+PREPARE_JOB = "prepare"
 CENSUS_JOB = "census"
 INGEST_JOB = "ingest"
 PUBLISH_JOB = "publish"
@@ -60,6 +61,15 @@ train = dg.define_asset_job(
     f"candidates, or type `popcorn models COUNTRY`. Failed or ended: {AGAIN}",
 )
 
+prepare = dg.define_asset_job(
+    PREPARE_JOB,
+    selection=TRAINED_ONLY.upstream() - TRAINED_ONLY,
+    partitions_def=COUNTRY_YEAR,
+    description="For the training of another country: imagery, built-up score and census of a "
+    "country-year that another country's file names under `training.countries`. Nothing is trained "
+    f"or mapped. Failed or ended: {AGAIN}",
+)
+
 census = dg.define_asset_job(
     CENSUS_JOB,
     selection=dg.AssetSelection.assets(UNITS, COUNTS),
@@ -87,4 +97,4 @@ publish = dg.define_asset_job(
     f"trained or mapped. Failed or ended: {AGAIN}",
 )
 
-jobs = [country_year, refresh, train, census, ingest, publish]
+jobs = [country_year, refresh, train, prepare, census, ingest, publish]

@@ -129,9 +129,7 @@ class Crops:
         area = self._grid.relative_area(sight.core).astype(np.float32)
         score = np.where(told, score, np.float32(0)) * area
         inputs = brightened(seen.inputs(), seen.count > 0, sight.brightness, self._spec)
-        return _turned(
-            tile, sight, inputs, score, np.where(told, people, np.float32(0)), told
-        )
+        return _turned(tile, sight, inputs, score, np.where(told, people, np.float32(0)), told)
 
 
 def _turned(
@@ -169,7 +167,7 @@ def brightened(
     """Inputs as if every season's reflectance had been so many times as large.
 
     Args:
-        inputs: as `inputs.SeasonsTogether` gives them; changed in place.
+        inputs: as `mapping.together` gives them; changed in place.
         seen: pixels that any season shows; the others stay 0.
     """
     if "s2" not in spec.looks_at or brightness == 1.0:

@@ -24,18 +24,18 @@ import torch
 
 from popcorn_ml import raster
 from popcorn_ml.compute.devices import pick_device
-from popcorn_ml.errors import GridMismatch, WeightsError
+from popcorn_ml.errors import WeightsError
 from popcorn_ml.files import write_bytes
 from popcorn_ml.grid import Grid
-from popcorn_ml.inputs import inputs_of
 from popcorn_ml.mapping.builtup import EXTRACTOR_TAG, extractor_of_score, sensors_of_score
 from popcorn_ml.mapping.members import PIXEL_AREA, extractor_tags
+from popcorn_ml.mapping.together import inputs_of
 from popcorn_ml.model.stored import STUDENT_FILE
 from popcorn_ml.model.student import Student, new_student
 from popcorn_ml.model.weights import fingerprint, load_extractor, save_student, tensors_of
 from popcorn_ml.student.crops import Crops
 from popcorn_ml.student.figure import loss_figure
-from popcorn_ml.student.loop import PART_STEPS, Loop, State, Weights, state_of
+from popcorn_ml.student.loop import Loop, State, Weights, state_of
 from popcorn_ml.student.spec import StudentSpec
 from popcorn_ml.student.teacher import UNITS_FILE, Lesson, Places, Teacher, lessons_of
 from popcorn_ml.student.unseen import out_of_fold, predict_unseen
@@ -45,7 +45,7 @@ from popcorn_ml.training.out_of_fold import (
     collected_json,
     log_ratio,
 )
-from popcorn_ml.training.units import Count, Unit, Units, find_units, read_counts, season_bands
+from popcorn_ml.training.units import Count, Units, find_units, read_counts, season_bands
 
 HISTORY_FILE = "history.json"
 FIGURE_FILE = "loss.png"

@@ -173,4 +173,3 @@ class Loop:
         there = crop if self._device.type == "cpu" else crop.to(self._device)
         loss = crop_loss(self._model, there, self._spec.cell_px, scale)
         return float(loss.detach()), torch.autograd.grad(loss, self._parameters)
-

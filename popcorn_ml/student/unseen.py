@@ -86,7 +86,5 @@ def out_of_fold(
     rows = []
     for number, by in sorted(by_unit.items()):
         unit, mean = units[number], sum(by.values()) / len(by)
-        rows.append(
-            OutOfFold(unit.id, number, unit.people, mean, len(by), fold_of[number], by)
-        )
+        rows.append(OutOfFold(unit.id, number, unit.people, mean, len(by), fold_of[number], by))
     return rows

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError, WeightsError
 from popcorn_ml.grid import Grid, Window
-from popcorn_ml.inputs import SeasonsTogether, inputs_of, read_channels
+from popcorn_ml.inputs import read_channels
 from popcorn_ml.mapping.builtup import map_builtup
 from popcorn_ml.mapping.engine.students import open_student_engine
 from popcorn_ml.mapping.predict import map_population
 from popcorn_ml.mapping.sparing import COMPUTED, PEOPLE, SPARED
 from popcorn_ml.mapping.spec import MappingSpec, in_season_order
+from popcorn_ml.mapping.together import SeasonsTogether, inputs_of
 from popcorn_ml.model.student import Student, new_student
 from popcorn_ml.model.weights import save_student, tensors_of
 from popcorn_ml.sentinel import SEASONS, SENSORS

@@ -119,9 +119,10 @@ def test_a_stopped_training_goes_on_to_the_same_weights(place, trained, monkeypa
     result = train_student(cut)
     assert result.resumed_after == 10
     assert content(cut.out) == content(whole.out)
-    assert content(whole.out)["student.safetensors"] == content(trained[0].folder)[
-        "student.safetensors"
-    ]
+    assert (
+        content(whole.out)["student.safetensors"]
+        == content(trained[0].folder)["student.safetensors"]
+    )
 
 
 def test_a_killed_command_goes_on(place, tmp_path):
@@ -173,7 +174,9 @@ def test_a_fold_student_never_sees_the_counts_of_its_fold(place, tmp_path):
         honest.folder / "members.tif", members, honest.grid, ["member 1", "member 2"], np.nan
     )
     after = fold_students(student_spec(honest, "after"))
-    same = [all(torch.equal(a[name], b[name]) for name in a) for a, b in zip(before, after, strict=True)]
+    same = [
+        all(torch.equal(a[name], b[name]) for name in a) for a, b in zip(before, after, strict=True)
+    ]
     assert same == [False, True, False]
 
 
