@@ -8,6 +8,7 @@ in a pixel that is fully built up, as of `popcorn.OccupancyModel`. Weights on di
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class ConvPair(nn.Module):
         super().__init__()
         widths = [channels_in] + [channels_out] * count
         self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths)
         )
 
     def forward(self, x: Tensor) -> Tensor:

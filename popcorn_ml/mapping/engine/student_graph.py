@@ -39,10 +39,7 @@ def student_graph(weights: Tensors, sides: Sequence[int], core: Sequence[int]) -
     up = _conv(up, weights, "head", around=0)
     scale = float(weights["people_per_score"][0])
     # people_per_score is above 0, so that it can be taken into the layer before the ReLU.
-    last = {
-        "last.weight": weights["last.weight"] * scale,
-        "last.bias": weights["last.bias"] * scale,
-    }
+    last = {name: weights[name] * scale for name in ("last.weight", "last.bias")}
     return ov.Model([_conv(up, last, "last", around=0)], [x], "student")
 
 
