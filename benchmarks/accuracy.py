@@ -157,7 +157,7 @@ def score(place: Place, members: list[Path], out: Path) -> dict[str, Any]:
         grid=grid,
         population=out / "population.tif",
         adjusted=out / "adjusted" / "population.tif",
-        builtup=out / "builtup_score.tif",
+        builtup=place.yardstick,
         units=place.units(place.level),
         people=people,
         truth=place.truth,

@@ -46,7 +46,7 @@ def breakdown(place: Place, out: Path) -> dict[str, Any]:
     grid = place.country.pixel_grid()
     population = raster.read_float(out / "population.tif", None, 1)
     adjusted = raster.read_float(out / "adjusted" / "population.tif", None, 1)
-    score = raster.read_float(out / "builtup_score.tif", None, 1)
+    score = raster.read_float(place.yardstick, None, 1)
     numbers, counted = raster.read(place.units(place.level), None, 1), place.people(place.level)
     known = np.tensordot(truth.per_m2, truth.roofs, 1)
     weights = (
