@@ -23,6 +23,7 @@ from pydantic import (
 from popcorn_assets.countries.evaluation import ChangeSettings, EvaluationSettings
 from popcorn_assets.countries.grid import GridSettings, Section
 from popcorn_assets.countries.model import ModelChoice
+from popcorn_assets.countries.student import StudentSettings
 from popcorn_assets.countries.training import TrainingSettings
 from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
@@ -96,6 +97,7 @@ class Country(Section):
     extractor: Literal["published", "demo"] = "published"
     training: TrainingSettings = TrainingSettings()
     model: ModelChoice = ModelChoice()
+    student: StudentSettings = StudentSettings()
     mapping: MappingSettings = MappingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     change: ChangeSettings = ChangeSettings()

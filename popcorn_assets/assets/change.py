@@ -14,8 +14,9 @@ import dagster as dg
 
 from popcorn_assets.assets.census import COUNTS, UNITS, unit_ids
 from popcorn_assets.assets.evaluation import GROUP
-from popcorn_assets.assets.intervals import MEMBERS, Trained, trained_on, unseen_by
+from popcorn_assets.assets.intervals import MEMBERS, model_behind
 from popcorn_assets.assets.maps import POPULATION, adjusted_map, hectare_map
+from popcorn_assets.assets.trained import Trained, unseen_by
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
@@ -123,7 +124,7 @@ def change(
     before = year_of(making, _map_of(making, from_year), country)
     for one in (before, now):
         making.input("hectare_map", year=one.year, version=one.hectares.version)
-    trained = trained_on(making, now.predicted)
+    trained = model_behind(making, now.predicted)
     imagery = Imagery.of(making, before, now)
     threads = compute.thread_count()
     return making.publish(
@@ -380,7 +381,8 @@ def measured_together(
 ) -> "Together":
     """How the errors of both years go together, from units counted alike in both.
 
-    Of each unit the members are asked that never saw it.
+    Of each unit the members are asked that never saw it. Of a student there are none where it was
+    trained: the students of the folds told units of one year only.
     """
     import numpy as np
 

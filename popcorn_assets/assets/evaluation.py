@@ -22,7 +22,7 @@ from popcorn_assets.assets.maps import (
     adjusted_members,
     population_map,
 )
-from popcorn_assets.assets.unseen import Honest, trained_on, without_truth
+from popcorn_assets.assets.unseen import Honest, told_without, trained_on, without_truth
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
@@ -74,7 +74,8 @@ def evaluation(
     others that the country's file names are scored beside them.
 
     Of every country, without any truth: its census units as predicted by the members that were not
-    trained on them, and people within joined units by maps that knew only their sums.
+    trained on them (of a student: by the students of the folds), and people within joined units by
+    maps that knew only their sums.
     """
     from popcorn_ml.evaluation.report import evaluate
 
@@ -102,6 +103,7 @@ def evaluation(
     making.parameter(**verdict.metadata)
     members = adjusted_members(adjusted, predicted, units, grid)
     trained = trained_on(making.store, predicted, level)
+    folds = told_without(making.store, predicted, level)
 
     def make(folder: Path) -> Outcome:
         brought = brought_products(making, products, grid, units, people)
@@ -119,7 +121,8 @@ def evaluation(
             threads=compute.thread_count(),
             progress=making.progress("blocks"),
         )
-        honest = without_truth(grid, predicted, units, people, trained, compute.thread_count())
+        threads = compute.thread_count()
+        honest = without_truth(grid, predicted, units, people, trained, threads, folds)
         honest.beside(found, fine_people)
         _write(folder, found, honest)
         ours = {"adjusted map": adjusted, "map": predicted}

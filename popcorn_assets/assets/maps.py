@@ -319,10 +319,10 @@ def hectare_map(
 ) -> dg.MaterializeResult:
     """People per hectare and how far they may be off: the product. Unadjusted sums lie beside it.
 
-    Intervals rest on census units that were predicted by members which never saw them; where there
-    are too few of those, there are none, and it is said why.
+    Intervals rest on census units that were predicted by members, or students of the folds, which
+    never saw them; where there are too few of those, there are none, and it is said why.
     """
-    from popcorn_assets.assets.intervals import Sources, give_intervals, trained_on
+    from popcorn_assets.assets.intervals import Sources, give_intervals, model_behind
     from popcorn_ml.mapping.aggregate import aggregate_map
 
     making = Making(context, store.open(), "hectare_map", code_version=HECTARES_CODE)
@@ -340,7 +340,7 @@ def hectare_map(
         levels={level: units, **{n: units_raster(making, n, of=adjusted) for n in known}},
         level=level,
         people=people,
-        trained=trained_on(making, predicted),
+        trained=model_behind(making, predicted),
         grid=grid,
     )
 

@@ -112,8 +112,7 @@ def finite_student(folder: Path) -> FiniteTraining:
     rows: list[dict[str, Any]] = []
     try:
         history = json.loads(path.read_text("utf-8"))
-        epochs = history if isinstance(history, list) else sum(history.values(), [])
-        for number, epoch in enumerate(epochs, start=1):
+        for number, epoch in enumerate(history, start=1):
             rows += [
                 {"member": "student", "epoch": number, "what": name, "value": str(value)}
                 for name, value in epoch.items()
@@ -132,4 +131,4 @@ def finite_student(folder: Path) -> FiniteTraining:
         for unit in read_told(folder / OUT_OF_FOLD_FILE)
         if not (math.isfinite(unit.people) and math.isfinite(unit.predicted))
     ]
-    return FiniteTraining([*rows, *found, *told], len(epochs), weights, name="finite_student")
+    return FiniteTraining([*rows, *found, *told], len(history), weights, name="finite_student")

@@ -1,7 +1,7 @@
 """Where the heavy work of a step runs: in a process of its own, in this one, or on a cluster.
 
-Assets and ops call `train_member`, `map_population` and `map_builtup` and get the same result from
-each launcher, bit for bit. A process is launched through Dagster Pipes: it reports its log, its
+Assets and ops call `train_member`, `train_student`, `map_population` and `map_builtup` and get the
+same result from each launcher, bit for bit. A process is launched through Dagster Pipes: it reports its log, its
 metrics and its result to the run, ends when the run is cancelled or its step dies, and is named
 when something killed it. What is computed is popcorn_ml's business.
 """
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from popcorn_ml.mapping.predict import MappingSpec
     from popcorn_ml.mapping.tiles import Written
     from popcorn_ml.parallel import Pool
+    from popcorn_ml.student.spec import StudentSpec
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 Tiles = Callable[[int, int], None]
@@ -89,6 +90,47 @@ def train_member(context: Context, compute: ComputeResource, spec: TrainingSpec)
             command = [sys.executable, "-m", "popcorn_ml.training"]
             what = f"the process that trains member {spec.member} (seed {spec.seed})"
             return run_process(context, command, there.to_json(), what, claim)
+
+
+def train_student(
+    context: Context, compute: ComputeResource, spec: StudentSpec, progress: Tiles
+) -> None:
+    """Train a student where the resource says; what came of it is in the spec's folder `out`.
+
+    Args:
+        progress: called with steps done and steps, of all of its trainings.
+
+    Raises: as `train_member`.
+    """
+
+    def step(done: int, total: int, *_: Any) -> None:
+        progress(done, total)
+
+    with _failing_once(context):
+        if compute.launcher == "dask":
+            from popcorn_ml.launching import cluster
+
+            with _cluster(compute) as (client, workers):
+                cluster.train_student(
+                    client,
+                    workers,
+                    spec,
+                    own_threads=not compute.threads,
+                    say=context.log.info,
+                    step=step,
+                )
+            return
+        with _gpu(context, spec.device) as claim:
+            if compute.launcher == "inline":
+                from popcorn_ml.student.fit import train_student as train
+
+                train(replace(spec, device=_here(claim, spec.device)), step)
+                return
+            there = replace(spec, device=_there(claim, spec.device))
+            command = [sys.executable, "-m", "popcorn_ml.student"]
+            run_process(
+                context, command, there.to_json(), "the process that trains a student", claim
+            )
 
 
 def map_population(
