@@ -3,6 +3,7 @@
 Which buildings a network finds is popcorn_ml.model's and popcorn_ml.mapping.builtup's business.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import StoreError, WeightsError
+from popcorn_ml.mapping.spec import Composites
+from popcorn_ml.sentinel import Season
 
 GROUP = "builtup"
 CODE = code_digest("model", "mapping")
@@ -128,6 +131,43 @@ def builtup_area(
         )
 
     return making.publish(make)
+
+
+def looked_at(composites: Mapping[Season, Composites], sensors: str) -> dict[Season, Composites]:
+    """The composites of some sensors: "both", "s2" or "s1"; None in the other's place."""
+    return {
+        season: (s1 if sensors != "s2" else None, s2 if sensors != "s1" else None)
+        for season, (s1, s2) in composites.items()
+    }
+
+
+def score_of(
+    making: Making,
+    compute: ComputeResource,
+    country: Country,
+    composites: Mapping[Season, Composites],
+    extractor: Path,
+    out: Path,
+) -> None:
+    """Write the built-up score of composites that may be of one sensor alone.
+
+    `builtup_area` is the score of both; a student of one sensor learns and maps with that one's.
+    """
+    from popcorn_ml.mapping.builtup import BuiltupSpec
+
+    launch.map_builtup(
+        making.context,
+        compute,
+        BuiltupSpec(
+            composites=composites,
+            extractor=extractor,
+            grid=country.pixel_grid(),
+            out=out,
+            **tile_work(country, compute),
+            tags=place_tags(making),
+        ),
+        making.progress("tiles of the built-up score"),
+    )
 
 
 def tile_work(country: Country, compute: ComputeResource) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from popcorn_assets.assets.maps import POPULATION, adjusted_map, hectare_map
 from popcorn_assets.assets.trained import Trained, unseen_by
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.promotion.entries import named
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE
@@ -186,7 +187,7 @@ def _model_of(making: Making, hectares: Version) -> str:
     adjusted = store.made_from(hectares, "adjusted_map")
     chosen = store.made_from(store.made_from(adjusted, "population_map"), DEPLOYED)
     told = json.loads(chosen.file(DEPLOYED_FILE).read_text("utf-8"))
-    return f"{told['country']}|{told['year']} {told['version']}"
+    return f"{named(told.get('kind', 'bag'))}{told['country']}|{told['year']} {told['version']}"
 
 
 def year_of(making: Making, hectares: Version, country: Country) -> Year:

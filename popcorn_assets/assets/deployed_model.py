@@ -4,13 +4,14 @@ How a model comes into use, and where that is recorded, is `popcorn_assets.promo
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from popcorn_assets.assets.extractors import Extractor, extractor_of
+from popcorn_assets.assets.imagery import SENSOR_NAMES, provenance
 from popcorn_assets.assets.training import GROUP, WEIGHTS
 from popcorn_assets.countries.model import Kind
 from popcorn_assets.partitions import COUNTRY_YEAR
@@ -26,6 +27,10 @@ from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Version
 from popcorn_ml.files import write_json
+from popcorn_ml.sentinel import SENSORS
+
+if TYPE_CHECKING:
+    from popcorn_ml.imagery.checks import CheckResult
 
 CODE = code_digest("model", "training")
 PROMOTION = "promotion"
@@ -156,6 +161,14 @@ class Deployed:
     kind: Kind = "bag"
     sensors: str = "both"
 
+    def as_parameters(self) -> dict[str, str]:
+        """What a map's manifest says of the model's kind; nothing of checkpoints, as ever."""
+        return {} if self.kind == "bag" else {"kind": self.kind, "sensors": self.sensors}
+
+    def as_mapped(self) -> dict[str, Any]:
+        """What a mapping's specification says of it beside the weights."""
+        return {} if self.kind == "bag" else {"kind": self.kind}
+
     def names(self) -> dict[str, str]:
         """What a map says of its model in its metadata."""
         return {"model": self.title, "ledger entry": self.entry}
@@ -183,6 +196,22 @@ def deployed_members(making: Making) -> Deployed:
         kind,
         sensors_of(version) if kind == "student" else "both",
     )
+
+
+def same_quantities(making: Making, deployed: Deployed) -> "list[CheckResult]":
+    """Whether the model meets the products that it was trained on; of a sensor that it does not
+    look at nothing is asked."""
+    from popcorn_ml.imagery.checks import CheckResult, backscatter_check
+
+    trained, here = deployed.provenance, provenance(making)
+    found = []
+    for sensor in SENSORS:
+        name, title = f"same_quantity_{sensor}", SENSOR_NAMES[sensor]
+        if deployed.sensors in ("both", sensor):
+            found.append(replace(backscatter_check(trained[sensor], here[sensor]), name=name))
+        else:
+            found.append(CheckResult(name, True, "warn", f"the model looks at no {title} images"))
+    return found
 
 
 def model_names(made: Version) -> dict[str, str]:

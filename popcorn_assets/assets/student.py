@@ -6,8 +6,6 @@ asset's own half-done work: so a student waits for no map, and a map for no stud
 use. How it is trained is popcorn_ml.student's business.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,8 +20,10 @@ from popcorn_assets.assets.builtup import (
     GPU_POOL,
     builtup_of_composites,
     extractor_file,
+    looked_at,
     named_engine,
     place_tags,
+    score_of,
     tile_work,
 )
 from popcorn_assets.assets.census import counts_file, units_raster
@@ -77,10 +77,7 @@ class Inputs:
 
     def seen(self) -> dict[Season, Composites]:
         """The composites of the sensors that the student looks at."""
-        return {
-            season: (s1 if self.sensors != "s2" else None, s2 if self.sensors != "s1" else None)
-            for season, (s1, s2) in self.composites.items()
-        }
+        return looked_at(self.composites, self.sensors)
 
     def members(self) -> list[Path]:
         """The teachers' weights."""
@@ -136,7 +133,7 @@ def student(
         found = judged(folder, inputs.checkpoints.path, inputs.counts)
         return Outcome(
             _shown(inputs, found),
-            {"kind": STUDENT, **(extractor.as_fact() if extractor else {})},
+            extractor.as_fact() if extractor else {},
             checks=found.checks,
         )
 
@@ -160,7 +157,7 @@ def _none_asked_for(making: Making) -> dg.MaterializeResult:
 
     def make(folder: Path) -> Outcome:
         write_json(folder / SAYS, {"trained": False, "why": why})
-        return Outcome({"not trained": why}, {"kind": STUDENT, "trained": False})
+        return Outcome({"not trained": why}, {"trained": False})
 
     return making.publish(make)
 
@@ -247,32 +244,6 @@ def _score(
         score_of(making, compute, country, inputs.seen(), inputs.extractor, out / BUILTUP)
         (out / WHOLE).touch()
     return out / BUILTUP
-
-
-def score_of(
-    making: Making,
-    compute: ComputeResource,
-    country: Country,
-    composites: Mapping[Season, Composites],
-    extractor: Path,
-    out: Path,
-) -> None:
-    """Write the built-up score of given composites, which may be of one sensor alone."""
-    from popcorn_ml.mapping.builtup import BuiltupSpec
-
-    launch.map_builtup(
-        making.context,
-        compute,
-        BuiltupSpec(
-            composites=composites,
-            extractor=extractor,
-            grid=country.pixel_grid(),
-            out=out,
-            **tile_work(country, compute),
-            tags=place_tags(making),
-        ),
-        making.progress("tiles of the built-up score"),
-    )
 
 
 def _train(

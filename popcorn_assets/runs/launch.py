@@ -1,9 +1,9 @@
 """Where the heavy work of a step runs: in a process of its own, in this one, or on a cluster.
 
 Assets and ops call `train_member`, `train_student`, `map_population` and `map_builtup` and get the
-same result from each launcher, bit for bit. A process is launched through Dagster Pipes: it reports its log, its
-metrics and its result to the run, ends when the run is cancelled or its step dies, and is named
-when something killed it. What is computed is popcorn_ml's business.
+same result from each launcher, bit for bit. A process is launched through Dagster Pipes: it reports
+its log, its metrics and its result to the run, ends when the run is cancelled or its step dies, and
+is named when something killed it. What is computed is popcorn_ml's business.
 """
 
 from __future__ import annotations

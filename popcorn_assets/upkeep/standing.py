@@ -22,7 +22,7 @@ from popcorn_ml.sentinel import SEASONS, SENSORS
 SEASON_COMPOSITES = tuple(f"{sensor}_{season}" for sensor in SENSORS for season in SEASONS)
 FILLED = tuple(f"{sensor}_composites" for sensor in SENSORS)
 CENSUS = ("census_units", "census_counts")
-TRAINED = ("checkpoints",)
+TRAINED = ("checkpoints", "student")
 MAPS = ("builtup_area", "deployed_model", "population_map", "adjusted_map", PRODUCT)
 AFTER = ("evaluation", "change", "publication")
 ASSETS = (*SEASON_COMPOSITES, *FILLED, *CENSUS, *TRAINED, *MAPS, *AFTER)
@@ -216,11 +216,7 @@ def _todo(of: Year) -> Iterator[tuple[str, str]]:
             yield f"no {', '.join(missing)}", f"{run} --job publish"
         outdated = [p.asset for p in of.parts.values() if p.state == "outdated"]
         if outdated:
-            only_after = all(asset in (*MAPS[3:], *AFTER) for asset in outdated)
-            yield (
-                f"outdated: {', '.join(outdated)}",
-                f"{run} --job {'publish' if only_after else 'refresh'}",
-            )
+            yield f"outdated: {', '.join(outdated)}", f"{run} --job {_job_for(outdated)}"
     for part in of.parts.values():
         if part.state == "rejected" or (part.is_there and part.why and part.state == "current"):
             yield (
@@ -232,6 +228,13 @@ def _todo(of: Year) -> Iterator[tuple[str, str]]:
                 f"{part.asset} cannot be read: {part.why[0].splitlines()[0]}",
                 (f"{run} --job refresh"),
             )
+
+
+def _job_for(outdated: list[str]) -> str:
+    """The job that makes what is not up to date."""
+    if all(asset in (*MAPS[3:], *AFTER) for asset in outdated):
+        return "publish"
+    return "distil" if outdated == ["student"] else "refresh"
 
 
 def as_dict(of: Year) -> dict[str, Any]:
