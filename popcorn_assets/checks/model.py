@@ -257,8 +257,9 @@ def scored_without_truth(
     return verdict(
         abs(off) <= MOST_OFF,
         f"{scores['n']} units predicted by {found.get('told_by', 'members')} that never saw them: "
-        f"R2 {r2}, mean absolute error {scores['mae']:,.0f} people, RMSE {scores['rmse']:,.0f}, bias "
-        f"{scores['bias']:+,.0f} ({off:+.1%} of their people, at most {MOST_OFF:.0%} either way)",
+        f"R2 {r2}, mean absolute error {scores['mae']:,.0f} people, RMSE {scores['rmse']:,.0f}, "
+        f"bias {scores['bias']:+,.0f} ({off:+.1%} of their people, at most {MOST_OFF:.0%} either "
+        "way)",
         remedy="look at the units that are worst in the warehouse's table out_of_fold; counts that "
         "are too high or too low, or images of another season, show there",
         warns=True,

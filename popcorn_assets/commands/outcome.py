@@ -65,7 +65,7 @@ def _told(of: Year, assets: set[str]) -> list[tuple[str, str]]:
     if "hectare_map" in assets or "publication" in assets:
         return [*lines, *places(of)]
     kept = ("student", "checkpoints", "census_counts")
-    folders = [of.parts[name].path for name in kept if name in assets]
+    folders = [of.parts[name].path for name in kept if name in assets and name in of.parts]
     return [*lines, *(("folder", path) for path in folders)]
 
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 COLOURS = {"current": "green", "outdated": "yellow", "missing": "dim"}
 """Of a state; of any other, red."""
 
-NO_STUDENT = "not trained"
-"""What a student shows where none was asked for."""
-
 DAY_S = 86_400
 DAYS_A_MONTH = 30.4
 
@@ -87,7 +84,7 @@ def _overview(console: Console, country: Country, store: Store, years: list[Year
     rows = []
     for of in years:
         composites = [of.parts[asset] for asset in (*SEASON_COMPOSITES, *FILLED)]
-        student = of.parts["student"]
+        student = of.parts.get("student")
         there, product = sum(part.is_there for part in composites), of.parts[PRODUCT]
         rows.append(
             {
@@ -95,7 +92,7 @@ def _overview(console: Console, country: Country, store: Store, years: list[Year
                 "composites": f"{there} of {len(composites)}",
                 "census": _people(of.figure("census_counts", "people")),
                 "trained": _date(of.parts["checkpoints"].made),
-                "student": "" if NO_STUDENT in student.shown else _date(student.made),
+                "student": _date(student.made) if student else "",
                 "map": _coloured(product.state),
                 "made": _date(product.made),
                 "people, model": _people(of.figure("population_map", "people on the grid")),
@@ -126,8 +123,7 @@ def _year(console: Console, country: Country, of: Year, verdicts: list[dict[str,
             "made": _when(part.made),
             "version": part.version,
             "own checks": _checks(part),
-            "why": "; ".join(why.splitlines()[0] for why in part.why)
-            or ("none was asked for" if NO_STUDENT in part.shown else ""),
+            "why": "; ".join(why.splitlines()[0] for why in part.why),
         }
         for part in of.parts.values()
     ]
