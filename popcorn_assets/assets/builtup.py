@@ -141,25 +141,33 @@ def looked_at(composites: Mapping[Season, Composites], sensors: str) -> dict[Sea
     }
 
 
-def score_of(
+def score_seen(
     making: Making,
     compute: ComputeResource,
     country: Country,
-    composites: Mapping[Season, Composites],
-    extractor: Path,
-    out: Path,
-) -> None:
-    """Write the built-up score of composites that may be of one sensor alone.
+    score: Version,
+    seen: Mapping[Season, Composites],
+    extractor: Path | None,
+) -> Path:
+    """The built-up score that a model goes by: `builtup_area`, unless it looks at one sensor only.
 
-    `builtup_area` is the score of both; a student of one sensor learns and maps with that one's.
+    That sensor's score is made in this run's own half-done work.
+
+    Args:
+        score: a version of `builtup_area`.
+        seen: composites that the model looks at.
+        extractor: to make a score of them with; None: it looks at both sensors.
     """
     from popcorn_ml.mapping.builtup import BuiltupSpec
 
+    if extractor is None:
+        return score.file(BUILTUP)
+    out = making.lone_work() / BUILTUP
     launch.map_builtup(
         making.context,
         compute,
         BuiltupSpec(
-            composites=composites,
+            composites=seen,
             extractor=extractor,
             grid=country.pixel_grid(),
             out=out,
@@ -168,6 +176,7 @@ def score_of(
         ),
         making.progress("tiles of the built-up score"),
     )
+    return out
 
 
 def tile_work(country: Country, compute: ComputeResource) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from popcorn_assets.assets.builtup import (
     looked_at,
     named_engine,
     place_tags,
-    score_of,
+    score_seen,
     tile_work,
 )
 from popcorn_assets.assets.census import (
@@ -137,21 +137,16 @@ def population_map(
         **deployed.as_parameters(),
     )
     quantities = same_quantities(making, deployed)
-    own_score = deployed.sensors != "both"
-    extractor = extractor_file(making, country) if own_score else None
     seen = looked_at(composites, deployed.sensors)
+    extractor = extractor_file(making, country) if deployed.sensors != "both" else None
 
     def make(folder: Path) -> Outcome:
-        builtup = score.file(BUILTUP)
-        if extractor is not None:
-            builtup = making.lone_work() / BUILTUP
-            score_of(making, compute, country, seen, extractor, builtup)
         written = launch.map_population(
             context,
             compute,
             MappingSpec(
                 composites=seen,
-                builtup=builtup,
+                builtup=score_seen(making, compute, country, score, seen, extractor),
                 members=deployed.files,
                 **deployed.as_mapped(),
                 grid=grid,

@@ -7,7 +7,7 @@ use. How it is trained is popcorn_ml.student's business.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from popcorn_assets.assets.builtup import (
     looked_at,
     named_engine,
     place_tags,
-    score_of,
+    score_seen,
     tile_work,
 )
 from popcorn_assets.assets.census import counts_file, units_raster
@@ -39,7 +39,7 @@ from popcorn_assets.promotion.soundness import WEIGHTS, member_names
 from popcorn_assets.promotion.students import is_trained
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
-from popcorn_assets.show import PICTURE, check_specs
+from popcorn_assets.show import PICTURE, as_check_result, check_specs
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Version
@@ -85,30 +85,53 @@ class Inputs:
         return [self.checkpoints.file(f"{name}/{WEIGHTS}") for name in names]
 
 
-@dg.asset(
-    config_schema=NOTHING,
+DESCRIPTION = """One small network that learnt from the members' maps of this country-year, adjusted
+to the census; with what students that never saw them say of its units.
+
+Trained where the country's file says `model: {kind: student}`, or when it is asked for by itself
+(job `distil`); otherwise this says that none was asked for."""
+
+
+@dg.multi_asset(
     name=STUDENT,
-    deps=[CHECKPOINTS, *(name for name in TRAINED_FROM if name != EXTRACTOR), EXTRACTOR],
+    specs=[
+        dg.AssetSpec(
+            STUDENT,
+            deps=[CHECKPOINTS, *TRAINED_FROM],
+            description=DESCRIPTION,
+            group_name=GROUP,
+            kinds={"pytorch"},
+            code_version=CODE,
+        )
+    ],
     check_specs=check_specs(STUDENT, CHECKS),
+    can_subset=True,  # only so may its checks be left unsaid: of no student nothing is judged
+    config_schema=NOTHING,
     partitions_def=COUNTRY_YEAR,
-    group_name=GROUP,
     pool=GPU_POOL,
-    kinds={"pytorch"},
-    code_version=CODE,
 )
 def student(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
-) -> dg.MaterializeResult:
-    """One small network that learnt from the members' maps of this country-year, adjusted to the
-    census; with what students that never saw them say of its units.
-
-    Trained where the country's file says `model: {kind: student}`, or when it is asked for by
-    itself (job `distil`); otherwise this says that none was asked for.
-    """
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     making = Making(context, store.open(), STUDENT, code_version=CODE)
     country = load_country(making.country)
-    if country.model.kind != "student" and context.run.job_name in AS_THE_FILE_SAYS:
-        return _none_asked_for(making)
+    if not context.selected_asset_keys:
+        yield from _judged_before(making, {key.name for key in context.selected_asset_check_keys})
+    elif country.model.kind != "student" and context.run.job_name in AS_THE_FILE_SAYS:
+        yield _none_asked_for(making)
+    else:
+        yield _made(making, compute, country)
+
+
+def _judged_before(making: Making, asked: set[str]) -> Iterator[dg.AssetCheckResult]:
+    """Verdicts of what was made last, where somebody asks for them alone: its manifest has them."""
+    for check in making.store.newest(making.address).manifest()["checks"]:
+        if check["name"] in asked:
+            yield as_check_result(check)
+
+
+def _made(making: Making, compute: ComputeResource, country: Country) -> dg.MaterializeResult:
+    """A student, trained, or the one that is there and current."""
     inputs = _inputs(making, country)
     making.parameter(
         student=country.student.model_dump(mode="json"),
@@ -126,7 +149,8 @@ def student(
     def make(folder: Path) -> Outcome:
         work = making.lone_work()
         teacher = _teachers_map(making, compute, country, inputs, work / "teacher")
-        score = _score(making, compute, country, inputs, work / "score")
+        one = inputs.extractor if inputs.sensors != "both" else None
+        score = score_seen(making, compute, country, inputs.score, inputs.seen(), one)
         _train(making, compute, country, inputs, teacher, score, work)
         copy_member(work / "out", folder)
         shutil.copyfile(folder / "loss.png", folder / PICTURE)
@@ -232,18 +256,6 @@ def _teachers_map(
         )
         (out / WHOLE).touch()
     return out
-
-
-def _score(
-    making: Making, compute: ComputeResource, country: Country, inputs: Inputs, out: Path
-) -> Path:
-    """The built-up score of the sensors that the student looks at."""
-    if inputs.sensors == "both":
-        return inputs.score.file(BUILTUP)
-    if not _done(out):
-        score_of(making, compute, country, inputs.seen(), inputs.extractor, out / BUILTUP)
-        (out / WHOLE).touch()
-    return out / BUILTUP
 
 
 def _train(

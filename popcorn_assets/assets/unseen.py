@@ -211,26 +211,24 @@ class Honest:
 
 
 def without_truth(
+    store: Store,
     grid: Grid,
     predicted: Version,
+    level: str,
     units: Path,
     people: Sequence[float],
-    known: list[set[str]] | None,
     threads: int,
-    folds: FoldsTold | None = None,
 ) -> Honest:
     """Score a map by the units that its members, or the students of its folds, never saw.
 
     Args:
         predicted: a version of population_map.
-        units, people: of the level that the map is adjusted to.
-        known: as from `trained_on`.
-        folds: as from `told_without`.
+        level, units, people: that the map is adjusted to.
     """
     from popcorn_ml import raster
     from popcorn_ml.evaluation.without_truth import score_without_truth, unseen_units
 
-    members = predicted.file(MEMBERS)
+    members, folds = predicted.file(MEMBERS), told_without(store, predicted, level)
     with raster.opened(members) as dataset:
         count = dataset.count
     found = unseen_units(
@@ -240,11 +238,11 @@ def without_truth(
         builtup=predicted.file(BUILTUP),
         units=units,
         people=people,
-        saw=saw(known, units, count),
-        told=folds.arrays(units) if folds else None,
+        saw=saw(trained_on(store, predicted, level), units, count),
+        told=folds.arrays(units),
         threads=threads,
     )
     honest = Honest(found, score_without_truth(found))
-    if folds is not None and folds.units:
+    if folds.units:
         honest.told_by = f"students of the folds, on the images and counts of {folds.year},"
     return honest
