@@ -25,6 +25,7 @@ from popcorn_ml.mapping.sparing import (
     look_through,
 )
 from popcorn_ml.mapping.spec import MappingSpec, in_season_order
+from popcorn_ml.mapping.student import read_together
 from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
 from popcorn_ml.sentinel import Season
 
@@ -123,6 +124,8 @@ def _computed(
     """
     if not blocks:
         return []
+    if spec.kind == "student":
+        return _computed_together(spec, bag, core, blocks, wanted)
     canvas = occupancy_canvas(*spec.grid.shape)
     source = canvas.tile(around(blocks)).source
     results = [
@@ -157,6 +160,28 @@ def _computed(
     return results
 
 
+def _computed_together(
+    spec: MappingSpec, student: Bag, core: Window, blocks: Sequence[Window], wanted: np.ndarray
+) -> list[tuple[Window, _Block]]:
+    """As `_computed`, by a student: the seasons in one pass."""
+    canvas = occupancy_canvas(*spec.grid.shape)
+    source = canvas.tile(around(blocks)).source
+    seasons = in_season_order(spec.composites)
+    seen = read_together(seasons, _scores(spec, source), source, spec.sensors)
+    inputs, score = seen.inputs(), seen.score()
+    results = []
+    for block in blocks:
+        tile, shape = canvas.tile(block), (block.height, block.width)
+        found = _Block(SeasonMean((1, *shape)), SeasonMean(shape))
+        here = score[block.inside(source)]
+        valid = ~np.isnan(here) & wanted[block.inside(core)]
+        if valid.any():
+            channels = inputs[(..., *tile.source.inside(source))]
+            _season(spec, student, tile, channels, here, valid, found)
+        results.append((block, found))
+    return results
+
+
 def _season(
     spec: MappingSpec,
     bag: Bag,
@@ -166,7 +191,7 @@ def _season(
     valid: np.ndarray,
     found: _Block,
 ) -> None:
-    """Add one season of a square."""
+    """Add one season of a square, or all of them together."""
     occupancy = bag.occupancy(tile.lay(channels), tile.core_in_window, valid)
     occupancy *= area_ratio_of(spec, tile.core).astype(np.float32)
     mean = occupancy.mean(axis=0, dtype=np.float64)
