@@ -19,7 +19,7 @@ from popcorn_assets.promotion.candidates import candidates
 from popcorn_assets.promotion.decide import Decision, decide
 from popcorn_assets.promotion.entries import CHECKPOINTS, MODELS, STUDENT, Model, deployed_as
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, FACT, digest_of, read_ledger
-from popcorn_assets.promotion.students import STUDENT_WEIGHTS, sensors_of
+from popcorn_assets.promotion.students import STUDENT_FILE, sensors_of
 from popcorn_assets.promotion.who import launched_by
 from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.show import as_check_result, check_specs, markdown_table
@@ -187,7 +187,7 @@ def deployed_members(making: Making) -> Deployed:
     return Deployed(
         deployed_as(decision["country"], decision["year"], version.version, kind),
         decision.get("entry", ""),  # models deployed before there were ledgers have none
-        [version.file(STUDENT_WEIGHTS)]
+        [version.file(STUDENT_FILE)]
         if kind == "student"
         else [version.file(f"{member}/{WEIGHTS}") for member in decision["members"]],
         decision["pixel_area_m2"],

@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from popcorn_assets.promotion.soundness import FiniteTraining
 from popcorn_assets.promotion.students import UNITS, finite_student, read_told
 from popcorn_ml.errors import StoreError
 from popcorn_ml.mapping.checks import MapCheck
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, log_ratio, read_collected
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold, log_ratio, read_collected
 
 FINITE, ACCOUNTED, KEEPS_UP = "finite_student", "units_accounted_for", "keeps_up_with_the_bag"
 
@@ -31,17 +31,6 @@ CHECKS = {
     f"{MOST_WORSE:.0%} larger than the Bag's.",
 }
 """The asset's own checks, and what each says when it passes."""
-
-
-class HasCount(Protocol):
-    """A unit with its people counted, and predicted by what never saw it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def people(self) -> float: ...
-    @property
-    def predicted(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,7 @@ def judged(student: Path, checkpoints: Path, counts: Path) -> Judged:
     Raises:
         StoreError: a file cannot be read.
     """
-    told = {unit.id: unit for unit in read_told(student / OUT_OF_FOLD_FILE)}
+    told = {unit.id: unit for unit in read_told(student)}
     bag = {unit.id: unit for unit in read_collected(checkpoints / OUT_OF_FOLD_FILE)}
     both = sorted(told.keys() & bag.keys())
     ours, theirs = [told[unit] for unit in both], [bag[unit] for unit in both]
@@ -109,7 +98,7 @@ def accounted(
     return MapCheck(ACCOUNTED, not dropped and not untold, found, remedy, numbers)
 
 
-def keeps_up(ours: Sequence[HasCount], theirs: Sequence[HasCount]) -> MapCheck:
+def keeps_up(ours: Sequence[OutOfFold], theirs: Sequence[OutOfFold]) -> MapCheck:
     """Whether a student does about as well as the Bag on the same units; a warning where not."""
     remedy = (
         "train it longer (student.steps), or map with the Bag (model.kind: bag); popcorn models "
@@ -129,12 +118,12 @@ def keeps_up(ours: Sequence[HasCount], theirs: Sequence[HasCount]) -> MapCheck:
     return MapCheck(KEEPS_UP, worse <= MOST_WORSE, found, remedy, numbers, "warn")
 
 
-def off(units: Sequence[HasCount]) -> float:
+def off(units: Sequence[OutOfFold]) -> float:
     """Mean |log ratio| of people predicted and counted."""
     return statistics.fmean(abs(log_ratio(unit.predicted, unit.people)) for unit in units)
 
 
-def scores(units: Sequence[HasCount]) -> dict[str, Any]:
+def scores(units: Sequence[OutOfFold]) -> dict[str, Any]:
     """R2, MAE, RMSE and bias per unit, and the mean |log ratio|."""
     import numpy as np
 

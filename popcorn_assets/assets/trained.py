@@ -16,10 +16,10 @@ from popcorn_assets.assets.census import unit_ids
 from popcorn_assets.countries.model import Kind
 from popcorn_assets.promotion.entries import MODELS
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
-from popcorn_assets.promotion.students import Told, units_told
+from popcorn_assets.promotion.students import units_told
 from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import StoreError
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, read_collected
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold, read_collected
 
 if TYPE_CHECKING:
     from popcorn_ml.intervals.units import Seen
@@ -77,7 +77,7 @@ def trained_on(store: Store, predicted: Version) -> Trained:
     return Trained(country, year, decision.get("level", ""), model, kind, members)
 
 
-def told_by_folds(trained: Trained, country: str, level: str) -> dict[str, Told]:
+def told_by_folds(trained: Trained, country: str, level: str) -> dict[str, OutOfFold]:
     """Units of a level that students of the folds told, by id; none of any other model.
 
     They are of the year that the student was trained on, with its counts, whatever year is mapped.
@@ -105,7 +105,7 @@ def unseen_by(trained: Trained, country: str, level: str, units: Path) -> dict[i
     numbers = {key: number for number, key in unit_ids(units).items()}
     if trained.kind == "student":
         return {
-            numbers[unit.id]: Seen((), unit.fold, (unit.people, unit.predicted))
+            numbers[unit.id]: Seen((), unit.fold or 0, (unit.people, unit.predicted))
             for unit in units_told(trained.model)
             if unit.id in numbers
         }

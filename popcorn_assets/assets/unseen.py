@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from popcorn_assets.assets import trained
 from popcorn_assets.assets.census import unit_ids
 from popcorn_assets.assets.maps import BUILTUP, MEMBERS, POPULATION
-from popcorn_assets.promotion.students import Told
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
+from popcorn_ml.training.out_of_fold import OutOfFold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ class FoldsTold:
     """
 
     year: int
-    units: Mapping[str, Told] = field(default_factory=dict)
+    units: Mapping[str, OutOfFold] = field(default_factory=dict)
 
     def arrays(self, units: Path) -> tuple[np.ndarray, np.ndarray] | None:
         """People counted and predicted of units 1..n, NaN where not told; None without any.

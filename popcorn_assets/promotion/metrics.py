@@ -109,7 +109,7 @@ def _of_student(store: Store, model: Model, version: Version) -> Metrics:
         level=str(version.manifest()["parameters"].get("level", "")),
         held_out=_digest({"\n".join(sorted(by_unit))}),
         occupancy_weight=None,
-        chosen_by=students.chosen_by(version),
+        chosen_by="last epoch",  # a student is trained for as many steps as it is told
         broken=not students.finite_student(version.path).passed,
         people=_digest_of_people(held_out_people(store, model)),
         kind="student",
@@ -219,7 +219,7 @@ def unit_losses(store: Store, model: Model, *, of_people: bool = False) -> dict[
     return found if all(is_number(value) for value in found.values()) else {}
 
 
-def _over_units(units: Sequence[OutOfFold | students.Told]) -> dict[str, float | None]:
+def _over_units(units: Sequence[OutOfFold]) -> dict[str, float | None]:
     """What `Metrics` has beside the loss, over all units that were predicted unseen."""
     people = sum(unit.people for unit in units)
     return {

@@ -8,98 +8,53 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from popcorn_assets.promotion.soundness import HISTORY, FiniteTraining, weights_rows
 from popcorn_assets.store.versions import Version
-from popcorn_ml.errors import StoreError
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE
+from popcorn_ml.errors import StoreError, TrainingError
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold, read_collected
 
-STUDENT_WEIGHTS = "student.safetensors"
-CARD = "card.json"
+STUDENT_FILE = "student.safetensors"
 UNITS = "units.json"
-
-
-@dataclass(frozen=True)
-class Told:
-    """A census unit as told by the student of a fold, which never saw it, nor did its teacher.
-
-    Attributes:
-        id, number, people: as in the census.
-        predicted: people by that student, before any adjustment to the census.
-        fold: which fold's it was.
-    """
-
-    id: str
-    number: int
-    people: float
-    predicted: float
-    fold: int
 
 
 def is_trained(folder: Path) -> bool:
     """Whether a version's folder holds a student, and not the word that none was asked for."""
-    return (folder / STUDENT_WEIGHTS).is_file()
+    return (folder / STUDENT_FILE).is_file()
 
 
-def units_told(version: Version) -> list[Told]:
-    """The units that students of the folds told, by number.
+def units_told(version: Version) -> list[OutOfFold]:
+    """The units that students of the folds told, which never saw them, nor did their teachers.
 
     Raises:
         StoreError: they cannot be read.
     """
-    return read_told(version.file(OUT_OF_FOLD_FILE))
+    return read_told(version.path)
 
 
-def read_told(path: Path) -> list[Told]:
-    """The same, of a file.
+def read_told(folder: Path) -> list[OutOfFold]:
+    """The same, of a student's folder.
 
     Raises:
-        StoreError: it is not what a student's training writes.
+        StoreError: they are not what a student's training writes.
     """
     try:
-        rows = json.loads(path.read_text("utf-8"))
-        return sorted((_told(row) for row in rows), key=lambda unit: unit.number)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return read_collected(folder / OUT_OF_FOLD_FILE)
+    except TrainingError as error:
         raise StoreError(
-            "what the students of the folds say of units cannot be read",
-            where=path,
-            expected="a JSON list with id, number, people, predicted and fold of each unit",
-            found=repr(error),
+            "what students of the folds say of units cannot be read",
+            where=error.where,
+            expected=error.expected,
+            found=error.found,
             remedy="materialise the student again",
         ) from error
-
-
-def _told(row: Mapping[str, Any]) -> Told:
-    return Told(
-        str(row["id"]),
-        int(row["number"]),
-        float(row["people"]),
-        float(row["predicted"]),
-        int(row["fold"] or 0),
-    )
 
 
 def sensors_of(version: Version) -> str:
     """What a student looks at: both, s2 or s1."""
     return str(version.manifest()["parameters"].get("sensors", "both"))
-
-
-def chosen_by(version: Version) -> str:
-    """How the epoch that a student is kept of was chosen, as its card says."""
-    try:
-        card = json.loads(version.file(CARD).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            "a student's card cannot be read",
-            where=version.path / CARD,
-            found=str(error),
-            remedy=f"materialise {version.address} again",
-        ) from error
-    return str(card.get("chosen_by", "last epoch"))
 
 
 def finite_student(folder: Path) -> FiniteTraining:
@@ -125,10 +80,10 @@ def finite_student(folder: Path) -> FiniteTraining:
             found=str(error),
             remedy="train the student again",
         ) from error
-    found, weights = weights_rows(folder / STUDENT_WEIGHTS, "student")
+    found, weights = weights_rows(folder / STUDENT_FILE, "student")
     told = [
         {"member": f"student of fold {unit.fold}", "epoch": 0, "what": unit.id, "value": "people"}
-        for unit in read_told(folder / OUT_OF_FOLD_FILE)
+        for unit in read_told(folder)
         if not (math.isfinite(unit.people) and math.isfinite(unit.predicted))
     ]
     return FiniteTraining([*rows, *found, *told], len(history), weights, name="finite_student")

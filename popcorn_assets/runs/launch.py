@@ -94,16 +94,17 @@ def train_member(context: Context, compute: ComputeResource, spec: TrainingSpec)
 
 def train_student(
     context: Context, compute: ComputeResource, spec: StudentSpec, progress: Tiles
-) -> None:
-    """Train a student where the resource says; what came of it is in the spec's folder `out`.
+) -> dict[str, Any]:
+    """`popcorn_ml.student.run.train` where the resource says.
 
     Args:
         progress: called with steps done and steps, of all of its trainings.
 
     Raises: as `train_member`.
     """
+    note, say = _note(context), context.log.info
 
-    def step(done: int, total: int, *_: Any) -> None:
+    def step(done: int, total: int, _: dict[str, Any]) -> None:
         progress(done, total)
 
     with _failing_once(context):
@@ -111,26 +112,25 @@ def train_student(
             from popcorn_ml.launching import cluster
 
             with _cluster(compute) as (client, workers):
-                cluster.train_student(
+                return cluster.train_student(
                     client,
                     workers,
                     spec,
                     own_threads=not compute.threads,
-                    say=context.log.info,
+                    note=note,
+                    say=say,
                     step=step,
                 )
-            return
         with _gpu(context, spec.device) as claim:
             if compute.launcher == "inline":
-                from popcorn_ml.student.fit import train_student as train
+                from popcorn_ml.student.run import train
 
-                train(replace(spec, device=_here(claim, spec.device)), step)
-                return
+                here = replace(spec, device=_here(claim, spec.device))
+                return train(here, step, note=note, say=say)
             there = replace(spec, device=_there(claim, spec.device))
             command = [sys.executable, "-m", "popcorn_ml.student"]
-            run_process(
-                context, command, there.to_json(), "the process that trains a student", claim
-            )
+            what = "the process that trains a student"
+            return run_process(context, command, there.to_json(), what, claim)
 
 
 def map_population(

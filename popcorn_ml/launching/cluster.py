@@ -298,14 +298,15 @@ def train_student(
     spec: StudentSpec,
     *,
     own_threads: bool,
+    note: str,
     say: Callable[[str], None],
-    step: Callable[[int, int, dict[str, float]], None],
+    step: Callable[[int, int, dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """`student.fit.train_student` on a worker, as `train` does it.
+    """`student.run.train` on a worker, as `train` does it; every few steps stand for an epoch.
 
     Raises: as `train`.
     """
-    work = (_student_here, spec.to_json(), "", own_threads)
+    work = (_student_here, spec.to_json(), note, own_threads)
     return _watched(client, cluster, work, "training a student", say=say, epoch=step)
 
 
@@ -411,9 +412,9 @@ def _train_here(text: str, topic: str, note: str, own_threads: bool) -> dict[str
     return train_member(spec, epoch, note=f"{note} on {worker.address}", say=say)
 
 
-def _student_here(text: str, topic: str, _note: str, own_threads: bool) -> dict[str, Any]:
+def _student_here(text: str, topic: str, note: str, own_threads: bool) -> dict[str, Any]:
     """On a worker: train a student, as `_train_here` a member."""
-    from popcorn_ml.student.fit import train_student
+    from popcorn_ml.student.run import train as train_student
     from popcorn_ml.student.spec import StudentSpec
 
     worker, say, step = _telling(topic)
@@ -421,8 +422,7 @@ def _student_here(text: str, topic: str, _note: str, own_threads: bool) -> dict[
     if own_threads:
         spec = replace(spec, threads=worker.state.nthreads)
     say(f"training a student on worker {worker.address} ({socket.gethostname()})")
-    train_student(spec, lambda done, total, *_: step(done, total, {}))
-    return {"done": True}
+    return train_student(spec, step, note=f"{note} on {worker.address}", say=say)
 
 
 def _telling(

@@ -32,7 +32,7 @@ def publish_student_map(store: Store, *, trained_in: str = "demo", year: int = Y
     with store.draft(Address("student", trained_in, year)) as draft:
         rows = [
             {"id": u.id, "number": u.number, "people": u.people, "predicted": OFF * u.people,
-             "fold": u.fold}
+             "fold": u.fold, "members": 1, "by": {}}
             for u in told
         ]  # fmt: skip
         (draft / "out_of_fold.json").write_text(json.dumps(rows))

@@ -38,14 +38,14 @@ def train_student(
         save_file({"w": np.array([weight or 1.0 + float(sum(off))])}, draft / "student.safetensors")
         rows = [
             {
-                "id": f"{u:04d}", "number": u + 1, "people": people(u), "fold": u % 2,
+                "id": f"{u:04d}", "number": u + 1, "people": people(u),
+                "fold": u % 2, "members": 1, "by": {},
                 "predicted": (people(u) + 1) * math.exp(off[u]) - 1,
             }
             for u in range(units)
         ]  # fmt: skip
         (draft / "out_of_fold.json").write_text(json.dumps(rows))
         (draft / "history.json").write_text(json.dumps([{"loss": 1.0}]))
-        (draft / "card.json").write_text(json.dumps({"chosen_by": "last epoch"}))
         manifest = {
             "inputs": [],
             "parameters": {
