@@ -82,7 +82,6 @@ def test_scores_and_intervals_rest_on_the_students_of_the_folds(own):
     assert scores["out_of_fold"]["mae_share"] == pytest.approx(OFF - 1)  # the map's own is others'
     assert scores["told_by"].startswith("students of the folds, on the images and counts of 2020")
     assert "students of the folds" in judged["scored_without_truth"].description
-    assert "not judged: a student is one network" in judged["members_agree"].description
     hectares = store.latest(at("hectare_map"))
     told = hectares.manifest()["facts"]["intervals"]
     assert told["given"]
