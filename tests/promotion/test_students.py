@@ -18,6 +18,7 @@ from popcorn_assets.promotion.decide import decide
 from popcorn_assets.promotion.entries import Model
 from popcorn_assets.promotion.ledger import ledger_versions, read_ledger, verify
 from popcorn_assets.promotion.metrics import incomparable, metrics_of
+from popcorn_assets.store.newer import newer_input, newer_inputs
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import StoreError
 from tests.platforms import Place
@@ -30,7 +31,15 @@ STUDENT = {"country": "demo", "year": 2020, "kind": "student"}
 
 
 def train_student(
-    place: Place, off, *, sensors="both", country="demo", year=2020, units=UNITS, weight=None
+    place: Place,
+    off,
+    *,
+    sensors="both",
+    country="demo",
+    year=2020,
+    units=UNITS,
+    weight=None,
+    inputs=(),
 ) -> str:
     """A student whose fold students predict unit u at exp(off[u]) times its count."""
     store, address = Store(place.data), Address("student", country, year)
@@ -47,7 +56,7 @@ def train_student(
         (draft / "out_of_fold.json").write_text(json.dumps(rows))
         (draft / "history.json").write_text(json.dumps([{"loss": 1.0}]))
         manifest = {
-            "inputs": [],
+            "inputs": list(inputs),
             "parameters": {
                 "level": "coarse", "pixel_area_m2": 100.0, "provenance": {}, "sensors": sensors,
             },
@@ -206,3 +215,19 @@ def test_the_asset_says_which_student_maps_and_the_commands_do(home, store):
             "as decided": True, "in use now": f"student demo|2020@{version}",
         }
     ]  # fmt: skip
+
+
+def test_newer_checkpoints_outdate_a_student_and_no_map(home, store):
+    version = train_folds(home, OFF)
+    taught_by = {"asset": "checkpoints", "country": "demo", "year": 2020, "version": version}
+    taught = train_student(home, OFF, inputs=[taught_by])
+    mapped_with = {"asset": "student", "country": "demo", "year": 2020, "version": taught}
+    found = store.latest(Address("student", "demo", 2020))
+    assert newer_inputs(store, found) == []
+    again = train_folds(home, OFF * 1.01)
+    assert newer_inputs(store, found) == [
+        f"checkpoints demo|2020 is now {again}, student has {version}"
+    ]
+    train_student(home, OFF * 1.01)
+    assert newer_input(store, "population_map", mapped_with) == ""
+    assert newer_input(store, "population_map", taught_by) == ""
