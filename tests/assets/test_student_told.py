@@ -10,7 +10,7 @@ import pytest
 
 from popcorn_assets.assets.trained import Trained, unseen_by
 from popcorn_assets.assets.unseen import told_without, trained_on
-from popcorn_assets.store.versions import Store
+from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from popcorn_ml.training.out_of_fold import read_collected
 from tests.assets.test_one_level import MADE, YEAR, at, country, materialise
@@ -23,9 +23,7 @@ OFF = 1.15
 
 def publish_student_map(store: Store, *, trained_in: str = "demo", year: int = YEAR) -> None:
     """The map there is, its mean as a student's one band; beside it what the folds told."""
-    from popcorn_assets.store.versions import Address
-
-    bag = store.made_from(store.latest(at("population_map")), "checkpoints")
+    bag = store.latest(at("checkpoints"))
     themap = store.latest(at("population_map"))
     told = read_collected(bag.path / "out_of_fold.json")
     plain = {"inputs": [], "checks": [], "facts": {}, "parameters": {}, "shown": []}
