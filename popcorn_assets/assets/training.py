@@ -206,8 +206,8 @@ def plotted(members: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def copy_member(trained: Path, target: Path) -> None:
-    """Copy a trained member's files, without the drafts that a killed step has left beside them."""
-    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
+    """Copy a trained model's files, without the drafts that a killed step has left beside them."""
+    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
 
 
 @dg.op(pool=WAREHOUSE_POOL, config_schema=NOTHING)

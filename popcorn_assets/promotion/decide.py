@@ -1,4 +1,4 @@
-"""Which checkpoints map a country-year by the rules: whether a candidate comes into use by itself.
+"""Which model maps a country-year by the rules: whether a candidate comes into use by itself.
 
 What is decided goes into the country's `ledger`; what there is to decide on is in `candidates`, and
 what is good enough in `judging`. What somebody decides is in `by_hand`, and the asset that asks is

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from popcorn_assets.audit.reproduce import reproduce
 from popcorn_assets.cli import cli
+from popcorn_assets.commands.progress import failure_text
 from popcorn_assets.commands.working import work
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import partition_key
@@ -49,7 +50,7 @@ def run(place: Place, job: str, year: int = 2020):
     """A job as `popcorn run` carries it out."""
     with place.instance() as instance:
         worked = work(instance, job, "demo", year, Console(quiet=True), small=True)
-        assert worked.made, [e.message for e in instance.all_logs(worked.run_id) if e.level > 30]
+        assert worked.made, failure_text(instance, worked.run_id)
         return worked.run_id
 
 
