@@ -6,7 +6,6 @@ from another band. Reading files is `raster`, making composites is `imagery`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from popcorn_ml.errors import GridMismatch, RasterError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.raster_values import Meaning, meant
-from popcorn_ml.sentinel import BANDS, CHANNEL_MEAN, CHANNEL_STD, CHANNELS, SENSORS, Sensor
+from popcorn_ml.sentinel import BANDS, CHANNEL_MEAN, CHANNEL_STD, CHANNELS, Sensor
 
 
 def read_channels(
@@ -125,85 +124,3 @@ def _read_bands(
             found=len(values),
         )
     return values, meaning
-
-
-SPREAD_SCALE = np.float32(2.0)
-"""What spreads between seasons are multiplied with, to be about as large as the means."""
-
-
-class SeasonsTogether:
-    """What the seasons show of a place on average: the input of a student.
-
-    Of each pixel only the seasons count in which all its channels were observed and it has a
-    built-up score, as in an ensemble's map. Where none does, inputs are 0, as of channels that were
-    not observed.
-
-    Args:
-        shape: rows, columns.
-        sensors: whose channels to take.
-    """
-
-    def __init__(self, shape: tuple[int, ...], sensors: Sequence[Sensor] = SENSORS) -> None:
-        self._channels = [CHANNELS.index(band) for sensor in sensors for band in BANDS[sensor]]
-        self._sum = np.zeros((len(self._channels), *shape), np.float32)
-        self._squares = np.zeros_like(self._sum)
-        self._score = np.zeros(shape, np.float32)
-        self._count = np.zeros(shape, np.float32)
-
-    def add(self, channels: np.ndarray, valid: np.ndarray, score: np.ndarray) -> None:
-        """Take one season.
-
-        Args:
-            channels, valid: as `read_channels` gives them.
-            score: built-up score, NaN where there is none.
-        """
-        counts = valid & ~np.isnan(score)
-        if not counts.any():
-            return
-        first, last = self._channels[0], self._channels[-1] + 1
-        used = channels[first:last]
-        if counts.all():
-            self._sum += used
-            self._squares += used * used
-            self._score += score
-            self._count += 1
-            return
-        used = np.where(counts, used, np.float32(0))
-        self._sum += used
-        self._squares += used * used
-        self._score += np.where(counts, score, np.float32(0))
-        self._count += counts
-
-    def inputs(self) -> np.ndarray:
-        """float32 (inputs, rows, columns): of each channel the mean of the seasons, then of each
-        the spread between them, then the built-up score's mean, from -1 to 1."""
-        share = np.float32(1) / np.maximum(self._count, np.float32(1))
-        count = len(self._channels)
-        found = np.empty((2 * count + 1, *self._count.shape), np.float32)
-        mean, spread, score = found[:count], found[count:-1], found[-1]
-        np.multiply(self._sum, share, out=mean)
-        np.multiply(self._squares, share, out=spread)
-        spread -= mean * mean
-        np.sqrt(np.maximum(spread, np.float32(0), out=spread), out=spread)
-        spread *= SPREAD_SCALE
-        np.multiply(self._score, np.float32(2) * share, out=score)
-        score -= np.minimum(self._count, np.float32(1))
-        return found
-
-    def score(self) -> np.ndarray:
-        """Mean built-up score of the seasons that count, NaN where none does."""
-        with np.errstate(invalid="ignore"):
-            return self._score / self._count
-
-
-def inputs_of(sensors: Sequence[Sensor]) -> int:
-    """How many inputs a student of some sensors has."""
-    return 2 * sum(len(BANDS[sensor]) for sensor in sensors) + 1
-
-
-def sensors_of(inputs: int) -> tuple[Sensor, ...]:
-    """The sensors of a student with so many inputs; none where there is no such student."""
-    for sensors in (SENSORS, *((sensor,) for sensor in SENSORS)):
-        if inputs_of(sensors) == inputs:
-            return sensors
-    return ()

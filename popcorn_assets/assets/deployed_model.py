@@ -20,6 +20,7 @@ from popcorn_assets.promotion.decide import Decision, decide
 from popcorn_assets.promotion.entries import CHECKPOINTS, MODELS, STUDENT, Model, deployed_as
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, FACT, digest_of, read_ledger
 from popcorn_assets.promotion.students import STUDENT_FILE, sensors_of
+from popcorn_assets.promotion.trained_on import COUNTRIES, levels_of
 from popcorn_assets.promotion.who import launched_by
 from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.show import as_check_result, check_specs, markdown_table
@@ -68,6 +69,8 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
     making.parameter(entry=decision.entry)
     making.judged_apart = {PROMOTION}
     manifest = chosen.manifest()
+    parameters = manifest["parameters"]
+    levels = levels_of(parameters, model.country)
     entry = read_ledger(making.store, making.country).find(decision.entry or "")
     assert entry is not None
 
@@ -80,9 +83,10 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                 "version": model.version,
                 "entry": entry.id,
                 **_of_its_kind(model, manifest),
-                "pixel_area_m2": manifest["parameters"]["pixel_area_m2"],
-                "provenance": manifest["parameters"]["provenance"],
-                "level": manifest["parameters"]["level"],
+                "pixel_area_m2": parameters["pixel_area_m2"],
+                "provenance": parameters["provenance"],
+                "level": parameters["level"],
+                **({COUNTRIES: levels} if COUNTRIES in parameters else {}),
             },
         )
         return Outcome(
@@ -94,7 +98,8 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                 "decided at": entry.when,
                 "reason": entry.reason,
                 "forced": entry.forced,
-                "from another country": model.country != making.country,
+                "from another country": making.country not in levels,
+                **({"trained on units of": ", ".join(levels)} if COUNTRIES in parameters else {}),
             },
             {FACT: {**entry.model_dump(mode="json"), "sha256": digest_of(entry)}},
         )

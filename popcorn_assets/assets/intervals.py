@@ -92,7 +92,7 @@ def model_behind(making: Making, predicted: Version) -> Trained:
     try:
         trained = trained_on(making.store, predicted)
     except StoreError:  # not told by old maps: units count as seen by all of its members
-        return Trained(making.country, making.year, "", None)
+        return Trained(making.country, making.year, {making.country: ""}, None)
     try:
         if trained.model is not None:
             making.input(
@@ -192,7 +192,7 @@ def _given(making: Making, sources: Sources, of_map: Any, by_member: Any) -> "Gi
         level=sources.level,
         country=making.country,
         year=making.year,
-        trained_on=(trained.country, trained.year),
+        trained_on=(trained.place_for(making.country), trained.year),
         by_folds=trained.kind == "student",
     )
 

@@ -37,6 +37,7 @@ from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.entries import STUDENT
 from popcorn_assets.promotion.soundness import WEIGHTS, member_names
 from popcorn_assets.promotion.students import is_trained
+from popcorn_assets.promotion.trained_on import COUNTRIES
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import PICTURE, as_check_result, check_specs
@@ -194,6 +195,13 @@ def _inputs(making: Making, country: Country) -> Inputs:
     """
     level = country.census.train_level
     checkpoints = making.input(CHECKPOINTS)
+    if COUNTRIES in checkpoints.manifest()["parameters"]:
+        raise StoreError(
+            "a student learns from members that were trained on one country's units",
+            where=checkpoints.path,
+            found=f"trained on units of {', '.join(checkpoints.manifest()['parameters'][COUNTRIES])}",
+            remedy="map with the members (model.kind: bag), or leave training.countries out",
+        )
     composites, score = composites_by_season(making), builtup_of_composites(making)
     inputs = Inputs(
         checkpoints=checkpoints,

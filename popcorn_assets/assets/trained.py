@@ -8,15 +8,17 @@ folds told when it was made. Scores without truth, intervals and change all ask 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from popcorn_assets.assets.census import unit_ids
 from popcorn_assets.countries.model import Kind
 from popcorn_assets.promotion.entries import MODELS
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.promotion.students import units_told
+from popcorn_assets.promotion.trained_on import ids_in, levels_of
 from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import StoreError
 from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold, read_collected
@@ -32,18 +34,21 @@ class Trained:
     """What the model behind a map was trained on, as far as scores and intervals ask.
 
     Attributes:
-        country, year, level: of the census that it was trained on.
+        country, year: whose model it is.
+        levels: code -> level of the units that it was trained on; its own country's, as a rule.
         model: the version of checkpoints or of a student; None where it is no longer in the store.
         kind: which of them.
         members: folders of the members in the order of the map's bands; one name for a student.
+        told: deployed.json, which says so.
     """
 
     country: str
     year: int
-    level: str
+    levels: Mapping[str, str]
     model: Version | None
     kind: Kind = "bag"
     members: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def saw_units_of(self, country: str, level: str) -> bool | None:
         """Whether it was trained on units of a level of a country; None: it cannot be told.
@@ -51,9 +56,13 @@ class Trained:
         Units of another level of the same country hold the same people: which parts of them it saw
         is not told.
         """
-        if self.country != country:
+        if country not in self.levels:
             return False
-        return True if self.model is not None and self.level == level else None
+        return True if self.model is not None and self.levels[country] == level else None
+
+    def place_for(self, country: str) -> str:
+        """On whose units, as a map of a country says it: that one where it is among them."""
+        return country if country in self.levels else ", ".join(self.levels)
 
 
 def trained_on(store: Store, predicted: Version) -> Trained:
@@ -74,7 +83,8 @@ def trained_on(store: Store, predicted: Version) -> Trained:
     except StoreError:  # taken away since; maps outlive their models
         model = None
     members = tuple(decision.get("members", ()))
-    return Trained(country, year, decision.get("level", ""), model, kind, members)
+    levels = levels_of({"level": "", **decision}, country)
+    return Trained(country, year, levels, model, kind, members, decision)
 
 
 def told_by_folds(trained: Trained, country: str, level: str) -> dict[str, OutOfFold]:
@@ -112,13 +122,12 @@ def unseen_by(trained: Trained, country: str, level: str, units: Path) -> dict[i
     seeds = trained.model.manifest()["facts"]["seeds"]
     bands = {str(seed): band for band, seed in enumerate(seeds)}
     path = trained.model.path / OUT_OF_FOLD_FILE
-    return {
-        numbers[unit.id]: Seen(
-            tuple(sorted(bands[seed] for seed in unit.by if seed in bands)), unit.fold or 0
-        )
-        for unit in read_collected(path)
-        if unit.id in numbers
-    }
+    found = {}
+    for unit in read_collected(path):
+        for own in ids_in(trained.told, [unit.id], country) & numbers.keys():
+            by = sorted(bands[seed] for seed in unit.by if seed in bands)
+            found[numbers[own]] = Seen(tuple(by), unit.fold or 0)
+    return found
 
 
 def units_by_member(trained: Trained, country: str, level: str) -> list[set[str]] | None:
@@ -138,7 +147,8 @@ def units_by_member(trained: Trained, country: str, level: str) -> list[set[str]
     if saw is None or trained.kind == "student":
         return None
     assert trained.model is not None
+    listed = [trained.model.file(f"{member}/{UNITS}") for member in trained.members]
     return [
-        set(json.loads(trained.model.file(f"{member}/{UNITS}").read_text("utf-8"))["trained"])
-        for member in trained.members
+        ids_in(trained.told, json.loads(path.read_text("utf-8"))["trained"], country)
+        for path in listed
     ]

@@ -10,6 +10,7 @@ COUNTRY_YEAR_JOB = "country_year"
 REFRESH_JOB = "refresh"
 TRAIN_JOB = "train"
 DISTIL_JOB = "distil"
+PREPARE_JOB = "prepare"
 CENSUS_JOB = "census"
 INGEST_JOB = "ingest"
 PUBLISH_JOB = "publish"
@@ -71,6 +72,15 @@ distil = dg.define_asset_job(
     f"it before somebody promotes it. Failed or ended: {AGAIN}",
 )
 
+prepare = dg.define_asset_job(
+    PREPARE_JOB,
+    selection=TRAINED_ONLY.upstream() - TRAINED_ONLY,
+    partitions_def=COUNTRY_YEAR,
+    description="For the training of another country: imagery, built-up score and census of a "
+    "country-year that another country's file names under `training.countries`. Nothing is trained "
+    f"or mapped. Failed or ended: {AGAIN}",
+)
+
 census = dg.define_asset_job(
     CENSUS_JOB,
     selection=dg.AssetSelection.assets(UNITS, COUNTS),
@@ -98,4 +108,4 @@ publish = dg.define_asset_job(
     f"trained or mapped. Failed or ended: {AGAIN}",
 )
 
-jobs = [country_year, refresh, train, distil, census, ingest, publish]
+jobs = [country_year, refresh, train, distil, prepare, census, ingest, publish]

@@ -17,6 +17,7 @@ from popcorn_assets.commands.new_draft import (
     Wanted,
     imagery_section,
     model_section,
+    own_training,
     written_file,
 )
 from popcorn_assets.commands.new_files import placed
@@ -158,7 +159,7 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
         sections["training"] = dict(ALONE)
         comments["training"] = ALONE_SAYS
     elif wanted.model is None:
-        sections["training"] = written.get("training", {})
+        sections["training"] = own_training(written.get("training", {}))
     head = (
         f"{len(chosen)} of the {len(units)} units of {like.name}, begun by `popcorn new {code} "
         f"--like {like.code}`.\nIts census files are that country's, of which it reads its own "

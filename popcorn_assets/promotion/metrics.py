@@ -19,6 +19,7 @@ from popcorn_assets.countries.model import Kind
 from popcorn_assets.promotion import students
 from popcorn_assets.promotion.entries import InUse, Model
 from popcorn_assets.promotion.soundness import finite_training
+from popcorn_assets.promotion.trained_on import COUNTRIES, level_text, levels_of
 from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import StoreError, TrainingError
 from popcorn_ml.training.out_of_fold import (
@@ -28,6 +29,7 @@ from popcorn_ml.training.out_of_fold import (
     log_ratio,
     read_member,
 )
+from popcorn_ml.training.places import qualified
 
 COUNTS = "census_counts"
 CERTAIN = 1.645
@@ -166,7 +168,7 @@ def _of_members(store: Store, model: Model, version: Version) -> Metrics:
         **found,
         members=len(kept),
         units=len(units),
-        level=str(manifest["parameters"].get("level", "")),
+        level=level_text(manifest["parameters"]),
         held_out=_digest(held_out),
         occupancy_weight=next(iter(weights)) if len(weights) == 1 else None,
         chosen_by=", ".join(sorted(chosen_by)),
@@ -293,10 +295,11 @@ def held_out_people(store: Store, model: Model) -> dict[str, float] | None:
 def on_current_counts(store: Store, model: Model) -> bool:
     """Whether the model's held-out units count as many people in the newest census counts."""
     used = _counts_of(store, model)
-    newest = None if used is None else store.find(used.address)
-    if used is None or newest is None:
+    newest = {code: store.find(one.address) for code, one in (used or {}).items()}
+    there = {code: one for code, one in newest.items() if one is not None}
+    if not used or len(there) < len(used):
         return False
-    return newest == used or _people(store, model, newest) == _people(store, model, used)
+    return there == used or _people(store, model, there) == _people(store, model, used)
 
 
 def loss_shift(store: Store, model: Model, metrics: Metrics, other: InUse) -> float | None:
@@ -327,25 +330,31 @@ def loss_shift(store: Store, model: Model, metrics: Metrics, other: InUse) -> fl
     return LOSS_SCALE * statistics.fmean(logs) if logs else 0.0
 
 
-def _counts_of(store: Store, model: Model) -> Version | None:
-    """The census counts that a model was trained on, if they are still in the store."""
+def _counts_of(store: Store, model: Model) -> dict[str, Version] | None:
+    """The census counts that a model was trained on, by country; None: not all are in the store."""
     try:
         inputs = store.version(model.address, model.version).manifest()["inputs"]
-        (entry,) = (i for i in inputs if i["asset"] == COUNTS)
-        address = Address(COUNTS, entry["country"], entry["year"])
-        return store.version(address, entry["version"])
+        found = {
+            entry["country"]: store.version(
+                Address(COUNTS, entry["country"], entry["year"]), entry["version"]
+            )
+            for entry in inputs
+            if entry["asset"] == COUNTS
+        }
     except (StoreError, KeyError, TypeError, ValueError):
         return None
+    return found or None
 
 
-def _people(store: Store, model: Model, counts: Version | None) -> dict[str, float] | None:
+def _people(
+    store: Store, model: Model, counts: dict[str, Version] | None
+) -> dict[str, float] | None:
     """People by id of a model's held-out units in some counts; None: they are not all there."""
     if counts is None:
         return None
     try:
         version = store.version(model.address, model.version)
-        manifest = version.manifest()
-        level = manifest["parameters"]["level"]
+        manifest, parameters = version.manifest(), version.manifest()["parameters"]
         if model.kind == "student":
             held_out = {unit.id for unit in students.units_told(version)}
         else:
@@ -354,8 +363,12 @@ def _people(store: Store, model: Model, counts: Version | None) -> dict[str, flo
                 for seed in manifest["facts"]["seeds"]
                 for unit in read_json(version.file(f"member_{seed}/units.json"))["held_out"]
             }
-        rows = read_json(counts.file(f"counts_{level}.json"))
-        people = {row["id"]: float(row["people"]) for row in rows if row["id"] in held_out}
+        people = {}
+        for code, level in levels_of(parameters, model.country).items():
+            named = code if COUNTRIES in parameters else ""
+            for row in read_json(counts[code].file(f"counts_{level}.json")):
+                if (unit := qualified(named, row["id"])) in held_out:
+                    people[unit] = float(row["people"])
     except (StoreError, KeyError, TypeError, ValueError):
         return None
     return people if people.keys() == held_out else None

@@ -219,7 +219,9 @@ def learn_elsewhere(spec: MappingSpec, cell: Window) -> Occupancies:
         return _learn(spec, *_loaded_for(spec), cell)
 
 
-def _learn(spec: MappingSpec, engine: Engine | StudentEngine, bag: Bag, cell: Window) -> Occupancies:
+def _learn(
+    spec: MappingSpec, engine: Engine | StudentEngine, bag: Bag, cell: Window
+) -> Occupancies:
     with engine.at_work():
         return occupancies_of(spec, bag, cell)
 

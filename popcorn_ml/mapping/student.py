@@ -14,9 +14,10 @@ import numpy as np
 
 from popcorn_ml.errors import ConfigError, WeightsError
 from popcorn_ml.grid import Window
-from popcorn_ml.inputs import SeasonsTogether, read_channels, sensors_of
+from popcorn_ml.inputs import read_channels
 from popcorn_ml.mapping.builtup import sensors_of_score
 from popcorn_ml.mapping.spec import Composites, MappingSpec, in_season_order
+from popcorn_ml.mapping.together import SeasonsTogether, sensors_of
 from popcorn_ml.model.stored import read_student
 from popcorn_ml.sentinel import Season, Sensor
 

@@ -1,6 +1,6 @@
 """The student's network: all seasons of a place at once, one small U-Net, people in one pass.
 
-Its inputs are what the seasons show on average (`inputs.seasons_together`), so that the speckle and
+Its inputs are what the seasons show on average (`mapping.together`), so that the speckle and
 haze of single seasons are mostly gone before the first layer; its output is the occupancy, people
 in a pixel that is fully built up, as of `popcorn.OccupancyModel`. Weights on disk are
 `model.weights`' and `model.stored`'s matter, where a window lies is `model.canvas`'.
@@ -41,7 +41,7 @@ class Student(nn.Module):
     that tiles and canvas are theirs.
 
     Args:
-        inputs: channels, those of `inputs.seasons_together` for some sensors.
+        inputs: channels, those of `mapping.together` for some sensors.
     """
 
     def __init__(self, inputs: int) -> None:

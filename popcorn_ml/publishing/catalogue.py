@@ -249,7 +249,8 @@ def _model_item(facts: Mapping[str, Any]) -> pystac.Item:
         end_datetime=end,
         properties={
             "title": f"Model of {facts['title']}: {model['title']}",
-            "description": f"{facts['method']['text']} Trained on {model['country']} "
+            "description": f"{facts['method']['text']} Trained on "
+            f"{' and '.join(model.get('countries') or [str(model['country'])])} "
             f"{model['year']}, census level {model['level'] or 'not known'}, "
             f"{network['made_of']}.",
             "version": model["version"] or "not known",

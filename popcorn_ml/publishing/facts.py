@@ -158,6 +158,8 @@ def _model(origin: Origin) -> dict[str, Any]:
     facts = origin.manifests["population_map"]["facts"]
     student = trained.get("asset") == "student"
     of_a_student = {"kind": "student", "sensors": parameters.get("sensors")} if student else {}
+    several = {code: one["level"] for code, one in (parameters.get("countries") or {}).items()}
+    level = ", ".join(f"{code} {level}" for code, level in several.items())
     return {
         "title": origin.model,
         "ledger_entry": shown.get("ledger entry"),
@@ -166,8 +168,9 @@ def _model(origin: Origin) -> dict[str, Any]:
         "country": trained.get("country"),
         "year": trained.get("year"),
         "version": trained.get("version"),
-        "level": parameters.get("level"),
-        "another_country": trained.get("country") not in (None, origin.code),
+        "level": level or parameters.get("level"),
+        "another_country": origin.code not in (several or [trained.get("country") or origin.code]),
+        **({"countries": list(several)} if several else {}),
         "extractor": facts.get("extractor"),
     }
 

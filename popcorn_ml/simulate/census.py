@@ -187,7 +187,7 @@ def sums(level: Level, people: np.ndarray) -> np.ndarray:
 
 
 def write_counts(path: Path, level: Level, people: np.ndarray) -> None:
-    """Write the counts `people` of a level's units 1..n as CSV in UTF-8: id, name, parent, people."""
+    """Write the counts of a level's units 1..n as CSV in UTF-8: id, name, parent, people."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["id", "name", "parent", "people"])

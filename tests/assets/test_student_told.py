@@ -112,7 +112,7 @@ def test_of_another_year_the_counts_go_with_what_was_told(own):
     counted, said = folds.arrays(units)
     assert said == pytest.approx(OFF * counted)
     model = store.made_from(predicted, "student")
-    trained = Trained("demo", 2019, "municipio", model, "student", ("student",))
+    trained = Trained("demo", 2019, {"demo": "municipio"}, model, "student", ("student",))
     seen = unseen_by(trained, "demo", "municipio", units)
     assert len(seen) == 78
     assert all(one.members == () and one.told[1] == OFF * one.told[0] for one in seen.values())

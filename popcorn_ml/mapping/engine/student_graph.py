@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from popcorn_ml.mapping.engine.folding import doubled_and_convolved
 from popcorn_ml.mapping.engine.graph import CHANNELS
-from popcorn_ml.mapping.engine.pairs import doubled_and_convolved
 from popcorn_ml.mapping.engine.quietly import op, ov
 from popcorn_ml.model.stored import STUDENT_WIDTHS, Tensors
 
@@ -39,7 +39,10 @@ def student_graph(weights: Tensors, sides: Sequence[int], core: Sequence[int]) -
     up = _conv(up, weights, "head", around=0)
     scale = float(weights["people_per_score"][0])
     # people_per_score is above 0, so that it can be taken into the layer before the ReLU.
-    last = {"last.weight": weights["last.weight"] * scale, "last.bias": weights["last.bias"] * scale}
+    last = {
+        "last.weight": weights["last.weight"] * scale,
+        "last.bias": weights["last.bias"] * scale,
+    }
     return ov.Model([_conv(up, last, "last", around=0)], [x], "student")
 
 
