@@ -195,11 +195,12 @@ def _inputs(making: Making, country: Country) -> Inputs:
     """
     level = country.census.train_level
     checkpoints = making.input(CHECKPOINTS)
-    if COUNTRIES in checkpoints.manifest()["parameters"]:
+    several = checkpoints.manifest()["parameters"].get(COUNTRIES)
+    if several:
         raise StoreError(
             "a student learns from members that were trained on one country's units",
             where=checkpoints.path,
-            found=f"trained on units of {', '.join(checkpoints.manifest()['parameters'][COUNTRIES])}",
+            found=f"members that were trained on units of {', '.join(several)}",
             remedy="map with the members (model.kind: bag), or leave training.countries out",
         )
     composites, score = composites_by_season(making), builtup_of_composites(making)
