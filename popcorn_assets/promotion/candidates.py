@@ -67,6 +67,7 @@ def candidates(store: Store, country: str) -> list[dict[str, Any]]:
                 "version": model.version,
                 "state": state,
                 "held-out loss": metrics.loss if metrics else None,
+                "of people alone": loss_in(metrics.as_dict(), of_people=True) if metrics else None,
                 "against in use": _against_text(store, metrics, model, against),
                 "spread of members": metrics.loss_spread if metrics else None,
                 "held-out total ratio": metrics.total_ratio if metrics else None,

@@ -96,7 +96,8 @@ def mapped(taught) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         enter(place, patch)
         store = Store(place.data)
-        promote(store, "demo", "student 2020", who=WHO, force=True, reason="to be looked at")
+        if read_ledger(store, "demo").in_use(2020).model.kind == "bag":  # chance decides of so few
+            promote(store, "demo", "student 2020", who=WHO, force=True, reason="to be looked at")
         for year in (2020, 2021):
             run(place, "refresh", year)
     return place
