@@ -45,6 +45,8 @@ def spread_of(members: np.ndarray) -> np.ndarray:
     Returns:
         float64 without the first axis, in the members' unit.
     """
+    if len(members) == 1:
+        return members[0].astype(np.float64) - members[0]
     values = members.astype(np.float64)
     centre = values.mean(axis=0)
     squares = ((values - centre) ** 2).sum(axis=0)

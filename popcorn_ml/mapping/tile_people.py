@@ -59,7 +59,7 @@ def tile_people(spec: MappingSpec, bag: Bag, core: Window) -> TilePeople:
     Raises:
         RasterError: a raster is unreadable, or the score lacks a season.
     """
-    scores = _scores(spec, core)
+    scores = _scores_of_core(spec, core)
     people = np.full((len(spec.members), *scores.shape[1:]), np.nan)
     occupancy = np.full(scores.shape[1:], np.nan)
     seen = ~np.isnan(scores).all(axis=0)
@@ -103,9 +103,25 @@ def tile_people(spec: MappingSpec, bag: Bag, core: Window) -> TilePeople:
 class _Block:
     """What the seasons of a square add up to."""
 
-    people: SeasonMean
-    occupancy: SeasonMean
+    people: SeasonMean | _Once
+    occupancy: SeasonMean | _Once
     largest: float = 0.0
+
+
+class _Once:
+    """Instead of a `SeasonMean` where the seasons come together: their values, NaN before."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._values: np.ndarray | None = None
+        self._shape = shape
+
+    def add(self, values: np.ndarray) -> None:
+        """Take all seasons, NaN where they have no value."""
+        self._values = values
+
+    def mean(self) -> np.ndarray:
+        """The same."""
+        return np.full(self._shape, np.nan) if self._values is None else self._values
 
 
 def _computed(
@@ -172,7 +188,7 @@ def _computed_together(
     results = []
     for block in blocks:
         tile, shape = canvas.tile(block), (block.height, block.width)
-        found = _Block(SeasonMean((1, *shape)), SeasonMean(shape))
+        found = _Block(_Once((1, *shape)), _Once(shape))
         here = score[block.inside(source)]
         valid = ~np.isnan(here) & wanted[block.inside(core)]
         if valid.any():
@@ -194,7 +210,7 @@ def _season(
     """Add one season of a square, or all of them together."""
     occupancy = bag.occupancy(tile.lay(channels), tile.core_in_window, valid)
     occupancy *= area_ratio_of(spec, tile.core).astype(np.float32)
-    mean = occupancy.mean(axis=0, dtype=np.float64)
+    mean = occupancy.mean(axis=0, dtype=np.float64) if len(occupancy) > 1 else occupancy[0]
     found.largest = max(found.largest, float(mean[valid].max()))
     found.occupancy.add(mean)
     found.people.add(occupancy * score)  # `model.popcorn.population`
@@ -221,6 +237,15 @@ def area_ratio_of(spec: MappingSpec, core: Window) -> np.ndarray:
         return np.full((core.height, 1), spec.pixel_area_ratio)
     mean = spec.grid.pixel_area_m2 / spec.trained_pixel_m2
     return spec.grid.relative_area(core) * (mean * spec.pixel_area_ratio)
+
+
+def _scores_of_core(spec: MappingSpec, core: Window) -> np.ndarray:
+    """As `_scores`; for a student, which needs them beyond the core too, from blocks that are then
+    held for it."""
+    if spec.kind != "student":
+        return _scores(spec, core)
+    source = occupancy_canvas(*spec.grid.shape).tile(core).source
+    return np.ascontiguousarray(_scores(spec, source)[(..., *core.inside(source))])
 
 
 def _scores(spec: MappingSpec, core: Window) -> np.ndarray:
