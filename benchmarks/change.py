@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import Place, asked, judge, prepare, seeds_parser, train
+from benchmarks.accuracy import Place, asked, judge, look_at, prepare, seeds_parser, train
 from benchmarks.intervals import error_model
 from popcorn_assets.country import load_country
 from popcorn_ml import raster
@@ -198,9 +198,19 @@ def measure_seed(seed: int, folder: Path, threads: int) -> dict[str, object]:
     return result
 
 
+def summary(found: list[dict]) -> dict[str, dict[str, float]]:
+    """Of each seed, how much is found and how much of it is false: for the record of looks."""
+    told = ("found of 1 or more", "found of 20 or more", "false among significant")
+    return {
+        str(row["seed"]): {name: round(row["hectares"][name], 3) for name in told} for row in found
+    }
+
+
 def main() -> int:
     """Measure the seeds named and print what was found."""
-    given, passing = asked(seeds_parser(__doc__))
+    parser = seeds_parser(__doc__)
+    given, passing = asked(parser)
+    look = look_at(parser, given)
     folder = given.folder
     found = []
     for seed in given.seeds:
@@ -213,6 +223,7 @@ def main() -> int:
                 print(f"  {of}: {told}", flush=True)
     if given.json:
         print(json.dumps(found, indent=1))
+    look.found(summary(found))
     if passing:
         passing.cleanup()
     worst = max(row["hectares"]["false among significant"] for row in found)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accuracy import YEAR, Place, asked, judge, prepare, seeds_parser, train
+from benchmarks.accuracy import YEAR, Place, asked, judge, look_at, prepare, seeds_parser, train
 from popcorn_assets.country import load_country
 from popcorn_ml import raster
 from popcorn_ml.files import write_json
@@ -227,9 +227,22 @@ def met(row: dict) -> bool:
     return held and ways["law"] < min(ways["constant share"], ways["spread"])
 
 
+def summary(found: list[dict]) -> dict[str, dict[str, dict[str, float]]]:
+    """Of each seed, what its intervals hold: for the record of looks."""
+    return {
+        str(each["seed"]): {
+            row["of"]: {level: round(row["held"][level], 3) for level in ("80", "95")}
+            for row in each["zones"]
+        }
+        for each in found
+    }
+
+
 def main() -> int:
     """Measure the seeds named and print a line for each map and kind of zone."""
-    given, passing = asked(seeds_parser(__doc__))
+    parser = seeds_parser(__doc__)
+    given, passing = asked(parser)
+    look = look_at(parser, given)
     folder = given.folder
     found = []
     for seed in given.seeds:
@@ -248,6 +261,7 @@ def main() -> int:
             )
     if given.json:
         print(json.dumps(found, indent=1))
+    look.found(summary(found))
     if passing:
         passing.cleanup()
     return 0 if all(met(row) for each in found for row in each["zones"]) else 1

@@ -110,14 +110,15 @@ def spec_of(kind: str, folder: Path, threads: int) -> tuple[TrainingSpec, int]:
 
 
 def train(checkout: Path, python: str, spec: TrainingSpec, epochs: int) -> Cost:
-    """One training in a process of its own; fields that a checkout does not know are not said."""
+    """One training in a process of its own; fields that a checkout does not know are not said, nor
+    how much memory it may take: its own default."""
     asked = "import dataclasses as d, popcorn_ml.training.spec as s; "
     asked += "print(*[f.name for f in d.fields(s.TrainingSpec)])"
     place = {**os.environ, "PYTHONPATH": str(checkout)}
     told = subprocess.run(
         [python, "-c", asked], capture_output=True, check=True, cwd=checkout, env=place, text=True
     )
-    known = told.stdout.split()
+    known = set(told.stdout.split()) - {"cache_mb"}
     with tempfile.TemporaryDirectory() as folder:
         full = dataclasses.replace(spec, out=f"{folder}/out", work=f"{folder}/work", epochs=epochs)
         path = Path(folder) / "spec.json"

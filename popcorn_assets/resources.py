@@ -109,7 +109,7 @@ def secrets_of_environment() -> Secrets:
     )
 
 
-ENGINES = ("auto", "openvino", "torch")
+ENGINES = ("auto", "compiled", "openvino", "torch")
 LAUNCHERS = ("subprocess", "inline", "dask")
 
 
@@ -123,8 +123,8 @@ class ComputeResource(dg.ConfigurableResource):
     Attributes:
         device: auto (a free GPU where there is one), cpu, cuda (a free GPU) or cuda:N.
         precision: float32, or bfloat16 for speed on a GPU.
-        engine: what runs the networks of a map: auto (OpenVINO on a CPU, torch on a GPU), openvino
-            or torch.
+        engine: what runs the networks of a map: auto (on a CPU compiled, without a C compiler
+            OpenVINO; torch on a GPU), compiled, openvino or torch.
         threads: CPU threads of a step; 0 means all cores.
         launcher: subprocess (a process of its own for each member and map), inline (in the step's
             own process) or dask (on the workers of a cluster).
@@ -182,7 +182,7 @@ class ComputeResource(dg.ConfigurableResource):
                 )
         else:
             require_device(self.device)
-            if self.engine == "openvino":
+            if self.engine in ("compiled", "openvino"):
                 from popcorn_ml.mapping.engine.choice import require_engine
 
                 require_engine(self.engine, self.device, self.precision)

@@ -17,7 +17,7 @@ from popcorn_ml.cog.writer import CogWriter, together
 from popcorn_ml.errors import GridMismatch, RasterError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.raster_cache import current, holding, keep_gdal_small
-from popcorn_ml.raster_values import Meaning, decoded, meant, stored
+from popcorn_ml.raster_values import Meaning, decoded, meaning_of, meant, plain_floats, stored
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCK_PX", "CogWriter", "bounded_cache", "check", "grid_of", "opened", "read", "read_float",
-    "same_grid", "tags", "together", "write",
+    "read_stored", "same_grid", "tags", "together", "write",
 ]  # fmt: skip
 
 GRID_TOLERANCE_PX = 1e-3
@@ -286,6 +286,30 @@ def read_float(
                 _require(_grid_of(dataset, path), grid, path)
             out = decoded(dataset, index or list(dataset.indexes), window, dtype)
     return out[0] if isinstance(bands, int) else out
+
+
+def read_stored(
+    path: str | Path, window: Window | None = None, grid: Grid | None = None
+) -> tuple[np.ndarray, Meaning]:
+    """All bands as small as they can be kept: stored values, and what makes those of `read_float`
+    of them (`raster_values.meant`).
+
+    Where a mask besides says where there is a value, they are decoded already.
+
+    Args:
+        path, window, grid: as `read_float`.
+    """
+    found = _held(path, None, window, grid)
+    if found is not None:
+        return found[0], found[2]
+    with opened(path) as dataset:
+        if grid is not None:
+            _require(_grid_of(dataset, path), grid, path)
+        meaning = meaning_of(dataset)
+        if meaning is not None:
+            return stored(dataset, None, window), meaning
+        floats = decoded(dataset, list(dataset.indexes), window)
+    return floats, plain_floats(len(floats))
 
 
 def tags(path: str | Path) -> dict[str, str]:

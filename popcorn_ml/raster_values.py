@@ -79,6 +79,11 @@ class Meaning(NamedTuple):
     nodata: tuple[float | None, ...]
 
 
+def plain_floats(bands: int) -> Meaning:
+    """Of values that are themselves already, NaN where there is none."""
+    return Meaning("float32", (1.0,) * bands, (0.0,) * bands, (None,) * bands)
+
+
 def _meaning(dataset: rasterio.DatasetReader) -> Meaning:
     return Meaning(dataset.dtypes[0], dataset.scales, dataset.offsets, dataset.nodatavals)
 
@@ -104,12 +109,17 @@ def meant(
     """
     import numpy as np
 
-    out = raw.astype(dtype)
+    out = np.empty(raw.shape, dtype)
     for i, band in enumerate(index):
         scale, offset = meaning.scales[band - 1], meaning.offsets[band - 1]
         nodata = meaning.nodata[band - 1]
         if scale != 1.0 or offset != 0.0:
-            out[i] = raw[i].astype(np.float64) * scale + offset
+            exact = raw[i].astype(np.float64)
+            exact *= scale
+            exact += offset
+            out[i] = exact
+        else:
+            out[i] = raw[i]
         if nodata is not None and not np.isnan(nodata):
             out[i][raw[i] == nodata] = np.nan
     return out

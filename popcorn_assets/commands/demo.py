@@ -1,7 +1,8 @@
-"""`popcorn demo`: a simulated country from its scenes to evaluated maps, as two Dagster runs.
+"""`popcorn demo`: a simulated country from its scenes to evaluated maps, as three Dagster runs.
 
-The first run trains on 2020 and maps it; the second maps 2021 with the model of 2020. Both are
-ordinary runs of ordinary jobs in the persistent instance, so that the UI shows them.
+One trains on 2020 and maps it; beside it, another makes the imagery of 2021; the third maps 2021
+with the model of 2020. All are ordinary runs of ordinary jobs in the persistent instance, so that
+the UI shows them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from popcorn_assets.assets.change import CHANGE, SUMMARY
-from popcorn_assets.automation import COUNTRY_YEAR_JOB, REFRESH_JOB
+from popcorn_assets.automation import COUNTRY_YEAR_JOB, INGEST_JOB, REFRESH_JOB
 from popcorn_assets.commands.console import open_console
+from popcorn_assets.commands.demo_ahead import imagery_ahead
 from popcorn_assets.commands.export import export_year
 from popcorn_assets.commands.outcome import tell_failure
 from popcorn_assets.commands.working import work
@@ -54,16 +57,22 @@ def run_demo(spec: CountrySpec | None = None) -> int:
     console.print(f"[bold]The demo country[/bold], in {data_root()}")
     write_scenes(console, spec)
     instance = dg.DagsterInstance.get()
-    seconds: dict[str, float] = {}
-    for year, job, purpose in RUNS:
-        console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
-        worked = work(instance, job, COUNTRY, year, console, small=True)
-        if not worked.made:
-            tell_failure(console, instance, worked, "popcorn demo")
-            return 130 if worked.interrupted else 1
-        for asset, spent in asset_seconds(instance, worked.run_id).items():
-            seconds[asset] = round(seconds.get(asset, 0.0) + spent, 3)
-    summary = summarise(seconds, time.monotonic() - started)
+    runs: list[str] = []
+    first, second = (year for year, _, _ in RUNS)
+    with imagery_ahead(COUNTRY, first, second) as ahead:
+        for year, job, purpose in RUNS:
+            console.print(f"\n[bold]{COUNTRY}|{year}[/bold]: {purpose}")
+            if year == second:
+                ahead.wait(console)
+            worked = work(instance, job, COUNTRY, year, console, small=True)
+            if not worked.made:
+                tell_failure(console, instance, worked, "popcorn demo")
+                return 130 if worked.interrupted else 1
+            runs.append(worked.run_id)
+        if ahead.started:
+            beside = dg.RunsFilter(job_name=INGEST_JOB)
+            runs += [run.run_id for run in instance.get_runs(beside, limit=1)]
+    summary = summarise(seconds_spent(instance, runs), time.monotonic() - started)
     path = data_root() / "demo" / "summary.json"
     write_json(path, summary)
     print_summary(console, summary, path)
@@ -99,13 +108,15 @@ def write_scenes(console: Console, spec: CountrySpec) -> None:
         )
 
 
-def asset_seconds(instance: dg.DagsterInstance, run_id: str) -> dict[str, float]:
-    """Seconds that a run spent on each asset, the steps of a graph added up, its checks apart."""
+def seconds_spent(instance: dg.DagsterInstance, runs: Iterable[str]) -> dict[str, float]:
+    """Seconds spent on each asset, the steps of a graph added up, its checks apart."""
     spent: dict[str, float] = {}
-    for stats in instance.get_run_step_stats(run_id):
-        if stats.start_time and stats.end_time:
-            asset = stats.step_key.partition(".")[0]
-            spent[asset] = spent.get(asset, 0.0) + stats.end_time - stats.start_time
+    for run_id in runs:
+        for stats in instance.get_run_step_stats(run_id):
+            if stats.start_time and stats.end_time:
+                asset = stats.step_key.partition(".")[0]
+                seconds = spent.get(asset, 0.0) + stats.end_time - stats.start_time
+                spent[asset] = round(seconds, 3)
     return spent
 
 
@@ -154,13 +165,14 @@ def export_years(console: Console) -> None:
 
 
 def peak_rss_mb() -> float:
-    """Most memory that this process has held, in MB; all of the demo's work is done in it."""
+    """Most memory that this process has held and the largest beside it, in MB."""
+    beside = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     status = Path("/proc/self/status")
     if status.is_file():  # elsewhere than on Linux, the figure may start at the parent's
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                return int(line.split()[1]) / 1024 + beside
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + beside
 
 
 def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None:

@@ -20,6 +20,7 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from popcorn_assets.resources import steps_at_once
 from popcorn_assets.runs.lost import owner_tags
 from popcorn_assets.runs.resting import rest_between_steps
+from popcorn_assets.runs.sqlite import kept_open
 from popcorn_ml.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class _Noting(dg.Executor):
         run_id = plan_context.run_id
         plan_context.instance.add_run_tags(run_id, owner_tags(run_id))
         try:
-            yield from self.executor.execute(plan_context, execution_plan)
+            with kept_open():
+                yield from self.executor.execute(plan_context, execution_plan)
         except (KeyboardInterrupt, DagsterExecutionInterruptedError):
             if run_id in _foreground:
                 plan_context.instance.report_run_canceling(plan_context.dagster_run)

@@ -28,6 +28,8 @@ from popcorn_assets.runs.executors import cancelled_when_interrupted, in_foregro
 from popcorn_assets.runs.followed import followed
 from popcorn_assets.runs.home import WORKSPACE, home
 from popcorn_assets.runs.lost import owner_tags
+from popcorn_assets.runs.pools import in_turn
+from popcorn_assets.runs.sqlite import kept_open
 
 if TYPE_CHECKING:
     from dagster._core.execution.job_execution_result import JobExecutionResult
@@ -61,8 +63,8 @@ def run_here(
     """
     # Whatever executor the deployment has, and its configuration, is for runs of their own.
     local = job.with_executor_def(cancelled_when_interrupted(execute_in_process_executor))
-    run = _created(instance, local, run_id, partition, run_config, tags)
-    with in_foreground(run_id):
+    with kept_open(), in_turn(run_id), in_foreground(run_id):
+        run = _created(instance, local, run_id, partition, run_config, tags)
         return execute_run(InMemoryJob(local), run, instance)
 
 
@@ -81,9 +83,9 @@ def run_from_here(
     Raises:
         DagsterUnknownPartitionError: nothing has run.
     """
-    run = _created(instance, job, run_id, partition, QUIET, tags)
     found = ReconstructableRepository.for_module(DEFINITIONS, "defs", str(home()))
-    with in_foreground(run_id), followed():
+    with kept_open(), in_foreground(run_id), followed():
+        run = _created(instance, job, run_id, partition, QUIET, tags)
         for _ in execute_run_iterator(found.get_reconstructable_job(job.name), run, instance):
             pass
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunsFilter
 
 SOURCES = {"earthengine": "earth-engine", "stac": "stac"}
 """Imagery source -> pool; files on disk have none."""
@@ -23,6 +23,12 @@ SOURCES = {"earthengine": "earth-engine", "stac": "stac"}
 _POLL_SECONDS = 1.0
 _SETTLED_SECONDS = 0.3
 """After which a slot that two runs took at the same moment belongs to one of them."""
+
+_RUNNING = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 @contextmanager
@@ -58,12 +64,37 @@ def slot(context: dg.AssetExecutionContext | dg.OpExecutionContext, pool: str) -
             slots.free_step(name)
 
 
+_in_turn: set[str] = set()
+
+
+@contextmanager
+def in_turn(run_id: str) -> Iterator[None]:
+    """For the block, a run's steps are worked on in this very process, one after another."""
+    _in_turn.add(run_id)
+    try:
+        yield
+    finally:
+        _in_turn.discard(run_id)
+
+
+def _alone(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
+    """Whether no other step can have asked for a slot at the same moment as this one did.
+
+    Runs that begin from now on find it taken.
+    """
+    if context.run_id not in _in_turn:
+        return False
+    running = context.instance.get_runs(RunsFilter(statuses=_RUNNING), limit=2)
+    return [run.run_id for run in running] == [context.run_id]
+
+
 def _kept(context: dg.AssetExecutionContext | dg.OpExecutionContext, pool: str, name: str) -> bool:
     """Whether a slot just claimed is still ours: SQLite lets two runs claim one at once.
 
     The later writer has it then; the other finds out here, and waits like everybody else.
     """
-    time.sleep(_SETTLED_SECONDS)
+    if not _alone(context):
+        time.sleep(_SETTLED_SECONDS)
     claimed = context.instance.event_log_storage.get_concurrency_info(pool).claimed_slots
     return any((one.run_id, one.step_key) == (context.run_id, name) for one in claimed)
 

@@ -201,13 +201,13 @@ def _compute(connect: bool) -> Finding:
 
 
 def _trains() -> str:
-    """How a CPU would train."""
-    from popcorn_ml.training.compiled import compiler
+    """How a CPU would train and map."""
+    from popcorn_ml.compute.kernels import compiler
 
     found = compiler()
     if found is not None:
-        return f"; trains with what {found} compiles"
-    return "; without a C compiler a CPU trains at less than half the speed"
+        return f"; trains and maps with what {found} compiles"
+    return "; without a C compiler a CPU trains at less than half the speed, and maps slower"
 
 
 def _gdal() -> Iterator[Finding]:

@@ -147,7 +147,7 @@ def run_command(
     parser.add_argument("spec", type=Path, help="JSON file that says what to do")
     path = parser.parse_args(arguments).spec
     hold_little()
-    _end_with_launcher()
+    end_with_launcher()
     with _reporting() as report:
         try:
             try:
@@ -180,7 +180,7 @@ def _reporting() -> Iterator[Report]:
         yield Report(pipes)
 
 
-def _end_with_launcher() -> None:
+def end_with_launcher() -> None:
     """Die when the launcher does, which may be killed and then can stop nobody."""
     if not os.environ.pop(LIFELINE, ""):
         return

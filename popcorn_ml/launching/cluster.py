@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import popcorn_ml
+from popcorn_ml.compute.kernels import compiler_version
 from popcorn_ml.errors import ComputeError, ConfigError, LostConnection
 from popcorn_ml.mapping.engine.choice import is_installed, require_engine
 from popcorn_ml.training.spec import TrainingSpec
@@ -180,6 +181,7 @@ def code_facts() -> dict[str, str]:
         "popcorn_ml": digest.hexdigest()[:12],
         **{name: metadata.version(name) for name in _LIBRARIES},
         "openvino": metadata.version("openvino") if is_installed() else "not installed",
+        "C compiler": compiler_version() or "none",
     }
 
 

@@ -34,6 +34,7 @@ def _map(text: str, path: Path, report: Report) -> dict[str, Any]:
         builtup = BuiltupSpec.from_json(text, path)
         out = builtup.out
         report.device(builtup.device)
+        _say_if_slower(report, builtup.engine, builtup.device)
         written = run_builtup(builtup, report.tiles)
     else:
         from popcorn_ml.mapping.predict import MappingSpec, map_population
@@ -41,9 +42,18 @@ def _map(text: str, path: Path, report: Report) -> dict[str, Any]:
         mapping = MappingSpec.from_json(text, path)
         out = mapping.out
         report.device(mapping.device)
+        _say_if_slower(report, mapping.engine, mapping.device, mapping.precision)
         written = map_population(mapping, report.tiles)
     seconds = round(time.monotonic() - begin, 1)
     return {"finished": True, "out": str(out), "seconds": seconds, **written.as_dict()}
+
+
+def _say_if_slower(report: Report, engine: str, device: str, precision: str = "float32") -> None:
+    from popcorn_ml.mapping.engine.choice import second_best
+
+    said = second_best(engine, device, precision)
+    if said is not None:
+        report.note(said)
 
 
 def split_task(text: str, where: Path) -> tuple[str, str]:

@@ -34,7 +34,7 @@ class MappingSpec:
         precision: float32, or bfloat16 for speed on a GPU.
         threads: tiles at once; 0 takes all cores. The result does not depend on it. With a GPU at
             most `tiles.TILES_ON_A_GPU`.
-        engine: openvino, torch or auto; see `engine.choice.open_engine`.
+        engine: compiled, openvino, torch or auto; see `engine.choice.open_engine`.
         trained_pixel_m2: area of the pixels that the members were trained on. Occupancy counts
             people in a pixel, so that of each row is multiplied with its own pixels' area over
             this. None: what the members' cards say of it; where they say nothing, as in published

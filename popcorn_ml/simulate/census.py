@@ -181,13 +181,17 @@ def write_units(path: Path, level: Level, grid: Grid) -> None:
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
+def sums(level: Level, people: np.ndarray) -> np.ndarray:
+    """People of units 1..n, by who lives in each pixel (rows, columns)."""
+    return np.bincount(level.number.ravel(), people.ravel(), len(level.ids) + 1)[1:]
+
+
 def write_counts(path: Path, level: Level, people: np.ndarray) -> None:
-    """Write a level's counts as CSV (UTF-8): id, name, parent, people."""
-    sums = np.bincount(level.number.ravel(), people.ravel(), len(level.ids) + 1)
+    """Write the counts of a level's units 1..n as CSV in UTF-8: id, name, parent, people."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(["id", "name", "parent", "people"])
-    rows = zip(level.ids, level.names, level.parents, sums[1:], strict=True)
+    rows = zip(level.ids, level.names, level.parents, people, strict=True)
     out.writerows((i, n, p, round(c)) for i, n, p, c in rows)
     with _replacing(path) as draft:
         Path(draft).write_text(text.getvalue(), encoding="utf-8")

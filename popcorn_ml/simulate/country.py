@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from popcorn_ml.files import write_json
-from popcorn_ml.simulate import census, world
+from popcorn_ml.simulate import census, census_errors
+from popcorn_ml.simulate.family import World, family_of
 from popcorn_ml.simulate.scenes import Acquisition, acquisitions, write_acquisition
 from popcorn_ml.simulate.spec import MARGIN_PX, CountrySpec
 
@@ -115,22 +116,8 @@ def write_country(
 def _write(out_dir, spec, years, key, progress, workers) -> dict[str, Any]:
     (out_dir / MANIFEST).unlink(missing_ok=True)
     write_json(out_dir / MANIFEST, {"key": key, "years": [], "files": {}, "complete": False})
-    place = world.make_world(spec.seed, spec.place_grid.shape, spec.base_year, spec.urban_share)
-    inner = (slice(MARGIN_PX, -MARGIN_PX),) * 2
-    levels = census.make_units(spec, world.people(place, spec.base_year)[inner])
-    totals = {}
-    for level, units in levels.items():
-        path = out_dir / "census" / f"units_{level}.gpkg"
-        if not path.exists():
-            census.write_units(path, units, spec.grid)
-    for year in years:
-        people = world.people(place, year)[inner]
-        totals[year] = int(people.sum())
-        for level, units in levels.items():
-            census.write_counts(out_dir / "census" / f"counts_{level}_{year}.csv", units, people)
-        truth = out_dir / "truth" / f"truth_{year}.tif"
-        if not truth.exists():
-            census.write_truth(truth, people, spec.grid, year)
+    place = make_world(spec)
+    levels, totals = _write_census(out_dir, spec, place, years)
     items = _write_scenes(out_dir, spec, place, years, progress, workers)
     write_json(out_dir / ITEMS, {"type": "FeatureCollection", "features": items})
     collections = [item["collection"] for item in items]
@@ -148,9 +135,51 @@ def _write(out_dir, spec, years, key, progress, workers) -> dict[str, Any]:
     return json.loads(json.dumps(manifest))
 
 
+def make_world(spec: CountrySpec) -> World:
+    """The place that a country lies in, with `MARGIN_PX` around it, drawn by its family."""
+    family, shape = family_of(spec.family), spec.place_grid.shape
+    return family.make_world(spec.seed, shape, spec.base_year, spec.urban_share)
+
+
+def write_census(out_dir: Path, spec: CountrySpec, years: Sequence[int]) -> None:
+    """Write a country's census files and truth alone: no scenes, no items, no manifest.
+
+    For a census with errors of a country whose scenes are there already: they would be the same.
+    """
+    _write_census(Path(out_dir), spec, make_world(spec), years)
+
+
+def _write_census(out_dir, spec, place, years) -> tuple[dict[str, census.Level], dict[int, int]]:
+    """Units and counts of every level, and the truth; returns the levels and true totals."""
+    family, inner = family_of(spec.family), (slice(MARGIN_PX, -MARGIN_PX),) * 2
+    levels = family.make_units(spec, family.people(place, spec.base_year)[inner], place)
+    published = census_errors.published_units(spec, levels)
+    totals = {}
+    for level, units in published.items():
+        path = out_dir / "census" / f"units_{level}.gpkg"
+        if not path.exists():
+            census.write_units(path, units, spec.grid)
+    for year in years:
+        people = family.people(place, year)[inner]
+        counted = people
+        if spec.census_error.years_older:
+            counted = family.people(place, year - spec.census_error.years_older)[inner]
+        totals[year] = int(people.sum())
+        for level, units in levels.items():
+            counts = census.sums(units, people)
+            if level == census_errors.LEVEL:
+                counts = census_errors.published_counts(spec, year, census.sums(units, counted))
+            path = out_dir / "census" / f"counts_{level}_{year}.csv"
+            census.write_counts(path, units, counts)
+        truth = out_dir / "truth" / f"truth_{year}.tif"
+        if not truth.exists():
+            census.write_truth(truth, people, spec.grid, year)
+    return levels, totals
+
+
 def _write_scenes(out_dir, spec, place, years, progress, workers) -> list[dict[str, Any]]:
     plan = [seen for year in years for seen in acquisitions(spec, year)]
-    covered = {year: world.surface(place, year) for year in years}
+    covered = {year: family_of(spec.family).surface(place, year) for year in years}
 
     def write(seen: Acquisition) -> list[dict[str, Any]]:
         return write_acquisition(spec, place, covered[seen.year], seen, out_dir)
@@ -187,8 +216,18 @@ def _drop_damaged(out_dir: Path, sizes: dict[str, int]) -> None:
 def _key(spec: CountrySpec) -> str:
     """Hash of the specification and of the code that turns it into files."""
     digest = hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode())
-    for name in ("spec", "terrain", "settlements", "world", "optics", "radar", "scenes", "census"):
-        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    shared = (
+        "spec",
+        "terrain",
+        "buildings",
+        "optics",
+        "radar",
+        "scenes",
+        "census",
+        "census_errors",
+    )
+    for name in (*(f"{name}.py" for name in shared), *family_of(spec.family).code):
+        digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()
 
 

@@ -6,13 +6,15 @@ Reflectances are of the order of published spectral libraries, rounded. Everythi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
+from popcorn_ml.simulate.buildings import Surface
 from popcorn_ml.simulate.terrain import smooth_noise, step_up
-from popcorn_ml.simulate.world import MATERIALS, Surface, World
+from popcorn_ml.simulate.world import MATERIALS, World
 
 REFLECTANCE: dict[str, tuple[float, float, float, float]] = {
     "new_metal": (0.25, 0.27, 0.28, 0.31),
@@ -32,6 +34,7 @@ REFLECTANCE: dict[str, tuple[float, float, float, float]] = {
 GREEN = np.array([0.03, 0.065, 0.04, 0.40], np.float32)
 DRY = np.array([0.08, 0.12, 0.16, 0.26], np.float32)
 TREE = np.array([0.02, 0.045, 0.028, 0.30], np.float32)
+HAZE = (0.010, 0.006, 0.004, 0.002)
 POINT_SPREAD_PX = 0.55
 """Standard deviation of the blur by the instrument's point spread, in pixels."""
 
@@ -84,10 +87,8 @@ def reflectance(world: World, covered: Surface, t: float, rng: np.random.Generat
     soil = share["soil"] + 0.75 * share["crop"] * (1 - crops)
     dry = 0.25 * share["crop"] * (1 - crops) + share["grass"] * (1 - grass)
     natural_tone = world.land.soil_tone * world.texture
-    light = rng.normal(1.0, 0.025)
-    haze = np.array([0.010, 0.006, 0.004, 0.002]) * rng.gamma(1.5, 0.5)
-    out = np.empty((4, *world.shape), np.float32)
-    for band in range(4):
+
+    def mixed(band: int) -> np.ndarray:
         fixed = sum(
             share[name] * np.float32(value[band])
             for name, value in REFLECTANCE.items()
@@ -96,11 +97,36 @@ def reflectance(world: World, covered: Surface, t: float, rng: np.random.Generat
         seen = fixed * world.texture + share["water"] * np.float32(REFLECTANCE["water"][band])
         seen += (soil * np.float32(REFLECTANCE["soil"][band]) + dry * DRY[band]) * natural_tone
         seen += green * GREEN[band] + share["tree"] * TREE[band]
+        return seen
+
+    return observed(mixed, covered, HAZE, rng)
+
+
+def observed(
+    mixed: Callable[[int], np.ndarray],
+    covered: Surface,
+    haze: tuple[float, float, float, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """What reaches the instrument of what the ground reflects, float32 (4, rows, columns).
+
+    Args:
+        mixed: a band's reflectance by what covers each pixel; its array is used up.
+        covered: what covers the place that year.
+        haze: what a usual haze adds to each band.
+        rng: of what differs between acquisitions: haze, illumination, noise.
+    """
+    light = rng.normal(1.0, 0.025)
+    hazy = np.array(haze) * rng.gamma(1.5, 0.5)
+    shape = covered.built.shape
+    out = np.empty((4, *shape), np.float32)
+    for band in range(4):
+        seen = mixed(band)
         # tall buildings shade what lies between them
         seen *= 1 - 0.3 * np.clip(covered.wall / 1.2, 0, 1) * (1 - covered.built)
         seen = ndimage.gaussian_filter(seen, POINT_SPREAD_PX, truncate=3)
-        noise = rng.standard_normal(world.shape, np.float32)
-        out[band] = seen * np.float32(light) * (1 + 0.012 * noise) + np.float32(haze[band])
+        noise = rng.standard_normal(shape, np.float32)
+        out[band] = seen * np.float32(light) * (1 + 0.012 * noise) + np.float32(hazy[band])
     return np.clip(out, 0.001, 1.2)
 
 

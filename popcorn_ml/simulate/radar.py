@@ -7,12 +7,15 @@ files, nodata or decibels on disk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy import ndimage
 
 from popcorn_ml.sentinel import Orbit
+from popcorn_ml.simulate.buildings import Surface
 from popcorn_ml.simulate.optics import greenness
-from popcorn_ml.simulate.world import MATERIALS, Surface, World
+from popcorn_ml.simulate.world import MATERIALS, World
 
 GAMMA0_DB: dict[str, tuple[float, float]] = {
     "new_metal": (-7.5, -17.0),
@@ -31,6 +34,9 @@ GAMMA0_DB: dict[str, tuple[float, float]] = {
     "water": (-20.0, -27.5),
 }
 """VV, VH of each material, before walls."""
+
+SWING_DB = {"soil": 1.6, "laterite": 1.2, "crop": 1.2, "grass": 0.9, "water": 1.5, "tree": 0.3}
+"""How much more a material returns when it is wet than when it is neither wet nor dry."""
 
 WALL_BOUNCE = (4.0, 0.18)
 """Power that a square metre of wall facing the sensor adds per square metre of ground, VV, VH."""
@@ -58,18 +64,40 @@ def gamma_nought(
     """
     share = dict(zip(MATERIALS, covered.share, strict=True))
     crops, _ = greenness(world, covered, t)
-    swing_db = {"soil": 1.6, "laterite": 1.2, "crop": 1.2, "grass": 0.9, "water": 1.5, "tree": 0.3}
-    out = np.empty((2, *world.shape), np.float32)
+    materials = {
+        name: (share[name], value, SWING_DB.get(name, 0.0)) for name, value in GAMMA0_DB.items()
+    }
+    return returned(materials, {"crop": crops}, world.texture, covered, orbit, wetness)
+
+
+def returned(
+    materials: Mapping[str, tuple[np.ndarray, tuple[float, float], float]],
+    vigour: Mapping[str, np.ndarray],
+    texture: np.ndarray,
+    covered: Surface,
+    orbit: Orbit,
+    wetness: float,
+) -> np.ndarray:
+    """What a surface returns to the sensor, linear power, float32 (2, rows, columns).
+
+    Args:
+        materials: name -> its share of each pixel, its VV and VH, how much wetness adds, in dB.
+        vigour: of those that grow: how green each pixel's is, 0..1.
+        texture: brightness of each pixel's ground, about 1.
+        covered: walls, that year.
+        orbit: which way the sensor flies.
+        wetness: -1..1, as of that day.
+    """
+    out = np.empty((2, *texture.shape), np.float32)
     for i in range(2):
-        total = np.zeros(world.shape, np.float32)
-        for name, value in GAMMA0_DB.items():
-            power = np.asarray(
-                10 ** ((value[i] + swing_db.get(name, 0) * wetness) / 10), np.float32
-            )
-            if name == "crop":
-                power = power * 10 ** ((0.25 if i == 0 else 0.35) * crops).astype(np.float32)
-            total += share[name] * power
-        total *= world.texture
+        total = np.zeros(texture.shape, np.float32)
+        for name, (share, decibels, swing) in materials.items():
+            power = np.asarray(10 ** ((decibels[i] + swing * wetness) / 10), np.float32)
+            if name in vigour:
+                grown = vigour[name]
+                power = power * 10 ** ((0.25 if i == 0 else 0.35) * grown).astype(np.float32)
+            total += share * power
+        total *= texture
         total += np.float32(WALL_BOUNCE[i]) * covered.bounce[orbit]
         total += np.float32(WALL_SCATTER[i]) * covered.wall
         out[i] = ndimage.gaussian_filter(total, 0.6, truncate=3)

@@ -2,8 +2,8 @@
 
 Formats, property names and asset keys are those of Planetary Computer's `sentinel-2-l2a` and
 `sentinel-1-rtc` collections. Scenes lie on tiles and swaths of their own, aligned with the
-country's 10 m pixels and never equal to its grid. What a scene shows comes from `optics` and
-`radar`; nothing here reads a scene or makes a composite.
+country's 10 m pixels and never equal to its grid. What a scene shows comes from its family of
+worlds, from `optics` and `radar`; nothing here reads a scene or makes a composite.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from popcorn_ml import raster, sentinel
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.sentinel import Orbit, Season
 from popcorn_ml.simulate import optics, radar
+from popcorn_ml.simulate.buildings import Surface
+from popcorn_ml.simulate.family import World, family_of
 from popcorn_ml.simulate.spec import CountrySpec
-from popcorn_ml.simulate.world import MATERIALS, Surface, World
 
 S1_NODATA = -32768.0
 REPROCESSED = "05.00"
@@ -153,15 +154,16 @@ def processings(seen: Acquisition) -> list[str]:
 
 def _write_s2(spec, world, covered, seen, out_dir):
     rng = seen.rng(spec)
-    wet = optics.rains(seen.t)
+    family = family_of(spec.family)
+    wet = family.rains(seen.t)
     cover = float(np.clip(rng.beta(1.1, 4.0) + 0.10 * wet, 0, 0.55))
     angle, length = rng.uniform(0.2, 1.2), rng.uniform(9, 20)
     sun = (length * np.sin(angle), -length * np.cos(angle))
     platform = "AB"[(seen.when.toordinal() // 5) % 2]
     orbit = 78 if seen.track == "full" else 35
-    clear = optics.reflectance(world, covered, seen.t, rng)
+    clear = family.reflectance(world, covered, seen.t, rng)
     above = optics.sky(rng, world.shape, cover, sun)
-    water = covered.share[MATERIALS.index("water")]
+    water = covered.share[family.materials.index("water")]
     view = optics.under(clear, above)
     scl = optics.classes(view, above, water)
     rows, cols = np.ogrid[: world.shape[0], : world.shape[1]]
@@ -307,8 +309,9 @@ def _write_s1(spec, world, covered, seen, out_dir):
     folder = out_dir / "scenes" / "sentinel-1-rtc" / name
     paths = {key: folder / f"{key}.tif" for key in ("vv", "vh")}
     if not all(path.exists() for path in paths.values()):
-        wetness = float(np.clip(2 * optics.rains(seen.t) - 1 + rng.normal(0, 0.3), -1, 1))
-        expected = radar.gamma_nought(world, covered, _orbit(seen), seen.t, wetness)
+        family = family_of(spec.family)
+        wetness = float(np.clip(2 * family.rains(seen.t) - 1 + rng.normal(0, 0.3), -1, 1))
+        expected = family.gamma_nought(world, covered, _orbit(seen), seen.t, wetness)
         power = radar.speckled(expected, rng)
         rows, cols = np.ogrid[: world.shape[0], : world.shape[1]]
         swath = _side_of_edge(rows, cols, spec, seen.track)

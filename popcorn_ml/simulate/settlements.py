@@ -7,13 +7,14 @@ order of those of East African towns, rounded; no real place is copied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from popcorn_ml.simulate.buildings import Buildings
 from popcorn_ml.simulate.terrain import Terrain, smooth_noise
 
 ROOFS = ("new_metal", "rusty_metal", "tile", "concrete", "thatch", "hall_sheet")
@@ -89,41 +90,6 @@ KINDS: dict[str, Kind] = {
     ),
 }  # fmt: skip
 KIND_NAMES = tuple(KINDS)
-
-
-@dataclass(frozen=True)
-class Buildings:
-    """One row a building; all arrays of the same length.
-
-    Attributes:
-        row, col: middle, in pixels of the place (fractions count).
-        length_m, width_m, height_m: of the building.
-        angle: of the long side from the direction of the columns, in radians.
-        glint: how strongly its walls return the radar's pulse, of mean 1.
-        kind: index into `KIND_NAMES`.
-        roof: index into `ROOFS`.
-        built: when it was built, as a decimal year.
-        people: who live there once it is built.
-    """
-
-    row: np.ndarray
-    col: np.ndarray
-    length_m: np.ndarray
-    width_m: np.ndarray
-    height_m: np.ndarray
-    angle: np.ndarray
-    glint: np.ndarray
-    kind: np.ndarray
-    roof: np.ndarray
-    built: np.ndarray
-    people: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def where(self, chosen: np.ndarray) -> Buildings:
-        """Only the chosen rows."""
-        return Buildings(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
+
+FIRST = "first"
+"""The family of worlds that the demo country is of."""
 
 TRAINING_SEEDS_FROM = 1_000_000
 """Seeds of the places that an extractor is pre-trained on; countries stay below, so that no place
@@ -12,6 +18,45 @@ is ever both."""
 
 MARGIN_PX = 32
 """How far the simulated place reaches beyond the country on every side, in pixels of 10 m."""
+
+
+@dataclass(frozen=True)
+class CensusError:
+    """How far a census that is published and trained on is from the truth.
+
+    Identifiers, names and the finer level, which is kept aside for evaluation, stay exact.
+
+    Attributes:
+        counts: standard deviation of a unit's count, as a share of it.
+        borders_px: how far the published borders are off at most, in pixels; the counts are
+            those within the true ones.
+        years_older: how much older than the images the count is.
+    """
+
+    counts: float = 0.0
+    borders_px: float = 0.0
+    years_older: int = 0
+
+    def __post_init__(self) -> None:
+        for name, most in (("counts", 0.5), ("borders_px", 20), ("years_older", 10)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise ConfigError(
+                    f"census error: {name} is out of range",
+                    expected=f"0 to {most}",
+                    found=str(value),
+                )
+
+    def __str__(self) -> str:
+        """ "counts 5 %, borders 3 px, 2 years older"; "exact"."""
+        parts = []
+        if self.counts:
+            parts.append(f"counts {self.counts * 100:g} %")
+        if self.borders_px:
+            parts.append(f"borders {self.borders_px:g} px")
+        if self.years_older:
+            parts.append(f"{self.years_older} years older")
+        return ", ".join(parts) or "exact"
 
 
 @dataclass(frozen=True)
@@ -33,6 +78,8 @@ class CountrySpec:
         s2_dates: Sentinel-2 acquisitions a season of the orbit that sees the whole country.
         s2_edge_dates: acquisitions a season of the orbit whose swath ends inside the country.
         s1_passes: Sentinel-1 passes a season and orbit direction.
+        family: which family of worlds it is drawn by, one of `family.FAMILIES`.
+        census_error: how far its census is from the truth.
     """
 
     code: str = "demo"
@@ -50,6 +97,8 @@ class CountrySpec:
     s2_dates: int = 4
     s2_edge_dates: int = 1
     s1_passes: int = 4
+    family: str = FIRST
+    census_error: CensusError = CensusError()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < TRAINING_SEEDS_FROM:
@@ -80,8 +129,24 @@ class CountrySpec:
         )
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values for a manifest; `CountrySpec(**d)` reads them back."""
-        return asdict(self)
+        """Plain values for a manifest; `from_dict` reads them back.
+
+        What is as in the first family with an exact census is not said: countries that were
+        written before there was another are the same as now.
+        """
+        values = asdict(self)
+        for name in ("family", "census_error"):
+            if getattr(self, name) == getattr(CountrySpec, name):
+                del values[name]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CountrySpec:
+        """The specification that `as_dict` wrote."""
+        known = dict(values)
+        if "census_error" in known:
+            known["census_error"] = CensusError(**known["census_error"])
+        return cls(**known)
 
 
 def demo_grid() -> Grid:

@@ -15,8 +15,9 @@ import numpy as np
 from popcorn_ml import sentinel
 from popcorn_ml.sentinel import Season
 from popcorn_ml.simulate import optics, radar
+from popcorn_ml.simulate.buildings import LOOK_AXIS, Surface
 from popcorn_ml.simulate.spec import TRAINING_SEEDS_FROM, CountrySpec
-from popcorn_ml.simulate.world import LOOK_AXIS, Surface, World, make_world, surface
+from popcorn_ml.simulate.world import World, make_world, surface
 
 BUILT_SHARE = 0.2
 """A pixel is labelled built-up when buildings cover at least this share of it (20 m2)."""

@@ -1,18 +1,14 @@
 """A piece's sums and their gradient by `unit.c`, compiled for this machine: the fastest on a CPU.
 
-Compiled when a training begins, where there is a C compiler, into a folder that is gone when the
-library is loaded. Without one `written_out` does the same, to rounding.
+Compiled where there is a C compiler (`compute.kernels`). Without one `written_out` does the same,
+to rounding.
 """
 
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-import tempfile
 import threading
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,69 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from popcorn_ml.compute.kernels import Library, aligned, library_of
 from popcorn_ml.model.popcorn import OccupancyModel
 from popcorn_ml.model.unet import S1_CHANNELS, S2_CHANNELS, STREAM_FEATURES, DoubleConv, StreamUNet
 from popcorn_ml.training.loss import Piece
 from popcorn_ml.training.regions import AxisRegions, Regions, regions_for, span_of
 
 SOURCE = Path(__file__).with_name("unit.c")
-COMPILERS = ("cc", "gcc", "clang")
-OPTIONS = (
-    *("-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
-)
-PATIENCE_S = 120
 
 STAGES = ("enter", "down1", "down2", "up2", "up1")
 
 
-@dataclass(frozen=True)
-class Library:
-    """The compiled source.
-
-    Attributes:
-        calls: its functions.
-        compiler: who compiled it, as it calls itself.
-    """
-
-    calls: Any
-    compiler: str
-
-
-def compiler() -> str | None:
-    """The compiler that a training would try first here."""
-    return next(filter(None, map(shutil.which, COMPILERS)), None)
-
-
-@cache
 def compiled() -> Library | None:
-    """Compile and load the source, once a process; None where this machine cannot."""
-    for name in COMPILERS:
-        path = shutil.which(name)
-        found = None if path is None else _compiled_by(path)
-        if found is not None:
-            return found
-    return None
-
-
-def _compiled_by(compiler: str) -> Library | None:
-    with tempfile.TemporaryDirectory(prefix="popcorn-") as folder:
-        library = Path(folder) / "unit.so"
-        try:
-            told = subprocess.run(
-                [compiler, "--version"], capture_output=True, text=True, timeout=PATIENCE_S
-            )
-            made = subprocess.run(
-                [compiler, *OPTIONS, "-o", str(library), str(SOURCE)],
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                timeout=PATIENCE_S,
-            )
-            if told.returncode or made.returncode:
-                return None
-            return Library(_declared(ctypes.CDLL(str(library))), told.stdout.partition("\n")[0])
-        except (OSError, subprocess.TimeoutExpired):
-            return None
+    """The source, compiled and loaded once a process; None where this machine cannot."""
+    found = library_of(SOURCE)
+    return None if found is None else Library(_declared(found.calls), found.compiler)
 
 
 def _declared(library: Any) -> Any:
@@ -348,7 +296,7 @@ class Room(threading.local):
         whole = sum(sizes)
         free = self._free.pop() if self._free else None
         if free is None or len(free) < whole:
-            free = _aligned(whole)
+            free = aligned(whole)
         return _Taken(free, (free[: sizes[0]], free[sizes[0] :]))
 
     def give(self, kept: _Taken) -> None:
@@ -359,21 +307,14 @@ class Room(threading.local):
     def passing(self, size: int) -> np.ndarray:
         """Memory until the next call."""
         if len(self._passing) < size:
-            self._passing = _aligned(size)
+            self._passing = aligned(size)
         return self._passing
 
     def of_head(self, size: int) -> np.ndarray:
         """Memory until the next call."""
         if len(self._head) < size:
-            self._head = _aligned(size)
+            self._head = aligned(size)
         return self._head
-
-
-def _aligned(size: int) -> np.ndarray:
-    """So many floats, from where a line of the cache begins."""
-    memory = np.empty(size + 16, np.float32)
-    first = -memory.ctypes.data % 64 // 4
-    return memory[first : first + size]
 
 
 def _numbers(regions: Regions) -> np.ndarray:

@@ -20,13 +20,16 @@ from torch import Tensor
 
 from popcorn_ml import raster
 from popcorn_ml.grid import Grid, Window
-from popcorn_ml.inputs import read_channels
+from popcorn_ml.inputs import channels_of, read_stored
 from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX, Canvas, CanvasTile, occupancy_canvas
 from popcorn_ml.model.unet import S1_CHANNELS
+from popcorn_ml.raster_values import Meaning
+from popcorn_ml.sentinel import SENSORS
 from popcorn_ml.training.augment import Draw, stretched, turned, turned_pixels
 from popcorn_ml.training.countries import area_over, grids_of
 from popcorn_ml.training.left_out import kept, worked_on
 from popcorn_ml.training.loss import Piece
+from popcorn_ml.training.scratch import Scratch
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.units import Unit, season_bands
 
@@ -97,11 +100,18 @@ def unit_tiles(canvas: Canvas, box: Window, max_pixels: int) -> list[CanvasTile]
 Key = tuple[int, int, int]
 """A unit's `key`, tile, season: indices of the last two."""
 
+SAMPLE_BYTES_PER_PX = 6 * 4
+"""Of a sample's window, in memory."""
+
 
 class Samples:
     """Reads samples, several at a time, and keeps the latest of them up to a budget.
 
-    Close it when done (it holds threads).
+    Where the budget does not hold all, what was decoded once is put aside on disk as the composites
+    store it, a third of a sample: to cut a unit out of compressed blocks again in every epoch takes
+    a quarter of a training's time.
+
+    Close it when done (it holds threads, and space of the disk).
     """
 
     def __init__(
@@ -143,9 +153,13 @@ class Samples:
             for key, unit in self._units.items()
         }
         self._bands = [season_bands(place.builtup, spec.seasons) for place in self._places]
+        self._meanings: dict[str, Meaning] = {}
         self._kept: OrderedDict[Key, Future[Sample]] = OrderedDict()
         self._budget = spec.cache_mb * 1024 * 1024
         self._held_bytes = 0
+        windows = sum(map(self.pixels, self._units.values()))
+        fits = windows * SAMPLE_BYTES_PER_PX * len(spec.seasons) <= self._budget
+        self._scratch = None if fits else Scratch(spec.work)
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(spec.threads, thread_name_prefix="read")
 
@@ -164,6 +178,8 @@ class Samples:
         """Let go of the threads and of what was kept."""
         self._readers.shutdown(cancel_futures=True)
         self._kept.clear()
+        if self._scratch is not None:
+            self._scratch.close()
 
     def country(self, unit: Unit) -> str:
         """Code of a unit's country; empty where the training has one and does not name it."""
@@ -213,29 +229,53 @@ class Samples:
 
     def _read(self, key: Key) -> Sample:
         unit_key, tile_index, season_index = key
+        pixels, scores = self._ground(unit_key, tile_index)
+        score = scores[season_index]
+        seen = np.isfinite(score)
+        if not seen.all():
+            pixels, score = pixels[seen], score[seen]
+        season, place = self.spec.seasons[season_index], self._places[self._units[unit_key].place]
+        channels, valid = self._channels(key, place.s1[season], place.s2[season])
+        missing = None
+        if not valid.all():
+            missing = ~valid & (channels[S1_CHANNELS:] == 0).all(axis=0)
+        return Sample(
+            channels=torch.from_numpy(channels),
+            s2_missing=None if missing is None else torch.from_numpy(missing),
+            pixels=torch.from_numpy(pixels.astype(np.int64)),
+            score=torch.from_numpy(score),
+        )
+
+    def _ground(self, unit_key: int, tile_index: int) -> list[np.ndarray]:
+        """Of a unit's tile: its pixels in the flattened window, int32, and their score in each
+        season, float32 (seasons, pixels), NaN where that one does not show them."""
+        key = unit_key, tile_index
+        found = None if self._scratch is None else self._scratch.get(key)
+        if found is not None:
+            return found
         unit, tile = self._units[unit_key], self._tiles[unit_key][tile_index]
         place, grid, below = (of[unit.place] for of in (self._places, self._grids, self._below))
-        season, bands = self.spec.seasons[season_index], self._bands[unit.place]
-        scores = raster.read_float(
-            place.builtup, tile.core, bands if below else [bands[season_index]]
-        )
-        score = scores[season_index if below else 0]
+        scores = raster.read_float(place.builtup, tile.core, self._bands[unit.place])
         own = raster.read(place.units, tile.core, bands=1) == unit.number
-        own &= np.isfinite(score)
-        if below:
-            own &= kept(scores, below)
-        score *= (grid.relative_area(tile.core) * self._area[unit.place]).astype(np.float32)
+        own &= kept(scores, below) if below else np.isfinite(scores).any(axis=0)
+        scores *= (grid.relative_area(tile.core) * self._area[unit.place]).astype(np.float32)
         rows, cols = np.nonzero(own)
         inside = tile.core_in_window
         pixels = (rows + inside.row) * tile.window.width + cols + inside.col
-        channels, valid = read_channels(place.s1[season], place.s2[season], tile.source)
-        missing = None
-        if not valid.all():
-            unseen = ~valid & (channels[S1_CHANNELS:] == 0).all(axis=0)
-            missing = torch.from_numpy(np.ascontiguousarray(tile.lay(unseen)))
-        return Sample(
-            channels=torch.from_numpy(np.ascontiguousarray(tile.lay(channels))),
-            s2_missing=missing,
-            pixels=torch.from_numpy(pixels),
-            score=torch.from_numpy(score[rows, cols]),
-        )
+        found = [pixels.astype(np.int32), scores[:, rows, cols]]
+        if self._scratch is not None:
+            self._scratch.put(key, found)
+        return found
+
+    def _channels(self, key: Key, s1: str, s2: str) -> tuple[np.ndarray, np.ndarray]:
+        """A sample's channels and where all were observed, as `inputs.read_channels`."""
+        found = None if self._scratch is None else self._scratch.get(key)
+        if found is None:
+            tile = self._tiles[key[0]][key[1]]
+            read = read_stored(s1, s2, tile.source)
+            self._meanings |= {s1: read["s1"][1], s2: read["s2"][1]}
+            found = [np.ascontiguousarray(tile.lay(read[sensor][0])) for sensor in SENSORS]
+            if self._scratch is not None:
+                self._scratch.put(key, found)
+        meanings = self._meanings[s1], self._meanings[s2]
+        return channels_of(dict(zip(SENSORS, zip(found, meanings, strict=True), strict=True)))

@@ -14,9 +14,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from popcorn_ml.compute.kernels import COMPILERS, Library
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.model.popcorn import OccupancyModel
-from popcorn_ml.training.compiled import COMPILERS, Compiled, Layout, Library, Room, compiled
+from popcorn_ml.training.compiled import Compiled, Layout, Room, compiled
 from popcorn_ml.training.loss import LOSS_SCALE, Piece, UnitLoss
 from popcorn_ml.training.spec import TrainingSpec
 from popcorn_ml.training.written_out import WrittenOut

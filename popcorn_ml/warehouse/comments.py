@@ -7,6 +7,7 @@ column holds wherever a column of its name has none of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from popcorn_ml.warehouse.schema import identifier, text_literal
@@ -180,26 +181,33 @@ def comment_of(table: str, column: str) -> str | None:
 
 
 def write_comments(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give every table, view and column of the database in use its comment."""
-    tables = (
-        connection.execute("BEGIN")
-        .execute(
-            "SELECT table_name, table_type FROM information_schema.tables "
-            "WHERE table_catalog = current_database()"
-        )
-        .fetchall()
-    )
-    for table, kind in tables:
-        what = "VIEW" if kind == "VIEW" else "TABLE"
-        if table in TABLE_COMMENTS:
-            text = text_literal(TABLE_COMMENTS[table])
-            connection.execute(f"COMMENT ON {what} {identifier(table)} IS {text}")
-        for (column,) in connection.execute(
-            "SELECT column_name FROM information_schema.columns "
-            "WHERE table_catalog = current_database() AND table_name = ?",
-            [table],
-        ).fetchall():
-            if said := comment_of(table, column):
-                place = f"{identifier(table)}.{identifier(column)}"
-                connection.execute(f"COMMENT ON COLUMN {place} IS {text_literal(said)}")
+    """Give every table, view and column of the database in use its comment, where it lacks it."""
+    statements = [
+        f"COMMENT ON {what} {place} IS {text_literal(wanted)}"
+        for what, place, found, wanted in _commented(connection)
+        if wanted is not None and found != wanted
+    ]
+    if not statements:
+        return  # as a rule: they are written once, and each takes a while
+    connection.execute("BEGIN")
+    for statement in statements:
+        connection.execute(statement)
     connection.execute("COMMIT")
+
+
+def _commented(
+    connection: duckdb.DuckDBPyConnection,
+) -> Iterator[tuple[str, str, str | None, str | None]]:
+    """What has a comment, or should: what it is, its name, its comment and the one wanted."""
+    for kind in ("table", "view"):
+        for name, found in connection.execute(
+            f"SELECT {kind}_name, comment FROM duckdb_{kind}s() "
+            "WHERE database_name = current_database() AND NOT internal"
+        ).fetchall():
+            yield kind.upper(), identifier(name), found, TABLE_COMMENTS.get(name)
+    for table, column, found in connection.execute(
+        "SELECT table_name, column_name, comment FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND NOT internal"
+    ).fetchall():
+        place = f"{identifier(table)}.{identifier(column)}"
+        yield "COLUMN", place, found, comment_of(table, column)

@@ -76,7 +76,11 @@ def write_files(place: Place, code: str, **training: Any) -> None:
     level = {
         "role": "train",
         "boundaries": {"file": f"{code}/units.gpkg", "columns": {"id": "id"}},
-        "counts": {"file": f"{code}/counts.csv", "columns": {"id": "id", "people": "people"}},
+        "counts": {
+            "file": f"{code}/counts.csv",
+            "year": YEAR,
+            "columns": {"id": "id", "people": "people"},
+        },
     }
     country = {
         "name": code,

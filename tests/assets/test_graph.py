@@ -9,8 +9,10 @@ import dagster as dg
 import numpy as np
 import pytest
 
+from popcorn_assets.automation import INGEST_JOB
 from popcorn_assets.commands.demo import RUNS, run_demo
 from popcorn_assets.partitions import partition_key
+from popcorn_assets.runs.lost import OWNER_TAG
 from popcorn_assets.store.making import REUSE_TAG
 from popcorn_assets.store.versions import Address, Store, digests, version_of
 from popcorn_ml import raster
@@ -83,6 +85,21 @@ def test_dagster_knows_the_version_and_the_partition_of_every_asset(in_tiny, sto
                 assert records, (asset, year)
                 tags = records[0].asset_materialization.tags
                 assert tags["dagster/data_version"] == latest(store, asset, year).version
+
+
+def test_the_second_years_imagery_was_made_beside_the_first_year(in_tiny, store):
+    with in_tiny.instance() as instance:
+        runs = {run.job_name: run for run in instance.get_runs()}
+        beside = runs[INGEST_JOB]
+        assert beside.status == dg.DagsterRunStatus.SUCCESS
+        assert beside.tags["dagster/partition"] == partition_key("demo", 2021)
+        first = runs[RUNS[0][1]]
+        assert beside.tags[OWNER_TAG] != first.tags[OWNER_TAG]
+        began = instance.get_run_record_by_id(beside.run_id).start_time
+        assert began < instance.get_run_record_by_id(first.run_id).end_time
+    for asset in SEASON_ASSETS:
+        made = latest(store, asset, 2020).manifest(), latest(store, asset, 2021).manifest()
+        assert [one["run_id"] for one in made] == [first.run_id, beside.run_id]
 
 
 def test_every_input_of_every_manifest_is_a_version_in_the_store(store):
@@ -322,7 +339,7 @@ def test_runs_whose_process_is_gone_are_not_shown_as_running(in_tiny):
     import socket
 
     from popcorn_assets.definitions import defs
-    from popcorn_assets.runs.lost import OWNER_TAG, end_lost_runs
+    from popcorn_assets.runs.lost import end_lost_runs
 
     with in_tiny.instance() as instance:
         run = instance.create_run_for_job(

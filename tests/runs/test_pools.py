@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from popcorn_assets.runs import pools
 from popcorn_assets.runs.pools import slot, source_slot
 
 pytestmark = pytest.mark.long(15)
@@ -133,3 +136,24 @@ def test_the_pool_is_the_sources(source, pool):
                 assert keys == ({pool} if pool else set())
 
         assert a_job(body).execute_in_process(instance=instance).success
+
+
+@pytest.mark.parametrize(
+    ("in_process", "others", "waits"), [(True, 0, False), (True, 1, True), (False, 0, True)]
+)
+def test_a_slot_is_not_waited_for_where_nobody_else_can_have_asked(
+    monkeypatch, in_process, others, waits
+):
+    slept, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: slept.append(seconds) or sleep(seconds))
+    with dg.instance_for_test(overrides=LIMITS) as instance:
+        for _ in range(others):
+            instance.create_run_for_job(a_job(print), status=dg.DagsterRunStatus.STARTED)
+
+        def body(context):
+            turn = pools.in_turn(context.run_id) if in_process else nullcontext()
+            with turn, slot(context, "stac"):
+                assert info(instance, "stac").active_slot_count == 1
+
+        assert a_job(body).execute_in_process(instance=instance).success
+    assert (pools._SETTLED_SECONDS in slept) == waits

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import uuid
 
 import dagster as dg
 import pytest
 import sqlalchemy
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 
-from popcorn_assets.runs.sqlite import Events, SqliteStorage, engine
+from popcorn_assets.runs.in_process import run_here
+from popcorn_assets.runs.sqlite import Events, SqliteStorage, connected, engine, kept_open
 
 
 @dg.asset(check_specs=[dg.AssetCheckSpec("whole", asset="thing")])
@@ -91,3 +94,55 @@ def test_a_failure_leaves_no_transaction(place):
             connection.execute(sqlalchemy.text("CREATE TABLE IF NOT EXISTS left_over (x)"))
             assert connection.execute(sqlalchemy.text("SELECT * FROM left_over")).all() == []
         made(instance)
+
+
+def test_a_file_stays_open_between_two_uses_while_a_run_works(tmp_path):
+    """Its journal is not put away each time; afterwards it is, and others may write throughout."""
+    path = tmp_path / "runs.db"
+    address = f"sqlite:///{path}"
+    insert = sqlalchemy.text("INSERT INTO thing VALUES (1)")
+
+    def files() -> set[str]:
+        return {one.name for one in tmp_path.iterdir()}
+
+    with connected(address) as connection:
+        connection.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
+    with connected(address) as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE thing (number INTEGER)"))
+    assert files() == {"runs.db"}
+    with kept_open():
+        with kept_open(), connected(address) as connection:
+            connection.execute(insert)
+        assert "runs.db-wal" in files()
+        with sqlite3.connect(path, timeout=1) as other:
+            other.execute("INSERT INTO thing VALUES (2)")
+        other.close()
+        assert "runs.db-wal" in files()
+        with connected(address) as connection:
+            found = connection.execute(sqlalchemy.text("SELECT number FROM thing")).scalars()
+            assert sorted(found) == [1, 2]
+        with pytest.raises(RuntimeError), connected(address) as connection:
+            connection.execute(insert)
+            raise RuntimeError("taken back")
+    assert files() == {"runs.db"}
+    with connected(address) as connection:
+        count = connection.execute(sqlalchemy.text("SELECT count(*) FROM thing")).scalar()
+    assert count == 2
+
+
+def test_a_run_keeps_its_files_open(place):
+    wals = []
+
+    @dg.op
+    def look() -> None:
+        wals.extend(sorted(p.name for p in (place.data / "dagster").rglob("*.db-wal")))
+
+    @dg.job
+    def looking():
+        look()
+
+    with place.instance() as instance:
+        run_id = str(uuid.uuid4())
+        assert run_here(instance, looking, run_id=run_id).success
+    assert {f"{run_id}.db-wal", "index.db-wal", "runs.db-wal"} <= set(wals)
+    assert list((place.data / "dagster").rglob("*.db-wal")) == []

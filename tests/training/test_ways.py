@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from popcorn_ml.compute import kernels
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, from_extractor
 from popcorn_ml.training import compiled, ways
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 WEIGHT = 0.01
 
 needs_compiler = pytest.mark.skipif(
-    not any(map(shutil.which, compiled.COMPILERS)), reason="no C compiler here"
+    not any(map(shutil.which, kernels.COMPILERS)), reason="no C compiler here"
 )
 KERNELS = [pytest.param("compiled", marks=needs_compiler), "torch"]
 
@@ -202,6 +203,9 @@ def test_a_source_that_does_not_compile_is_as_no_compiler(tmp_path, monkeypatch)
     broken = tmp_path / "unit.c"
     broken.write_text("int main(void) { this is not C }")
     monkeypatch.setattr(compiled, "SOURCE", broken)
-    assert compiled.compiled.__wrapped__() is None
-    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
-    assert compiled.compiled.__wrapped__() is None
+    assert compiled.compiled() is None
+    other = tmp_path / "other.c"
+    other.write_text("int popcorn_one(void) { return 1; }")
+    monkeypatch.setattr(kernels, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(compiled, "SOURCE", other)
+    assert compiled.compiled() is None

@@ -69,11 +69,11 @@ def test_an_empty_platform_is_in_order_and_no_secret_is_shown(ask, place, monkey
 
 
 def test_it_says_how_this_machines_cpu_would_train(monkeypatch):
-    from popcorn_ml.training import compiled
+    from popcorn_ml.compute import kernels
 
-    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler", "sh"))
-    assert "trains with what /" in machine._trains()
-    monkeypatch.setattr(compiled, "COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(kernels, "COMPILERS", ("no-such-compiler", "sh"))
+    assert "trains and maps with what /" in machine._trains()
+    monkeypatch.setattr(kernels, "COMPILERS", ("no-such-compiler",))
     assert "without a C compiler" in machine._trains()
 
 

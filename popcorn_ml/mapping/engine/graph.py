@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from popcorn_ml.mapping.engine import pairs
+from popcorn_ml.mapping.engine import folding, pairs
+from popcorn_ml.mapping.engine.folding import folded
 from popcorn_ml.mapping.engine.quietly import op, ov
 from popcorn_ml.model.stored import Tensors
 from popcorn_ml.sentinel import S1_BANDS, S2_BANDS
@@ -28,9 +29,6 @@ CHANNELS, STARTS, STOPS, WANTED = "channels", "starts", "stops", "wanted"
 """Inputs: a window (1, 6, rows, columns); where in it the core's parts begin and end (row of pairs,
 column); which of the core's pixels are wanted, counted row by row of pairs, those of a pair one
 after the other."""
-
-NORM_EPSILON = 1e-5
-"""Of the batch norms, torch's own."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,7 @@ class _Trunk:
         return op.multiply(values, self._masks[mask]) if mask in self._masks else values
 
     def _conv(self, x: Value, name: str, how: str) -> Value:
-        weight, bias = _folded(self._unet, name)
+        weight, bias = folded(self._unet, name)
         if how == _PLAIN:
             return op.relu(op.add(_conv(x, weight, how), _across(bias)))
         arranged = pairs.opened(weight) if how == _OPENED else pairs.paired(weight)
@@ -247,7 +245,7 @@ class _Trunk:
         """The convolution that joins what is skipped and what is raised, as one of each, and its
         bias."""
         doubling = self._unet[f"{block}.raise_.weight"].astype(float)
-        weight, bias = _folded(self._unet, f"{block}.convs.1")
+        weight, bias = folded(self._unet, f"{block}.convs.1")
         skipped = weight.shape[1] - doubling.shape[1]
         doubled = doubling, self._unet[f"{block}.raise_.bias"].astype(float)
         return weight[:, :skipped], _Below(doubled, weight[:, skipped:]), bias
@@ -261,8 +259,8 @@ class _Below:
     weight: np.ndarray
 
     def as_one(self) -> np.ndarray:
-        """Weight of both, see `pairs.doubled_and_convolved`."""
-        return pairs.doubled_and_convolved(self.doubling[0], self.weight)
+        """Weight of both, see `folding.doubled_and_convolved`."""
+        return folding.doubled_and_convolved(self.doubling[0], self.weight)
 
     def bias_as_one(self) -> np.ndarray:
         """What the doubling's bias comes to after the convolution."""
@@ -307,21 +305,6 @@ def _doubled(x: Value, weight: np.ndarray, bias: np.ndarray) -> Value:
 def _relu_sum(skipped: Value, raised: Value, bias: np.ndarray) -> Value:
     """ReLU of two convolutions' sum, which saves laying their inputs together."""
     return op.relu(op.add(skipped, op.add(raised, _across(pairs.both(bias)))))
-
-
-def _folded(unet: Tensors, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias of a convolution with its batch norm, in float64.
-
-    Args:
-        name: of the block, and which of its two.
-    """
-    block, which = name.rsplit(".", 1)
-    layer = {part: unet[f"{block}.conv{which}.{part}"].astype(float) for part in ("weight", "bias")}
-    parts = ("weight", "bias", "running_mean", "running_var")
-    norm = {part: unet[f"{block}.norm{which}.{part}"].astype(float) for part in parts}
-    gain = norm["weight"] / np.sqrt(norm["running_var"] + NORM_EPSILON)
-    bias = norm["bias"] + (layer["bias"] - norm["running_mean"]) * gain
-    return layer["weight"] * gain[:, None, None, None], bias
 
 
 def _halved(x: Value) -> Value:

@@ -86,28 +86,6 @@ def raised(weight: np.ndarray) -> np.ndarray:
     return found
 
 
-def doubled_and_convolved(doubling: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Of a transposed convolution that doubles both sides, and the 3 x 3 convolution after it, as
-    one transposed convolution with a stride of two and three taps more.
-
-    Beyond the edges of a canvas it is not the same: there a convolution sees zeros, not what would
-    have been doubled.
-
-    Args:
-        doubling: (in, between, 2, 2), as torch has it.
-        weight: (out, between, 3, 3).
-
-    Returns:
-        (in, out, 4, 4): place 2 j of the result takes place j of the input at 1.
-    """
-    found = np.zeros((doubling.shape[0], weight.shape[0], 4, 4))
-    for p, q in np.ndindex(2, 2):
-        for row, col in np.ndindex(3, 3):
-            both = doubling[:, :, p, q] @ weight[:, :, row, col].T
-            found[:, :, 2 + p - row, 2 + q - col] += both
-    return found
-
-
 def opened_twice(weight: np.ndarray) -> np.ndarray:
     """Of `doubled_and_convolved`, from rows to odd pairs with a stride of one pair: (in, out, 4, 4)
     -> (in, 2 out, 2, 4)."""
