@@ -91,14 +91,15 @@ class CheckpointInputs:
             "provenance": first.provenance,
         }
         if self.named:
-            found[COUNTRIES] = {
-                one.code: {
+            found[COUNTRIES] = [
+                {
+                    "code": one.code,
                     "level": one.level,
                     "pixel_area_m2": one.pixel_area_m2,
                     "provenance": one.provenance,
                 }
                 for one in self.countries
-            }
+            ]
         return found
 
 

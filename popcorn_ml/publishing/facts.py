@@ -154,7 +154,7 @@ def _model(origin: Origin) -> dict[str, Any]:
     )
     parameters = origin.manifests.get("checkpoints", {}).get("parameters", {})
     facts = origin.manifests["population_map"]["facts"]
-    several = {code: one["level"] for code, one in (parameters.get("countries") or {}).items()}
+    several = {one["code"]: one["level"] for one in parameters.get("countries") or ()}
     level = ", ".join(f"{code} {level}" for code, level in several.items())
     return {
         "title": origin.model,

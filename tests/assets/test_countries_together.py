@@ -28,6 +28,7 @@ from popcorn_assets.country import load_country
 from popcorn_assets.partitions import partition_key
 from popcorn_assets.promotion.candidates import metrics_of, on_current_counts
 from popcorn_assets.promotion.entries import Model
+from popcorn_assets.promotion.trained_on import levels_of
 from popcorn_assets.store.manifests import SCHEMA
 from popcorn_assets.store.newer import newer_inputs
 from popcorn_assets.store.versions import Address, Store
@@ -174,10 +175,11 @@ def test_three_units_are_mapped_by_what_two_other_countries_teach(made):
         for code in ("rwa", "che")
     }  # fmt: skip
     parameters = manifest["parameters"]
-    assert list(parameters["countries"]) == ["che", "rwa"] or {*parameters["countries"]} == {
-        "rwa", "che"}  # fmt: skip
+    assert [(one["code"], one["level"]) for one in parameters["countries"]] == [
+        ("rwa", "level_of_rwa"),
+        ("che", "level_of_che"),
+    ]
     assert parameters["pixel_area_m2"] == 100.0
-    assert parameters["countries"]["che"]["level"] == "level_of_che"
     shown = dict(map(tuple, manifest["shown"]))
     scores = shown["scores by country, of units that members had not seen"]
     assert {row["country"]: row["units"] for row in scores} == {"rwa": 12, "che": 12}
@@ -220,8 +222,7 @@ def test_the_ledger_and_the_simplest_model_count_units_of_both(made):
     store, version = Store(made.data), latest(made, "checkpoints", "uga")
     model = Model.of(version.address, version.version)
     metrics = metrics_of(store, model)
-    assert (metrics.units, metrics.level) == (24, "che level_of_che, rwa level_of_rwa") or (
-        metrics.units, metrics.level) == (24, "rwa level_of_rwa, che level_of_che")  # fmt: skip
+    assert (metrics.units, metrics.level) == (24, "rwa level_of_rwa, che level_of_che")
     assert metrics.people
     assert on_current_counts(store, model)
     error, people_per_pixel = builtup_error(store, version)
@@ -257,7 +258,9 @@ def test_a_country_among_those_trained_on_knows_which_members_saw_its_units(made
     told = {
         "country": "uga", "year": YEAR, "version": version.version, "level": "level_of_rwa",
         "members": [f"member_{s}" for s in version.manifest()["facts"]["seeds"]],
-        "countries": {"rwa": "level_of_rwa", "che": "level_of_che"},
+        "countries": [
+            {"code": code, "level": f"level_of_{code}"} for code in ("rwa", "che")
+        ],
     }  # fmt: skip
     store = Store(made.data)
     address = Address("population_map", "rwa", YEAR)
@@ -282,7 +285,7 @@ def test_a_country_among_those_trained_on_knows_which_members_saw_its_units(made
     assert [len(ids) for ids in saw] == [6, 6]
     assert set.union(*saw) == {f"{k:03d}" for k in range(12)}
     assert trained_on(store, predicted, "level_of_che") is None
-    trained = Trained("uga", YEAR, told["countries"], version, told)
+    trained = Trained("uga", YEAR, levels_of(told, "uga"), version, told)
     units = latest(made, "census_units", "rwa").file("units_level_of_rwa.tif")
     unseen = unseen_by(trained, "rwa", "level_of_rwa", units)
     assert unseen is not None
