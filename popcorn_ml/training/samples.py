@@ -234,8 +234,7 @@ class Samples:
         seen = np.isfinite(score)
         if not seen.all():
             pixels, score = pixels[seen], score[seen]
-        season, place = self.spec.seasons[season_index], self._places[self._units[unit_key].place]
-        channels, valid = self._channels(key, place.s1[season], place.s2[season])
+        channels, valid = self._channels(key)
         missing = None
         if not valid.all():
             missing = ~valid & (channels[S1_CHANNELS:] == 0).all(axis=0)
@@ -267,11 +266,14 @@ class Samples:
             self._scratch.put(key, found)
         return found
 
-    def _channels(self, key: Key, s1: str, s2: str) -> tuple[np.ndarray, np.ndarray]:
+    def _channels(self, key: Key) -> tuple[np.ndarray, np.ndarray]:
         """A sample's channels and where all were observed, as `inputs.read_channels`."""
+        unit_key, tile_index, season_index = key
+        place, season = self._places[self._units[unit_key].place], self.spec.seasons[season_index]
+        s1, s2 = place.s1[season], place.s2[season]
         found = None if self._scratch is None else self._scratch.get(key)
         if found is None:
-            tile = self._tiles[key[0]][key[1]]
+            tile = self._tiles[unit_key][tile_index]
             read = read_stored(s1, s2, tile.source)
             self._meanings |= {s1: read["s1"][1], s2: read["s2"][1]}
             found = [np.ascontiguousarray(tile.lay(read[sensor][0])) for sensor in SENSORS]

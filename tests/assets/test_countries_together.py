@@ -24,8 +24,9 @@ from popcorn_assets.assets.trained_from import CheckpointInputs, CountryInputs, 
 from popcorn_assets.assets.unseen import trained_on
 from popcorn_assets.checks.countries import no_country_much_worse
 from popcorn_assets.checks.model import builtup_error
+from popcorn_assets.commands.run import hopeless
 from popcorn_assets.country import load_country
-from popcorn_assets.partitions import partition_key
+from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.promotion.candidates import metrics_of, on_current_counts
 from popcorn_assets.promotion.entries import Model
 from popcorn_assets.promotion.trained_on import levels_of
@@ -130,6 +131,24 @@ def make(code: str, *assets: str) -> dg.ExecuteInProcessResult:
         )
 
 
+def judged(code: str) -> dg.AssetCheckEvaluation:
+    """What the check says of a country's checkpoints, run by Dagster as from the UI."""
+    from popcorn_assets.definitions import defs
+
+    job = dg.define_asset_job("judge", selection=dg.AssetSelection.checks(no_country_much_worse))
+    judging = dg.Definitions(
+        assets=defs.assets,
+        asset_checks=[no_country_much_worse],
+        jobs=[job],
+        resources=defs.resources,
+    )
+    tags = COUNTRY_YEAR.get_tags_for_partition_key(partition_key(code, YEAR))
+    (found,) = (
+        judging.resolve_job_def("judge").execute_in_process(tags=tags).get_asset_check_evaluations()
+    )
+    return found
+
+
 def failure(result: dg.ExecuteInProcessResult) -> str:
     (event,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
     error = event.step_failure_data.error
@@ -158,9 +177,15 @@ def made(tmp_path_factory) -> Iterator[Place]:
         said = failure(make("uga", "checkpoints"))
         assert "uga|2020 is trained on units of che|2020 as well" in said
         assert "popcorn run che 2020 --job prepare" in said
+        # By `popcorn run` before anything at all.
+        lacks = hopeless("country_year", "uga", YEAR)
+        assert lacks is not None
+        assert "che|2020 as well, which has no builtup_area, census_units, census_counts" in lacks
+        assert hopeless("prepare", "uga", YEAR) is None
         assert "uga.yaml" in said
         assert make("che", *first).success
         maps = ("deployed_model", "population_map", "adjusted_map", "hectare_map", "evaluation")
+        assert hopeless("train", "uga", YEAR) is None
         assert make("uga", *first, "checkpoints", *maps).success
         yield place
 
@@ -203,17 +228,7 @@ def test_the_warehouse_and_the_check_tell_countries_apart(made):
     assert [(code, count) for code, count, *_ in rows] == [("che", 12), ("rwa", 12)]
     assert sum(row[3] for row in rows) == pytest.approx(sum(unit.predicted for unit in told))
     assert {unit.id for unit in told} == {f"{c}/{k:03d}" for c in ("rwa", "che") for k in range(12)}
-    from popcorn_assets.definitions import defs
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize(
-            [*defs.assets, no_country_much_worse],
-            selection=dg.AssetSelection.checks(no_country_much_worse),
-            instance=instance,
-            partition_key=partition_key("uga", YEAR),
-            resources=defs.resources,
-        )
-        (verdict,) = result.get_asset_check_evaluations()
+    verdict = judged("uga")
     for code in ("rwa", "che"):
         assert f"{code}: mean |log ratio|" in verdict.description
 
