@@ -182,7 +182,8 @@ def _told_of(making: Making, country: Country, code: str) -> Iterator[None]:
             where=error.where,
             expected=error.expected,
             found=error.found,
-            remedy=f"popcorn run {code} {making.year} --job prepare, or take {code} out of {KEY} "
+            remedy=f"{f'{error.remedy}; ' if error.remedy else ''}"
+            f"popcorn run {code} {making.year} --job prepare, or take {code} out of {KEY} "
             f"in {country_files()[country.code]}",
         ) from error
 

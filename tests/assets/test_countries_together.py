@@ -18,13 +18,17 @@ import numpy as np
 import pytest
 import shapely
 import yaml
+from click.testing import CliRunner
 
 from popcorn_assets.assets.intervals import Trained, unseen_by
 from popcorn_assets.assets.trained_from import CheckpointInputs, CountryInputs, _require_alike
 from popcorn_assets.assets.unseen import trained_on
+from popcorn_assets.audit.reproduce import reproduce
 from popcorn_assets.checks.countries import no_country_much_worse
 from popcorn_assets.checks.model import builtup_error
+from popcorn_assets.commands.models import models
 from popcorn_assets.commands.run import hopeless
+from popcorn_assets.commands.show import show
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
 from popcorn_assets.promotion.candidates import metrics_of, on_current_counts
@@ -39,7 +43,7 @@ from popcorn_ml.grid import Grid
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS
 from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, read_collected
 from popcorn_ml.warehouse.warehouse import Warehouse
-from tests.platforms import Place, enter, make_place
+from tests.platforms import Place, copied, enter, make_place
 from tests.training.places import block_units, write_place
 
 pytestmark = [pytest.mark.long(120), pytest.mark.timeout(1200)]
@@ -108,7 +112,8 @@ def publish_composites(place: Place, code: str, **s1: str) -> None:
                 source = place.data / code / f"{sensor}_{season}.tif"
                 (draft / f"{season}.tif").write_bytes(source.read_bytes())
             manifest = {
-                "schema": SCHEMA, "inputs": [], "sources": [], "checks": [], "parameters": {},
+                "schema": SCHEMA, "asset": address.asset, "country": code, "year": YEAR,
+                "inputs": [], "sources": [], "checks": [], "parameters": {},
                 "shown": [], "tables": {}, "libraries": {}, "recipe": sensor,
                 "code": {"version": "by hand"}, "run_id": "by hand",
                 "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:00:00+00:00",
@@ -247,8 +252,6 @@ def test_the_ledger_and_the_simplest_model_count_units_of_both(made):
 
 
 def test_newer_counts_of_another_country_make_the_checkpoints_old(made, tmp_path):
-    from tests.platforms import copied
-
     place = copied(made, tmp_path / "home")
     with pytest.MonkeyPatch.context() as monkeypatch:
         enter(place, monkeypatch)
@@ -323,3 +326,18 @@ def test_countries_of_other_pixels_are_refused(made):
 
     with pytest.raises(ConfigError, match="too different in size"):
         _require_alike(Asked(), country, both)
+
+
+def test_the_checkpoints_are_made_again_from_what_their_manifest_names(made, tmp_path):
+    """In a process that begins with these country files, so with their partitions' mapping."""
+    place = copied(made, tmp_path / "home")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(place, monkeypatch)
+        monkeypatch.setenv("POPCORN_LAUNCHER", "inline")
+        remade = reproduce(Store(place.data), Address("checkpoints", "uga", YEAR))
+        assert remade.identical, (remade.files, remade.differences)
+        shown = CliRunner().invoke(show, ["uga", str(YEAR)])
+        assert shown.exit_code == 0, shown.output
+        listed = CliRunner().invoke(models, ["uga"])
+        assert listed.exit_code == 0, listed.output
+        assert "uga|2020" in listed.output
