@@ -96,10 +96,10 @@ def refresh_inputs(inputs: Path, season: str) -> tuple[Path, Path]:
 
 
 def extractor() -> Path:
-    """The demo's."""
-    from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
+    """The demo's, of whatever code is on the path."""
+    import popcorn_ml
 
-    return DEMO_EXTRACTOR
+    return Path(popcorn_ml.__file__).with_name("simulate") / "weights/demo_extractor.safetensors"
 
 
 def simulated(folder: Path) -> Path:

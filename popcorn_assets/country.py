@@ -22,7 +22,9 @@ from pydantic import (
 
 from popcorn_assets.countries.evaluation import ChangeSettings, EvaluationSettings
 from popcorn_assets.countries.grid import GridSettings, Section
-from popcorn_assets.countries.training import TrainingSettings
+from popcorn_assets.countries.model import ModelChoice
+from popcorn_assets.countries.student import StudentSettings
+from popcorn_assets.countries.training import CODE_PATTERN, TrainingSettings
 from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
 from popcorn_ml.census.settings import CensusSettings
@@ -37,27 +39,8 @@ if TYPE_CHECKING:
 COUNTRIES_VARIABLE = "POPCORN_COUNTRIES"
 PACKAGED = Path(__file__).parent / "countries"
 MAX_BYTES = 1_000_000
-_CODE = re.compile(r"[a-z][a-z0-9_]{1,30}")
+_CODE = re.compile(CODE_PATTERN)
 _LOOKS_LIKE_YAML = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
-
-
-class ModelChoice(Section):
-    """Which country-year's checkpoints may map this country, and how a new model takes over.
-
-    Attributes:
-        country: where they were trained; None: here. Naming another country states a transfer.
-        year: the year they were trained on, for all years mapped; None: each year its own.
-        promotion: automatic takes over new checkpoints that are no worse; with manual every
-            change is an explicit decision.
-        margin: how much worse than the model in use, relative to its held-out loss, new
-            checkpoints may be and still take over by themselves; None: as much as chance makes of
-            equals, told from the differences between the losses of single units.
-    """
-
-    country: str | None = None
-    year: int | None = Field(None, ge=1900, le=2999)
-    promotion: Literal["automatic", "manual"] = "automatic"
-    margin: float | None = Field(None, ge=0, le=1)
 
 
 class MappingSettings(Section):
@@ -114,6 +97,7 @@ class Country(Section):
     extractor: Literal["published", "demo"] = "published"
     training: TrainingSettings = TrainingSettings()
     model: ModelChoice = ModelChoice()
+    student: StudentSettings = StudentSettings()
     mapping: MappingSettings = MappingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     change: ChangeSettings = ChangeSettings()
@@ -149,6 +133,15 @@ class Country(Section):
                 found=error.found,
                 remedy=error.remedy,
             ) from error
+
+    def trained_on(self) -> list[str]:
+        """Codes of the countries whose units its checkpoints are trained on; its own, as a rule."""
+        return self.training.countries or [self.code]
+
+    @property
+    def trained_with_others(self) -> bool:
+        """Whether these are others than the country itself alone."""
+        return self.trained_on() != [self.code]
 
     def outline(self) -> Boundary | None:
         """The vector file outside which nothing is fetched, and what of it is meant; None: the
@@ -283,7 +276,18 @@ def _load(path: Path) -> Country:
             expected="a text file in UTF-8",
             found=str(error),
         ) from error
-    return country_of_text(text, path)
+    country = country_of_text(text, path)
+    for i, code in enumerate(country.trained_on()):
+        if code != country.code and file_of(code) is None:
+            line = _line(yaml.compose(text, Loader=yaml.SafeLoader), ["training", "countries", i])
+            raise ConfigError(
+                "the country is to be trained on the units of one that there is no file of",
+                where=f"{path}:{line}: training.countries",
+                expected=", ".join(country_files()),
+                found=code,
+                remedy=f"correct the code, or add {code}.yaml (popcorn new {code})",
+            )
+    return country
 
 
 def country_of_text(text: str, path: Path) -> Country:

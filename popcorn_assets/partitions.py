@@ -11,7 +11,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from popcorn_assets.country import country_codes
+from popcorn_assets.country import country_codes, load_country
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.sentinel import SEASONS, season_period
 
@@ -28,6 +28,31 @@ YEARS = dg.TimeWindowPartitionsDefinition(
 COUNTRY_YEAR = dg.MultiPartitionsDefinition(
     {"country": dg.StaticPartitionsDefinition(country_codes()), "year": YEARS}
 )
+
+
+def trained_together() -> dict[str, list[str]]:
+    """Code -> the countries whose units it is trained on, of those with others than themselves."""
+    countries = [load_country(code) for code in country_codes()]
+    return {one.code: one.trained_on() for one in countries if one.trained_with_others}
+
+
+def _of_countries_trained_on() -> dg.PartitionMapping | None:
+    """What a country-year's training reads: that of each of its countries, in the same year."""
+    together = trained_together()
+    if not together:
+        return None  # each its own, which is what Dagster takes
+    codes = country_codes()
+    reading = {code: [one for one in codes if code in together.get(one, [one])] for code in codes}
+    return dg.MultiPartitionMapping(
+        {
+            "country": dg.DimensionPartitionMapping("country", dg.StaticPartitionMapping(reading)),
+            "year": dg.DimensionPartitionMapping("year", dg.IdentityPartitionMapping()),
+        }
+    )
+
+
+OF_COUNTRIES_TRAINED_ON = _of_countries_trained_on()
+"""Partitions of imagery and census that a country-year's checkpoints are trained from."""
 
 
 def partition_key(country: str, year: int) -> dg.MultiPartitionKey:

@@ -3,24 +3,21 @@
 The law, its fit and the rasters are popcorn_ml.intervals' business.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_assets.assets.census import unit_ids
-from popcorn_assets.promotion.entries import CHECKPOINTS
-from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
+from popcorn_assets.assets.trained import Trained, trained_on, unseen_by
 from popcorn_assets.store.making import Making
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import HECTARE_M2, Grid
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, read_collected
 
 if TYPE_CHECKING:
-    from popcorn_ml.intervals.units import Given, Seen
+    from popcorn_ml.intervals.units import Given
     from popcorn_ml.intervals.zones import MapFiles
 
 POPULATION = "population.tif"
@@ -28,21 +25,6 @@ MEMBERS = "population_members.tif"
 COVERAGE = "coverage.json"
 COVERAGE_PICTURE = "coverage.png"
 WIDTH_PICTURE = "relative_width.png"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What the model behind a map was trained on, as far as intervals ask.
-
-    Attributes:
-        country, year, level: of the census that it was trained on.
-        checkpoints: that version; None where it is no longer in the store.
-    """
-
-    country: str
-    year: int
-    level: str
-    checkpoints: Version | None
 
 
 @dataclass
@@ -105,45 +87,23 @@ def map_files(store: Store, hectares: Version) -> "MapFiles":
     )
 
 
-def trained_on(making: Making, predicted: Version) -> Trained:
-    """What a map's model was trained on; its checkpoints noted as an input where they are there."""
+def model_behind(making: Making, predicted: Version) -> Trained:
+    """What a map's model was trained on; the model noted as an input where it is there."""
     try:
-        deployed = making.store.made_from(predicted, DEPLOYED)
-        decision = json.loads(deployed.file(DEPLOYED_FILE).read_text("utf-8"))
+        trained = trained_on(making.store, predicted)
     except StoreError:  # not told by old maps: units count as seen by all of its members
-        return Trained(making.country, making.year, "", None)
-    country, year = decision["country"], int(decision["year"])
+        return Trained(making.country, making.year, {making.country: ""}, None)
     try:
-        checkpoints = making.input(
-            CHECKPOINTS, country=country, year=year, version=decision["version"]
-        )
-    except StoreError:  # taken away since; maps outlive their models
-        checkpoints = None
-    return Trained(country, year, decision["level"], checkpoints)
-
-
-def unseen_by(trained: Trained, country: str, level: str, units: Path) -> "dict[int, Seen] | None":
-    """Which members never saw which unit of a map, by number; None: none of them saw any.
-
-    Units of another level than was trained on were seen as parts of others: none is unseen then.
-    """
-    from popcorn_ml.intervals.units import Seen
-
-    if trained.country != country:
-        return None
-    if trained.checkpoints is None or trained.level != level:
-        return {}
-    seeds = trained.checkpoints.manifest()["facts"]["seeds"]
-    bands = {str(seed): band for band, seed in enumerate(seeds)}
-    numbers = {key: number for number, key in unit_ids(units).items()}
-    path = trained.checkpoints.path / OUT_OF_FOLD_FILE
-    return {
-        numbers[unit.id]: Seen(
-            tuple(sorted(bands[seed] for seed in unit.by if seed in bands)), unit.fold or 0
-        )
-        for unit in read_collected(path)
-        if unit.id in numbers
-    }
+        if trained.model is not None:
+            making.input(
+                trained.model.address.asset,
+                country=trained.country,
+                year=trained.year,
+                version=trained.model.version,
+            )
+    except StoreError:
+        return replace(trained, model=None)
+    return trained
 
 
 def give_intervals(
@@ -232,7 +192,8 @@ def _given(making: Making, sources: Sources, of_map: Any, by_member: Any) -> "Gi
         level=sources.level,
         country=making.country,
         year=making.year,
-        trained_on=(trained.country, trained.year),
+        trained_on=(trained.place_for(making.country), trained.year),
+        by_folds=trained.kind == "student",
     )
 
 

@@ -9,26 +9,22 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
 
-from popcorn_assets.assets.builtup import (
-    BUILTUP,
-    EXTRACTOR,
-    GPU_POOL,
-    builtup_of_composites,
-    extractor_file,
-)
+from popcorn_assets.assets.builtup import EXTRACTOR, GPU_POOL
 from popcorn_assets.assets.census import POOL as WAREHOUSE_POOL
-from popcorn_assets.assets.census import counts_file, units_raster
-from popcorn_assets.assets.extractors import UNKNOWN, Extractor, extractor_of
-from popcorn_assets.assets.imagery import composites_by_season, provenance
+from popcorn_assets.assets.trained_from import (
+    READ,
+    CheckpointInputs,
+    checkpoint_inputs,
+    of_one_extractor,
+)
 from popcorn_assets.country import Country, load_country
-from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.partitions import COUNTRY_YEAR, OF_COUNTRIES_TRAINED_ON
 from popcorn_assets.promotion.soundness import WEIGHTS, finite_training
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
@@ -36,39 +32,26 @@ from popcorn_assets.show import PICTURE, markdown_image
 from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.recipe import same_code
-from popcorn_assets.store.versions import Version
 from popcorn_assets.wording import heading
 from popcorn_ml.compute.locks import try_lock
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_bytes
-from popcorn_ml.sentinel import Season
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, collected, collected_json
+from popcorn_ml.training.out_of_fold import (
+    OUT_OF_FOLD_FILE,
+    OutOfFold,
+    by_country,
+    collected,
+    collected_json,
+)
 from popcorn_ml.training.run import LOCK_FILE
 
 GROUP = "training"
 CODE = code_digest("model", "training")
 
-TRAINED_FROM = (
-    "s1_composites",
-    "s2_composites",
-    "builtup_area",
-    "census_units",
-    "census_counts",
-    EXTRACTOR,
-)
+TRAINED_FROM = (*READ, EXTRACTOR)
 """Assets that a training reads, and waits for."""
 CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True)
-class CheckpointInputs:
-    """What a country-year's members are trained from, as files."""
-
-    composites: dict[Season, tuple[Path, Path]]
-    score: Version
-    units: Path
-    counts: Path
-    extractor: Path
+BY_COUNTRY = "scores by country, of units that members had not seen"
 
 
 def _checkpoints_making(
@@ -77,20 +60,11 @@ def _checkpoints_making(
     """The materialisation of a country-year's checkpoints, all it depends on noted."""
     making = Making(context, store.open(), CHECKPOINTS, code_version=CODE)
     country = load_country(making.country)
-    level = country.census.train_level
-    inputs = CheckpointInputs(
-        composites=composites_by_season(making),
-        score=builtup_of_composites(making),
-        units=units_raster(making, level),
-        counts=counts_file(making, level),
-        extractor=extractor_file(making, country),
-    )
+    inputs = checkpoint_inputs(making, country)
     making.parameter(
-        training=country.training.model_dump(mode="json"),
-        level=level,
+        training=country.training.model_dump(mode="json", exclude={"countries"}),
         precision=compute.precision,
-        pixel_area_m2=making.grid(country).pixel_area_m2,
-        provenance=provenance(making),
+        **inputs.parameters(),
     )
     return making, inputs, country
 
@@ -110,16 +84,19 @@ def plan_members(
     if making.current() is not None:
         context.log.info("the checkpoints are current: no member is trained")
         return
-    extractor = _of_one_extractor(making, inputs)
+    extractor = of_one_extractor(making, inputs)
+    first, *further = inputs.places()
     settings, work = country.training, making.work()
     for member, seed in enumerate(settings.seeds(), start=1):
         folder = work / f"member_{seed}"
         spec = TrainingSpec(
-            s1={season: str(s1) for season, (s1, _) in inputs.composites.items()},
-            s2={season: str(s2) for season, (_, s2) in inputs.composites.items()},
-            builtup=str(inputs.score.file(BUILTUP)),
-            units=str(inputs.units),
-            counts=str(inputs.counts),
+            s1=first.s1,
+            s2=first.s2,
+            builtup=first.builtup,
+            units=first.units,
+            counts=first.counts,
+            place=first.code,
+            further=tuple(further),
             extractor=str(inputs.extractor),
             out=str(folder / "out"),
             work=str(folder / "state"),
@@ -137,24 +114,6 @@ def plan_members(
             },
             f"member_{seed}",
         )
-
-
-def _of_one_extractor(making: Making, inputs: CheckpointInputs) -> Extractor:
-    """The extractor of the score, which is the one that training begins from.
-
-    Raises:
-        StoreError: the score was made with another extractor, or it is not known with which.
-    """
-    score, begun = extractor_of(making.store, inputs.score), Extractor.of_file(inputs.extractor)
-    if score is None or score.fingerprint != begun.fingerprint:
-        raise StoreError(
-            "the built-up score was made with another extractor than training would begin from",
-            where=inputs.score.path,
-            expected=f"a score of the extractor {begun}, which the country's file names",
-            found=str(score or UNKNOWN),
-            remedy=f"materialise {inputs.score.address} again, then train",
-        )
-    return score
 
 
 @dg.op(pool=GPU_POOL, config_schema=NOTHING)
@@ -205,9 +164,15 @@ def plotted(members: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
+def _shown_by_country(unseen: Sequence[OutOfFold]) -> dict[str, Any]:
+    """How the members do on each country's units, where they are of several."""
+    named = any(unit.country for unit in unseen)
+    return {BY_COUNTRY: [one.as_row() for one in by_country(unseen)]} if named else {}
+
+
 def copy_member(trained: Path, target: Path) -> None:
-    """Copy a trained member's files, without the drafts that a killed step has left beside them."""
-    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
+    """Copy a trained model's files, without the drafts that a killed step has left beside them."""
+    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
 
 
 @dg.op(pool=WAREHOUSE_POOL, config_schema=NOTHING)
@@ -250,7 +215,12 @@ def collect_members(
         # In the manifest, so that nothing is made from them and no promotion overlooks it.
         verdict = finite_training(folder, [f"member_{seed}" for seed in seeds])
         facts = {"seeds": seeds, **members[0]["extractor"]}
-        shown = {**plotted(rows), "members": rows, "units predicted unseen": len(unseen)}
+        shown = {
+            **plotted(rows),
+            **_shown_by_country(unseen),
+            "members": rows,
+            "units predicted unseen": len(unseen),
+        }
         tables = {"out_of_fold": [unit.as_row() for unit in unseen]}
         return Outcome(shown, facts, checks=[verdict], tables=tables)
 
@@ -273,14 +243,21 @@ def _clear(work: Path) -> None:
             os.close(lock)
 
 
+def _as_input(name: str) -> dg.AssetIn:
+    """An asset that a training waits for; of every country that it has units of."""
+    mapping = None if name == EXTRACTOR else OF_COUNTRIES_TRAINED_ON
+    return dg.AssetIn(dagster_type=dg.Nothing, partition_mapping=mapping)
+
+
 @dg.graph_asset(
     name=CHECKPOINTS,
     group_name=GROUP,
     partitions_def=COUNTRY_YEAR,
     kinds={"pytorch"},
-    description="Occupancy networks trained on this country-year's composites and census counts, "
-    "one a seed; with their held-out scores and loss curves.",
-    ins={name: dg.AssetIn(dagster_type=dg.Nothing) for name in TRAINED_FROM},
+    description="Occupancy networks trained on this country-year's composites and census counts "
+    "(or those of the countries under `training.countries`), one a seed; with their held-out "
+    "scores and loss curves.",
+    ins={name: _as_input(name) for name in TRAINED_FROM},
 )
 def checkpoints(
     s1_composites, s2_composites, builtup_area, census_units, census_counts, builtup_extractor

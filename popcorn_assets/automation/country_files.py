@@ -1,9 +1,10 @@
 """New and changed country files: broken ones are reported, and what needs it is reloaded.
 
-Most of a country's file is read anew by every step. Only two things are fixed when the code
-location loads: which countries there are (their partitions and schedules), and whether their
-schedules are on. When one of these changed, the web server is asked to reload the location, a few
-times at most; where it cannot be asked, the operator is told which button to press.
+Most of a country's file is read anew by every step. Only three things are fixed when the code
+location loads: which countries there are (their partitions and schedules), whether their schedules
+are on, and on which other countries' units they are trained. When one of these changed, the web
+server is asked to reload the location, a few times at most; where it cannot be asked, the operator
+is told which button to press.
 """
 
 import hashlib
@@ -31,11 +32,17 @@ mutation Reload($location: String!) {
 
 
 def fixed_at_load() -> dict[str, Any]:
-    """What a code location knows of the countries from when it loaded: code -> schedules on."""
-    found = {}
+    """What a code location knows of the countries from when it loaded.
+
+    Code -> which schedules are on, and where it is trained with others, with which.
+    """
+    found: dict[str, Any] = {}
     for code in country_codes():
-        settings = load_country(code).automation
+        country = load_country(code)
+        settings = country.automation
         found[code] = {"refresh": settings.refresh, "ingest": settings.ingest}
+        if country.trained_with_others:
+            found[code]["trained on"] = country.trained_on()
     return found
 
 
@@ -43,7 +50,7 @@ AS_LOADED = fixed_at_load()
 
 
 def outdated(loaded: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Countries that are new, or whose schedules the file switches otherwise than when loaded.
+    """Countries that are new, or whose file says otherwise of what is fixed than when loaded.
 
     One that is gone, or that cannot be read for a while, is no reason: reloading would take its
     partitions and its schedules away.

@@ -5,6 +5,6 @@ A warning stops nothing. Checks of imagery and census come with their assets, wh
 know the verdicts; these read back what was written.
 """
 
-from popcorn_assets.checks import change, intervals, maps, model
+from popcorn_assets.checks import change, countries, intervals, maps, model
 
-checks = [*model.checks, *maps.checks, *intervals.checks, *change.checks]
+checks = [*model.checks, *countries.checks, *maps.checks, *intervals.checks, *change.checks]

@@ -14,9 +14,11 @@ from popcorn_assets.checks.verdict import FEWEST, kept, newest, not_judged, said
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion import soundness
 from popcorn_assets.promotion.soundness import HISTORY
+from popcorn_assets.promotion.trained_on import COUNTRIES, levels_of
 from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
+from popcorn_ml.training.places import qualified
 
 UNITS, CARD = "units.json", "card.json"
 
@@ -142,36 +144,53 @@ def builtup_error(store: Store, version: Version) -> tuple[float, float]:
     Raises:
         StoreError: what the checkpoints were trained from is no longer in the store.
     """
+    parameters = version.manifest()["parameters"]
+    by_id: dict[str, tuple[float, float]] = {}
+    for code, level in levels_of(parameters, version.address.country or "").items():
+        named = code if COUNTRIES in parameters else ""
+        found = _people_and_score(store, version, code, level, parameters["pixel_area_m2"])
+        by_id |= {qualified(named, unit): values for unit, values in found.items()}
+    logs, ratios = [], []
+    for units_of in _distinct(_json(version, member, UNITS) for member in _members(version)):
+        trained, held_out = ([by_id[i] for i in units_of[key]] for key in ("trained", "held_out"))
+        people, score = (sum(values) for values in zip(*trained, strict=True))
+        ratios.append(people / max(score, 1e-9))
+        logs += [
+            abs(math.log((ratios[-1] * score + 1) / (people + 1))) for people, score in held_out
+        ]
+    return float(sum(logs) / len(logs)), float(sum(ratios) / len(ratios))
+
+
+def _people_and_score(
+    store: Store, version: Version, country: str, level: str, pixel_area_m2: float
+) -> dict[str, tuple[float, float]]:
+    """People and built-up score of a country's counted units, by id; mean of the seasons.
+
+    Args:
+        pixel_area_m2: of the pixels that the score is summed in.
+    """
     import numpy as np
     import pyarrow.parquet as pq
 
     from popcorn_ml import raster
     from popcorn_ml.zones import raster_zone_sums
 
-    level = version.manifest()["parameters"]["level"]
-    units = store.made_from(version, "census_units")
-    score = store.made_from(version, "builtup_area").file(BUILTUP)
-    table = store.made_from(version, "census_counts").file(f"counts_{level}.json")
-    counts = json.loads(table.read_text("utf-8"))
+    units = store.made_from(version, "census_units", country)
+    score = store.made_from(version, "builtup_area", country).file(BUILTUP)
+    table = store.made_from(version, "census_counts", country).file(f"counts_{level}.json")
     numbered = units.file(f"units_{level}.tif")
     size = pq.read_metadata(units.file(f"units_{level}.parquet")).num_rows
     with raster.opened(score) as dataset:
         bands = [(score, band) for band in dataset.indexes]
-    sums = raster_zone_sums(numbered, bands, raster.grid_of(numbered), size, by_area=True)
+    grid = raster.grid_of(numbered)
+    sums = raster_zone_sums(numbered, bands, grid, size, by_area=True)
     seen = sums.valid > 0
     mean_score = np.where(seen, sums.sums, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
-
-    by_id = {count["id"]: count for count in counts}
-    logs, ratios = [], []
-    for units_of in _distinct(_json(version, member, UNITS) for member in _members(version)):
-        trained, held_out = ([by_id[i] for i in units_of[key]] for key in ("trained", "held_out"))
-        people = sum(count["people"] for count in trained)
-        ratios.append(people / max(sum(mean_score[count["number"]] for count in trained), 1e-9))
-        logs += [
-            abs(math.log((ratios[-1] * mean_score[count["number"]] + 1) / (count["people"] + 1)))
-            for count in held_out
-        ]
-    return float(sum(logs) / len(logs)), float(sum(ratios) / len(ratios))
+    mean_score *= grid.pixel_area_m2 / pixel_area_m2
+    return {
+        count["id"]: (count["people"], mean_score[count["number"]])
+        for count in json.loads(table.read_text("utf-8"))
+    }
 
 
 def _distinct(lists: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -235,7 +254,7 @@ def map_beats_builtup(
 def scored_without_truth(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """Enough census units were predicted by members that never saw them, and their sum is right.
+    """Enough census units were predicted by what never saw them, and their sum is right.
 
     A score needs no truth then. The people predicted in them all may be off by a fifth: a count is
     known of every unit, so that the adjusted map is not, but what is beyond the census is.
@@ -256,9 +275,10 @@ def scored_without_truth(
     r2 = "not defined" if scores["r2"] is None else f"{scores['r2']:.2f}"
     return verdict(
         abs(off) <= MOST_OFF,
-        f"{scores['n']} units predicted by members that never saw them: R2 {r2}, mean absolute "
-        f"error {scores['mae']:,.0f} people, RMSE {scores['rmse']:,.0f}, bias "
-        f"{scores['bias']:+,.0f} ({off:+.1%} of their people, at most {MOST_OFF:.0%} either way)",
+        f"{scores['n']} units predicted by {found.get('told_by', 'members')} that never saw them: "
+        f"R2 {r2}, mean absolute error {scores['mae']:,.0f} people, RMSE {scores['rmse']:,.0f}, "
+        f"bias {scores['bias']:+,.0f} ({off:+.1%} of their people, at most {MOST_OFF:.0%} either "
+        "way)",
         remedy="look at the units that are worst in the warehouse's table out_of_fold; counts that "
         "are too high or too low, or images of another season, show there",
         warns=True,

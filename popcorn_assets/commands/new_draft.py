@@ -138,7 +138,13 @@ def _like(code: str | None) -> dict[str, Any]:
     if code is None:
         return {}
     given = written_file(code)
-    return {k: given[k] for k in ("imagery", "extractor", "training", "mapping") if k in given}
+    taken = {k: given[k] for k in ("imagery", "extractor", "training", "mapping") if k in given}
+    return taken | {"training": own_training(taken["training"])} if "training" in taken else taken
+
+
+def own_training(training: dict[str, Any]) -> dict[str, Any]:
+    """How another country is trained, but for on whose units: that is not taken over."""
+    return {key: value for key, value in training.items() if key != "countries"}
 
 
 def written_file(code: str) -> dict[str, Any]:

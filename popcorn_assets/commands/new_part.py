@@ -17,6 +17,7 @@ from popcorn_assets.commands.new_draft import (
     Wanted,
     imagery_section,
     model_section,
+    own_training,
     written_file,
 )
 from popcorn_assets.commands.new_files import placed
@@ -73,12 +74,17 @@ def _whole(wanted: Wanted, like: Country) -> Draft:
     return Draft(code, head, sections, years=wanted.years)
 
 
+KEPT = ("country", "year", "kind", "sensors")
+"""Of a section `model`, what a copy of the country keeps."""
+
+
 def _model(wanted: Wanted, like: Country, code: str) -> dict[str, Any]:
     """Whose model maps a country that is another's copy: the one named, the one that maps the other
     (another country's, or a year of its own, which is then a year of the copy)."""
     if wanted.model:
         return model_section(wanted.model, code, 0)
-    theirs = {k: v for k, v in vars(like.model).items() if k in ("country", "year") and v}
+    said = like.model.model_dump(exclude_defaults=True)
+    theirs = {key: value for key, value in said.items() if key in KEPT}
     return {**theirs, "country": code} if theirs.get("country") == like.code else theirs
 
 
@@ -153,7 +159,7 @@ def _part(wanted: Wanted, like: Country, asked: Sequence[str]) -> Draft:
         sections["training"] = dict(ALONE)
         comments["training"] = ALONE_SAYS
     elif wanted.model is None:
-        sections["training"] = written.get("training", {})
+        sections["training"] = own_training(written.get("training", {}))
     head = (
         f"{len(chosen)} of the {len(units)} units of {like.name}, begun by `popcorn new {code} "
         f"--like {like.code}`.\nIts census files are that country's, of which it reads its own "

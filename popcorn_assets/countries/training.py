@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from popcorn_assets.countries.grid import Section
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.training.spec import HeldOut, TrainingSpec
 
+CODE_PATTERN = r"^[a-z][a-z0-9_]{1,30}$"
+"""What a country may be called: its file's name."""
+
 
 class TrainingSettings(Section):
     """How a country's checkpoints are trained; defaults as published (arXiv 2311.14006).
 
     Attributes:
+        countries: whose census units are trained on, all of the same year; with several the model
+            is one of all of them. The country's own code may be among them, or not. None: the
+            country's own, as a list of its code alone says too.
         members: checkpoints in the ensemble, with seeds `first_seed`, `first_seed` + 1, ...
         initial_bias: first guess at people per built-up pixel; None works it out from the census.
         held_out: "folds": members hold out different units, so that together they predict every
@@ -27,6 +33,7 @@ class TrainingSettings(Section):
         The others: as in popcorn_ml.training.spec.TrainingSpec.
     """
 
+    countries: list[Annotated[str, Field(pattern=CODE_PATTERN)]] | None = Field(None, min_length=1)
     members: int = Field(5, ge=1, le=50)
     first_seed: int = Field(1600, ge=0)
     epochs: int = Field(100, ge=1)
@@ -59,6 +66,13 @@ class TrainingSettings(Section):
                 held_out = "none"
         keep = "best" if held_out == "same" else "last"
         return {"keep_epoch": keep} | given | {"held_out": held_out}
+
+    @field_validator("countries")
+    @classmethod
+    def _each_once(cls, codes: list[str] | None) -> list[str] | None:
+        if codes and (twice := sorted({code for code in codes if codes.count(code) > 1})):
+            raise ValueError(f"each country once; given more than once: {', '.join(twice)}")
+        return codes
 
     @model_validator(mode="after")
     def _can_be(self) -> Self:
@@ -97,5 +111,5 @@ class TrainingSettings(Section):
             "member": number,
             "folds": folds,
             "fold": number - 1 if folds else 0,
-            **self.model_dump(exclude={"members", "first_seed"}),
+            **self.model_dump(exclude={"members", "first_seed", "countries"}),
         }

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
 
 JUDGED_AFTER = {
-    "checkpoints": ("training_helped", "model_beats_builtup"),
+    "checkpoints": ("training_helped", "model_beats_builtup", "no_country_much_worse"),
     "population_map": ("members_agree", "change_since_last_year"),
     "hectare_map": ("intervals_hold", "inputs_are_current"),
     "evaluation": ("map_beats_builtup", "scored_without_truth"),

@@ -199,14 +199,17 @@ class Published:
             )
         return Version(address, version, folder / version)
 
-    def made_from(self, version: Version, asset: str) -> Version:
-        """The version of `asset`, of the same partition, that a version was made from.
+    def made_from(self, version: Version, asset: str, country: str | None = None) -> Version:
+        """The version of `asset`, of the same country, that a version was made from.
+
+        Args:
+            country: another one.
 
         Raises:
             StoreError: it was made from none, or that is no longer in the store.
         """
         for entry in version.manifest()["inputs"]:
-            if entry["asset"] == asset and entry["country"] == version.address.country:
+            if entry["asset"] == asset and entry["country"] == (country or version.address.country):
                 address = Address(asset, entry["country"], entry["year"])
                 return self.version(address, entry["version"])
         raise StoreError(f"{version.address} was not made from {asset}", where=version.path)

@@ -45,7 +45,7 @@ class Draw:
 def draw(
     seed: int, epoch: int, number: int, seasons: tuple[int, ...], stretch: float = 1.5
 ) -> Draw:
-    """What unit `number` looks like in an epoch.
+    """What unit `number` (its `key`, of several countries) looks like in an epoch.
 
     Args:
         seed, epoch, number: all that the draw depends on.

@@ -33,18 +33,27 @@ from popcorn_ml.mapping.members import PIXEL_AREA
 from popcorn_ml.model.popcorn import BuiltupExtractor, OccupancyModel, from_extractor
 from popcorn_ml.model.stored import OCCUPANCY_FILE
 from popcorn_ml.model.weights import fingerprint, load_extractor, save_occupancy
-from popcorn_ml.training.left_out import LEFT_OUT, pixels_left_out
+from popcorn_ml.training.countries import grids_of, units_of
+from popcorn_ml.training.left_out import LEFT_OUT, LeftOutPixels, pixels_left_out
 from popcorn_ml.training.loop import STATE_FILE, Member, Progress
 from popcorn_ml.training.loss import LOSS_SCALE
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, Unseen, as_json, losses
+from popcorn_ml.training.out_of_fold import (
+    OUT_OF_FOLD_FILE,
+    Unseen,
+    as_json,
+    by_country,
+    losses,
+)
 from popcorn_ml.training.samples import Samples
 from popcorn_ml.training.spec import TrainingSpec
-from popcorn_ml.training.units import LeftOut, Units, find_units, initial_bias
+from popcorn_ml.training.units import LeftOut, Units, initial_bias
 from popcorn_ml.training.ways import KERNELS, Ways, library_for
 
 HISTORY_FILE = "history.json"
 UNITS_FILE = "units.json"
 FIGURE_FILE = "loss.png"
+COUNTRIES = "countries"
+"""In the card of a member of several countries: how many units of each, and how it does on them."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +106,17 @@ def train_member(
     ways = Ways(spec, device, library_for(spec, device))
     extractor = load_extractor(spec.extractor)
     belongs_to = _of_the_score(spec, extractor)
-    grid, units = find_units(
-        spec.units, spec.builtup, spec.counts, spec.seasons, spec.share_held_out, spec.own_fold
-    )
+    grid, units = units_of(spec)
     bias = initial_bias(units.trained) if spec.initial_bias is None else spec.initial_bias
     model = from_extractor(extractor, bias, spec.seed)
     state = _usable_state(Path(spec.work) / STATE_FILE, spec)
-    left_out = pixels_left_out(spec, grid)
-    samples = Samples(spec, grid, (*units.trained, *units.held_out), left_out.below)
+    left_out = [
+        pixels_left_out(spec, one, place.builtup)
+        for place, one in zip(spec.places, grids_of(spec, grid), strict=True)
+    ]
+    samples = Samples(
+        spec, grid, (*units.trained, *units.held_out), [one.below for one in left_out]
+    )
     member = Member(spec, units, samples, model, device, progress, ways)
     try:
         with _quiet(), _one_thread_each(device), raster.bounded_cache():
@@ -134,7 +146,8 @@ def train_member(
         EXTRACTOR_TAG: belongs_to,
         PIXEL_AREA: grid.pixel_area_m2,
         KERNELS: ways.told,
-        LEFT_OUT: {"allowed": spec.leave_out, **asdict(left_out)},
+        LEFT_OUT: {"allowed": spec.leave_out, **_of_places(spec, left_out)},
+        **_countries(spec, units, unseen),
     }
     history = _scored(member, unseen)
     weights = _write(spec, member, history, units, unseen, tiled, about)
@@ -159,16 +172,42 @@ def _of_the_score(spec: TrainingSpec, extractor: BuiltupExtractor) -> str:
     Raises:
         WeightsError: the score says that another made it.
     """
-    found, score = fingerprint(extractor), extractor_of_score(spec.builtup)
-    if score not in (None, found):
-        raise WeightsError(
-            "training would begin from another extractor than the built-up score was made with",
-            where=spec.extractor,
-            expected=f"the extractor of {spec.builtup}, fingerprint {score}",
-            found=f"fingerprint {found}",
-            remedy="make the built-up score again with this extractor",
-        )
+    found = fingerprint(extractor)
+    for place in spec.places:
+        score = extractor_of_score(place.builtup)
+        if score not in (None, found):
+            raise WeightsError(
+                "training would begin from another extractor than the built-up score was made with",
+                where=spec.extractor,
+                expected=f"the extractor of {place.builtup}, fingerprint {score}",
+                found=f"fingerprint {found}",
+                remedy="make the built-up score again with this extractor",
+            )
     return found
+
+
+def _of_places(spec: TrainingSpec, left_out: Sequence[LeftOutPixels]) -> dict[str, Any]:
+    """What pixels are left out, as the card says it: of each country where they have names."""
+    if not spec.place:
+        return asdict(left_out[0])
+    return {p.code: asdict(one) for p, one in zip(spec.places, left_out, strict=True)}
+
+
+def _countries(spec: TrainingSpec, units: Units, unseen: Sequence[Unseen]) -> dict[str, Any]:
+    """What the card says of each country, where they have names."""
+    if not spec.place:
+        return {}
+    scores = {score.country: score.as_row() for score in by_country(unseen)}
+    return {
+        COUNTRIES: {
+            place.code: {
+                "trained": sum(unit.place == index for unit in units.trained),
+                "held_out": sum(unit.place == index for unit in units.held_out),
+                **scores.get(place.code, {}),
+            }
+            for index, place in enumerate(spec.places)
+        }
+    }
 
 
 def _scored(member: Member, unseen: Sequence[Unseen]) -> list[dict[str, float]]:

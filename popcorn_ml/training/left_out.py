@@ -9,7 +9,7 @@ which is what all counted people over all score say, and mapping's margin on top
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,37 +54,41 @@ class LeftOutPixels:
     of_people: float = 0.0
 
 
-def pixels_left_out(spec: TrainingSpec, grid: Grid) -> LeftOutPixels:
-    """Look through the built-up score once, if anything may be left out.
+def pixels_left_out(spec: TrainingSpec, grid: Grid, builtup: str = "") -> LeftOutPixels:
+    """Look through the built-up score of a country once, if anything may be left out.
 
     Args:
         spec: `leave_out` is the share of the people that pixels left out may hold together.
         grid: of the score.
+        builtup: the score, where it is not that of the training's first country.
     """
     if not spec.leave_out:
         return LeftOutPixels()
+    path = builtup or spec.builtup
     tiles = [
         look_through(scores, grid.relative_area(strip), strip)
-        for strip, scores in _strips(spec, grid)
+        for strip, scores in _strips(path, spec.seasons, grid)
     ]
     below = score_to_spare(tiles, [Occupancies(1.0, 1.0, LARGEST)], spec.leave_out)
     if not below:
         return LeftOutPixels()
     share = _share_below(tiles, below)
     seen = stay = 0
-    for _, scores in _strips(spec, grid):
+    for _, scores in _strips(path, spec.seasons, grid):
         seen += int(np.isfinite(scores).any(axis=0).sum())
         stay += int(kept(scores, below).sum())
     return LeftOutPixels(below, share, 1 - stay / seen, share * MARGIN * LARGEST)
 
 
-def _strips(spec: TrainingSpec, grid: Grid) -> Iterator[tuple[Window, np.ndarray]]:
+def _strips(
+    builtup: str, seasons: Sequence[str], grid: Grid
+) -> Iterator[tuple[Window, np.ndarray]]:
     """The score of every season, (seasons, rows, columns), a strip of the grid at a time."""
-    bands = season_bands(spec.builtup, spec.seasons)
+    bands = season_bands(builtup, seasons)
     height = max(STRIP_PX // grid.width // CELL_PX, 1) * CELL_PX
     for row in range(0, grid.height, height):
         strip = Window(row, 0, min(height, grid.height - row), grid.width)
-        yield strip, raster.read_float(spec.builtup, strip, bands)
+        yield strip, raster.read_float(builtup, strip, bands)
 
 
 def _share_below(tiles: list[TileScores], below: float) -> float:
@@ -97,9 +101,10 @@ def worked_on(spec: TrainingSpec, unit: Unit, below: float) -> list[Window]:
     """Rectangles of a unit's bounding box that hold all its pixels that are not left out."""
     if not below:
         return [unit.box]
-    bands = season_bands(spec.builtup, spec.seasons)
-    scores = raster.read_float(spec.builtup, unit.box, bands)
-    own = raster.read(spec.units, unit.box, bands=1) == unit.number
+    place = spec.places[unit.place]
+    bands = season_bands(place.builtup, spec.seasons)
+    scores = raster.read_float(place.builtup, unit.box, bands)
+    own = raster.read(place.units, unit.box, bands=1) == unit.number
     blocks = blocks_of(own & kept(scores, below), unit.box)
     return blocks or [Window(unit.box.row, unit.box.col, 1, 1)]
 

@@ -118,7 +118,7 @@ class Member(LightningModule):
     def drawn(self, unit: Unit) -> Draw:
         """How a unit is seen in the running epoch."""
         spec = self.spec
-        return draw(spec.seed, self.current_epoch, unit.number, unit.seasons, spec.stretch)
+        return draw(spec.seed, self.current_epoch, unit.key, unit.seasons, spec.stretch)
 
     @property
     def kept(self) -> OccupancyModel:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ class Unseen:
     """A unit that a member was not trained on.
 
     Attributes:
-        id, number, people: as in the census.
+        id, number, people: as in the census; with several countries the id begins with the code.
         predicted: people by the member.
         occupancy: its mean over the unit's pixels and the seasons, which the loss has a term of.
+        country: code of its country; empty where the training has one and does not name it.
     """
 
     id: str
@@ -34,6 +36,7 @@ class Unseen:
     people: float
     predicted: float
     occupancy: float
+    country: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,12 @@ class OutOfFold:
     """A unit and what the members that never saw it say together.
 
     Attributes:
-        id, number, people: as in the census.
+        id, number, people: as in the census; with several countries the id begins with the code.
         predicted: mean of those members.
         members: how many they are.
         fold: the fold that the unit is of; None where all members hold out the same units.
         by: seed -> people by that member.
+        country: code of its country; empty where the training has one and does not name it.
     """
 
     id: str
@@ -55,6 +59,7 @@ class OutOfFold:
     members: int
     fold: int | None
     by: dict[str, float]
+    country: str = ""
 
     def as_row(self) -> dict[str, Any]:
         """As the warehouse's table `out_of_fold` has it."""
@@ -64,7 +69,62 @@ class OutOfFold:
             "predicted": self.predicted,
             "members": self.members,
             "fold": self.fold,
+            "unit_country": self.country or None,
         }
+
+
+@dataclass(frozen=True)
+class CountryScore:
+    """How members do on one country's units that they never saw.
+
+    Attributes:
+        country: its code.
+        units: how many there are.
+        people, predicted: in all of them.
+        mae: mean absolute error in people.
+        log_l1: mean of |log((predicted + 1) / (people + 1))|, which the loss is made of.
+        log_l1_error: standard error of that mean; None for one unit.
+    """
+
+    country: str
+    units: int
+    people: float
+    predicted: float
+    mae: float
+    log_l1: float
+    log_l1_error: float | None
+
+    @property
+    def total_ratio(self) -> float | None:
+        """People predicted over people counted; None where nobody was."""
+        return self.predicted / self.people if self.people else None
+
+    def as_row(self) -> dict[str, Any]:
+        """As a table shows it."""
+        row = asdict(self) | {"total_ratio": self.total_ratio}
+        return {name: row[name] for name in row if name != "log_l1_error"}
+
+
+def by_country(units: Iterable[Unseen | OutOfFold]) -> list[CountryScore]:
+    """The scores of every country, in the order of their first units."""
+    of: dict[str, list[Unseen | OutOfFold]] = {}
+    for unit in units:
+        of.setdefault(unit.country, []).append(unit)
+    return [score_of(country, found) for country, found in of.items()]
+
+
+def score_of(country: str, units: Sequence[Unseen | OutOfFold]) -> CountryScore:
+    """The score of some units, of which there is one at least."""
+    logs = [abs(log_ratio(unit.predicted, unit.people)) for unit in units]
+    return CountryScore(
+        country=country,
+        units=len(units),
+        people=sum(unit.people for unit in units),
+        predicted=sum(unit.predicted for unit in units),
+        mae=statistics.fmean(abs(unit.predicted - unit.people) for unit in units),
+        log_l1=statistics.fmean(logs),
+        log_l1_error=statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else None,
+    )
 
 
 def losses(unseen: Sequence[Unseen], scale: float, occupancy_weight: float) -> dict[str, float]:
@@ -97,9 +157,19 @@ def as_json(unseen: Sequence[Unseen], fold: int | None, folds: int) -> bytes:
     content = {
         "fold": fold,
         "folds": folds,
-        "units": [asdict(unit) for unit in sorted(unseen, key=lambda unit: unit.number)],
+        "units": [_plain(unit) for unit in sorted(unseen, key=_place)],
     }
     return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _place(unit: Unseen) -> tuple[str, int]:
+    return unit.country, unit.number
+
+
+def _plain(unit: Unseen | OutOfFold) -> dict[str, Any]:
+    """A unit as plain values; its country where it has one, as files did before there were any."""
+    values = asdict(unit)
+    return values if unit.country else {k: v for k, v in values.items() if k != "country"}
 
 
 def read_member(folder: Path) -> tuple[int | None, list[Unseen]]:
@@ -127,7 +197,7 @@ def read_member(folder: Path) -> tuple[int | None, list[Unseen]]:
 
 
 def collected(members: Mapping[str, Path]) -> list[OutOfFold]:
-    """All units that some member never saw, by number; each with the mean of those members.
+    """All units that some member never saw, by country and number; each with those members' mean.
 
     Args:
         members: seed -> the member's folder.
@@ -135,25 +205,28 @@ def collected(members: Mapping[str, Path]) -> list[OutOfFold]:
     Raises:
         TrainingError: a member's file cannot be read.
     """
-    by_unit: dict[int, dict[str, Unseen]] = {}
-    fold_of: dict[int, int | None] = {}
+    by_unit: dict[tuple[str, int], dict[str, Unseen]] = {}
+    fold_of: dict[tuple[str, int], int | None] = {}
     for seed, folder in members.items():
         fold, unseen = read_member(folder)
         for unit in unseen:
-            by_unit.setdefault(unit.number, {})[seed] = unit
-            fold_of[unit.number] = fold
+            by_unit.setdefault(_place(unit), {})[seed] = unit
+            fold_of[_place(unit)] = fold
     rows = []
-    for number, told in sorted(by_unit.items()):
+    for place, told in sorted(by_unit.items()):
         unit = next(iter(told.values()))
         by = {seed: one.predicted for seed, one in told.items()}
         mean = sum(by.values()) / len(by)
-        rows.append(OutOfFold(unit.id, number, unit.people, mean, len(by), fold_of[number], by))
+        country, number = place
+        rows.append(
+            OutOfFold(unit.id, number, unit.people, mean, len(by), fold_of[place], by, country)
+        )
     return rows
 
 
 def collected_json(rows: Sequence[OutOfFold]) -> bytes:
     """The checkpoints' `out_of_fold.json`: a list with an entry a unit, fields of `OutOfFold`."""
-    return (json.dumps([asdict(row) for row in rows], indent=1) + "\n").encode()
+    return (json.dumps([_plain(row) for row in rows], indent=1) + "\n").encode()
 
 
 def read_collected(path: Path) -> list[OutOfFold]:

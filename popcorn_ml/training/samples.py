@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from popcorn_ml.model.unet import S1_CHANNELS
 from popcorn_ml.raster_values import Meaning
 from popcorn_ml.sentinel import SENSORS
 from popcorn_ml.training.augment import Draw, stretched, turned, turned_pixels
+from popcorn_ml.training.countries import area_over, grids_of
 from popcorn_ml.training.left_out import kept, worked_on
 from popcorn_ml.training.loss import Piece
 from popcorn_ml.training.scratch import Scratch
@@ -45,7 +46,8 @@ class Sample:
         s2_missing: bool (h, w), or None where Sentinel-2 saw everything.
         pixels: int64 (pixels,), the unit's observed pixels in the flattened (h, w).
         score: float32 (pixels,), their built-up score in pixels of the grid's mean area: on a
-            geographic grid a pixel holds as many people as its row's own area.
+            geographic grid a pixel holds as many people as its row's own area. With several
+            countries that of the first one's grid.
     """
 
     channels: Tensor
@@ -96,7 +98,7 @@ def unit_tiles(canvas: Canvas, box: Window, max_pixels: int) -> list[CanvasTile]
 
 
 Key = tuple[int, int, int]
-"""Unit number, tile, season: indices of the last two."""
+"""A unit's `key`, tile, season: indices of the last two."""
 
 SAMPLE_BYTES_PER_PX = 6 * 4
 """Of a sample's window, in memory."""
@@ -113,35 +115,44 @@ class Samples:
     """
 
     def __init__(
-        self, spec: TrainingSpec, grid: Grid, units: Iterable[Unit], below: float = 0.0
+        self,
+        spec: TrainingSpec,
+        grid: Grid,
+        units: Iterable[Unit],
+        below: float | Sequence[float] = 0.0,
     ) -> None:
         """
         Args:
             spec: where the rasters are.
-            grid: on which they lie.
+            grid: on which they lie; those of further countries on grids of their own.
             units: whose samples will be asked for.
-            below: score below which pixels are left out; see `left_out`.
+            below: score below which pixels are left out, in each country; see `left_out`.
 
         Raises:
             GridMismatch, RasterError: a raster lies elsewhere, or cannot be read.
         """
-        self.spec, self.grid, self.below = spec, grid, below
-        for path in (spec.builtup, spec.units, *spec.s1.values(), *spec.s2.values()):
-            raster.check(path, grid)
-        canvas = occupancy_canvas(*grid.shape)
-        self._units = {unit.number: unit for unit in units}
+        self.spec = spec
+        self._places, self._grids = spec.places, grids_of(spec, grid)
+        same = isinstance(below, int | float)
+        self._below = (below,) * len(self._places) if same else tuple(below)
+        self._area = [area_over(one, grid) for one in self._grids]
+        for place, one in zip(self._places, self._grids, strict=True):
+            for path in (place.builtup, place.units, *place.s1.values(), *place.s2.values()):
+                raster.check(path, one)
+        canvases = [occupancy_canvas(*one.shape) for one in self._grids]
+        self._units = {unit.key: unit for unit in units}
         self._tiles = {
-            number: self._with_pixels(
-                number,
+            key: self._with_pixels(
+                unit,
                 [
                     tile
-                    for part in worked_on(spec, unit, below)
-                    for tile in unit_tiles(canvas, part, spec.max_pixels_per_unit)
+                    for part in worked_on(spec, unit, self._below[unit.place])
+                    for tile in unit_tiles(canvases[unit.place], part, spec.max_pixels_per_unit)
                 ],
             )
-            for number, unit in self._units.items()
+            for key, unit in self._units.items()
         }
-        self._bands = season_bands(spec.builtup, spec.seasons)
+        self._bands = [season_bands(place.builtup, spec.seasons) for place in self._places]
         self._meanings: dict[str, Meaning] = {}
         self._kept: OrderedDict[Key, Future[Sample]] = OrderedDict()
         self._budget = spec.cache_mb * 1024 * 1024
@@ -152,14 +163,15 @@ class Samples:
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(spec.threads, thread_name_prefix="read")
 
-    def _with_pixels(self, number: int, tiles: list[CanvasTile]) -> list[CanvasTile]:
+    def _with_pixels(self, unit: Unit, tiles: list[CanvasTile]) -> list[CanvasTile]:
         """A large unit's tiles, less those that its outline leaves empty."""
         if len(tiles) == 1:
             return tiles
+        numbers = self._places[unit.place].units
         return [
             tile
             for tile in tiles
-            if (raster.read(self.spec.units, tile.core, bands=1) == number).any()
+            if (raster.read(numbers, tile.core, bands=1) == unit.number).any()
         ]
 
     def close(self) -> None:
@@ -169,17 +181,21 @@ class Samples:
         if self._scratch is not None:
             self._scratch.close()
 
+    def country(self, unit: Unit) -> str:
+        """Code of a unit's country; empty where the training has one and does not name it."""
+        return self._places[unit.place].code
+
     def tile_count(self, unit: Unit) -> int:
         """In how many pieces a unit is worked on."""
-        return len(self._tiles[unit.number])
+        return len(self._tiles[unit.key])
 
     def keys(self, unit: Unit, season: int) -> list[Key]:
         """What a unit in a season is made of."""
-        return [(unit.number, tile, season) for tile in range(self.tile_count(unit))]
+        return [(unit.key, tile, season) for tile in range(self.tile_count(unit))]
 
     def pixels(self, unit: Unit) -> int:
         """Of all windows that a unit is seen in."""
-        return sum(t.window.height * t.window.width for t in self._tiles[unit.number])
+        return sum(t.window.height * t.window.width for t in self._tiles[unit.key])
 
     def request(self, key: Key) -> Future[Sample]:
         """Start reading a sample unless it is there or under way."""
@@ -212,14 +228,13 @@ class Samples:
                     del self._kept[key]
 
     def _read(self, key: Key) -> Sample:
-        number, tile_index, season_index = key
-        pixels, scores = self._ground(number, tile_index)
+        unit_key, tile_index, season_index = key
+        pixels, scores = self._ground(unit_key, tile_index)
         score = scores[season_index]
         seen = np.isfinite(score)
         if not seen.all():
             pixels, score = pixels[seen], score[seen]
-        season = self.spec.seasons[season_index]
-        channels, valid = self._channels(key, self.spec.s1[season], self.spec.s2[season])
+        channels, valid = self._channels(key)
         missing = None
         if not valid.all():
             missing = ~valid & (channels[S1_CHANNELS:] == 0).all(axis=0)
@@ -230,18 +245,19 @@ class Samples:
             score=torch.from_numpy(score),
         )
 
-    def _ground(self, number: int, tile_index: int) -> list[np.ndarray]:
+    def _ground(self, unit_key: int, tile_index: int) -> list[np.ndarray]:
         """Of a unit's tile: its pixels in the flattened window, int32, and their score in each
         season, float32 (seasons, pixels), NaN where that one does not show them."""
-        key = number, tile_index
+        key = unit_key, tile_index
         found = None if self._scratch is None else self._scratch.get(key)
         if found is not None:
             return found
-        tile = self._tiles[number][tile_index]
-        scores = raster.read_float(self.spec.builtup, tile.core, self._bands)
-        own = raster.read(self.spec.units, tile.core, bands=1) == number
-        own &= kept(scores, self.below) if self.below else np.isfinite(scores).any(axis=0)
-        scores *= self.grid.relative_area(tile.core).astype(np.float32)
+        unit, tile = self._units[unit_key], self._tiles[unit_key][tile_index]
+        place, grid, below = (of[unit.place] for of in (self._places, self._grids, self._below))
+        scores = raster.read_float(place.builtup, tile.core, self._bands[unit.place])
+        own = raster.read(place.units, tile.core, bands=1) == unit.number
+        own &= kept(scores, below) if below else np.isfinite(scores).any(axis=0)
+        scores *= (grid.relative_area(tile.core) * self._area[unit.place]).astype(np.float32)
         rows, cols = np.nonzero(own)
         inside = tile.core_in_window
         pixels = (rows + inside.row) * tile.window.width + cols + inside.col
@@ -250,11 +266,14 @@ class Samples:
             self._scratch.put(key, found)
         return found
 
-    def _channels(self, key: Key, s1: str, s2: str) -> tuple[np.ndarray, np.ndarray]:
+    def _channels(self, key: Key) -> tuple[np.ndarray, np.ndarray]:
         """A sample's channels and where all were observed, as `inputs.read_channels`."""
+        unit_key, tile_index, season_index = key
+        place, season = self._places[self._units[unit_key].place], self.spec.seasons[season_index]
+        s1, s2 = place.s1[season], place.s2[season]
         found = None if self._scratch is None else self._scratch.get(key)
         if found is None:
-            tile = self._tiles[key[0]][key[1]]
+            tile = self._tiles[unit_key][tile_index]
             read = read_stored(s1, s2, tile.source)
             self._meanings |= {s1: read["s1"][1], s2: read["s2"][1]}
             found = [np.ascontiguousarray(tile.lay(read[sensor][0])) for sensor in SENSORS]

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.training.folds import Fold
+from popcorn_ml.training.places import BETWEEN, TrainingPlace
 
 Precision = Literal["float32", "bfloat16"]
 Kept = Literal["best", "last"]
@@ -76,8 +77,12 @@ class TrainingSpec:
         kernels: what a CPU's steps are computed with: "compiled" (needs a C compiler when the
             training begins), "torch", or "auto", which takes the first where it can be had. The
             same to rounding.
-        cache_mb: decoded pixels kept in memory.
+        cache_mb: decoded pixels kept in memory; see `scratch` for those that it does not hold.
         about: said again in the card (country, year, ...); of no consequence.
+        place: code of the country whose files s1, s2, builtup, units and counts are; needed beside
+            others only. Where it is given, ids of units begin with it.
+        further: other countries whose units are trained on as well, with the same seasons. Their
+            people per pixel are scaled to the area of the first country's pixels.
     """
 
     s1: dict[str, str]
@@ -114,8 +119,11 @@ class TrainingSpec:
     kernels: Kernels = "auto"
     cache_mb: int = 512
     about: dict[str, Any] = field(default_factory=dict)
+    place: str = ""
+    further: tuple[TrainingPlace, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_places(self)
         unknown = sorted((set(self.s1) | set(self.s2)) - set(SEASONS))
         if unknown or not self.s1 or set(self.s1) != set(self.s2):
             raise ConfigError(
@@ -176,6 +184,12 @@ class TrainingSpec:
             _refuse("precision", "'float32' or 'bfloat16'", self.precision)
 
     @property
+    def places(self) -> tuple[TrainingPlace, ...]:
+        """All countries whose units are trained on; one without a name, as a rule."""
+        own = (self.s1, self.s2, self.builtup, self.units, self.counts)
+        return (TrainingPlace(self.place, *own), *self.further)
+
+    @property
     def max_pixels_per_unit(self) -> int:
         """A unit's share of a step: memory holds also when all its units are large."""
         return self.max_pixels_per_step // self.batch_units
@@ -197,7 +211,16 @@ class TrainingSpec:
 
     def to_json(self) -> str:
         """JSON that `from_json` reads back."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+        return json.dumps(self._values(), indent=2, sort_keys=True) + "\n"
+
+    def _values(self) -> dict[str, Any]:
+        """As plain values; what says which country is whose is only there where there are names."""
+        values = dataclasses.asdict(self)
+        values["further"] = list(values["further"])
+        for name in ("place", "further"):
+            if not values[name]:
+                del values[name]
+        return values
 
     @classmethod
     def from_json(cls, text: str, where: str | Path | None = None) -> TrainingSpec:
@@ -228,12 +251,13 @@ class TrainingSpec:
                 expected=f"{', '.join(sorted(needed))} and optionally {', '.join(sorted(fields))}",
                 found=f"unknown {unknown}, missing {missing}",
             )
-        return cls(**values)
+        further = _further(values.pop("further", ()), where)
+        return cls(**values, further=further)
 
     def hyperparameters(self) -> dict[str, Any]:
         """What was chosen, without paths and without what does not change the result."""
-        paths = ("s1", "s2", "builtup", "units", "counts", "extractor")
-        kept = dataclasses.asdict(self)
+        paths = ("s1", "s2", "builtup", "units", "counts", "extractor", "place", "further")
+        kept = self._values()
         return {
             key: value
             for key, value in kept.items()
@@ -246,17 +270,47 @@ class TrainingSpec:
         Inputs count by their content (weights, counts) or by path, size and time of change
         (rasters); the number of epochs does not, so that a training can be prolonged.
         """
-        content = {
-            key: value for key, value in dataclasses.asdict(self).items() if key not in _ELSEWHERE
-        }
+        content = {key: value for key, value in self._values().items() if key not in _ELSEWHERE}
         if not self.leave_out:
             del content["leave_out"]  # nor had those that came before it
-        rasters = [self.builtup, self.units]
-        for season in self.seasons:
-            rasters += [self.s1[season], self.s2[season]]
+        rasters: list[str] = []
+        for place in self.places:
+            rasters += [place.builtup, place.units]
+            for season in self.seasons:
+                rasters += [place.s1[season], place.s2[season]]
+        files = [self.counts, self.extractor, *(place.counts for place in self.further)]
         content["rasters"] = [_stamp(Path(path)) for path in rasters]
-        content["files"] = [_digest(Path(path)) for path in (self.counts, self.extractor)]
+        content["files"] = [_digest(Path(path)) for path in files]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _require_places(spec: TrainingSpec) -> None:
+    """Several countries have names, each its own, and the same seasons."""
+    codes = [place.code for place in spec.places]
+    wrong = [code for code in codes if not isinstance(code, str) or BETWEEN in code]
+    if wrong or (spec.further and (not all(codes) or len(set(codes)) < len(codes))):
+        _refuse("further", f"a code a country, each once and without {BETWEEN}", codes)
+    for place in spec.further:
+        if set(place.s1) != set(spec.s1) or set(place.s2) != set(spec.s2):
+            raise ConfigError(
+                "two countries do not have the same seasons",
+                where=f"training, {place.code}",
+                expected=f"{', '.join(sorted(spec.s1))}, as {spec.place} has them",
+                found=f"Sentinel-1: {sorted(place.s1)}, Sentinel-2: {sorted(place.s2)}",
+                remedy="make the composites of every season, of every country",
+            )
+
+
+def _further(given: Any, where: str | Path | None) -> tuple[TrainingPlace, ...]:
+    try:
+        return tuple(TrainingPlace(**place) for place in given)
+    except TypeError as error:
+        raise ConfigError(
+            "a further country of the training specification does not have the right fields",
+            where=where,
+            expected=", ".join(f.name for f in dataclasses.fields(TrainingPlace)),
+            found=str(error),
+        ) from None
 
 
 def _number(value: object) -> bool:

@@ -60,6 +60,7 @@ class Unit:
         observed: of them, how many have a built-up score, a season.
         score_sum: their built-up score summed, a season, in pixels of the grid's mean area.
         seasons: indices of the seasons that may be drawn for it.
+        place: which of the training's countries it is of; see `training.places`.
     """
 
     number: int
@@ -70,6 +71,12 @@ class Unit:
     observed: tuple[int, ...]
     score_sum: tuple[float, ...]
     seasons: tuple[int, ...]
+    place: int = 0
+
+    @property
+    def key(self) -> int:
+        """Its number, made unlike that of any other country's unit."""
+        return self.place * (LARGEST_NUMBER + 1) + self.number
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _predict(
     for tile in range(samples.tile_count(unit)):
         mean: SeasonMean | None = None
         for season in np.flatnonzero(unit.observed).tolist():
-            piece = samples.get((unit.number, tile, season)).augmented(Draw(season), device)
+            piece = samples.get((unit.key, tile, season)).augmented(Draw(season), device)
             with torch.no_grad():
                 said = torch.stack(values(piece)).cpu().numpy()
             laid = np.full((2, piece.channels.shape[-2] * piece.channels.shape[-1]), np.nan)
@@ -67,4 +67,11 @@ def _predict(
             pixels += int(seen.sum())
     # Pixels that were left out count as empty.
     pixels = max(pixels, *unit.observed)
-    return Unseen(unit.id, unit.number, unit.people, people, occupancy / max(pixels, 1))
+    return Unseen(
+        unit.id,
+        unit.number,
+        unit.people,
+        people,
+        occupancy / max(pixels, 1),
+        samples.country(unit),
+    )

@@ -362,6 +362,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     MAP_CHANGE,
+    # Checkpoints of several countries: whose unit it is; its id begins with that code then.
+    (
+        "ALTER TABLE out_of_fold ADD COLUMN unit_country VARCHAR",
+        """
+        CREATE OR REPLACE VIEW out_of_fold_by_country AS
+        SELECT country, year, coalesce(unit_country, country) AS unit_country,
+               count(*) AS units, sum(people) AS people, sum(predicted) AS predicted,
+               sum(predicted) / nullif(sum(people), 0) AS total_ratio,
+               avg(abs(predicted - people)) AS mae,
+               avg(abs(ln((predicted + 1) / (people + 1)))) AS log_l1
+        FROM out_of_fold GROUP BY ALL
+        """,
+    ),
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 
@@ -391,6 +404,7 @@ VIEWS = (
     "change",
     "map_against_census",
     "people_with_intervals",
+    "out_of_fold_by_country",
     "unit_series",
     "totals",
     "current_versions",

@@ -67,6 +67,7 @@ def write_place(
     seed: int = 0,
     missing: dict[str, tuple[slice, slice]] | None = None,
     people: dict[int, float] | None = None,
+    grid: Grid | None = None,
 ) -> Place:
     """Write a place.
 
@@ -75,11 +76,12 @@ def write_place(
         seed: of the pixels.
         missing: season -> part of it without any observation.
         people: of some units, instead of what the built-up score suggests.
+        grid: where its pixels lie, instead of 10 m apart in a UTM zone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng(seed)
     height, width = units.shape
-    grid = Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, width, height)
+    grid = grid or Grid("EPSG:32736", 500_000.0, 9_800_000.0, 10.0, width, height)
     coarse = chance.random((height // 8 + 2, width // 8 + 2))
     built = np.kron(coarse, np.ones((8, 8)))[:height, :width] > 0.7
     scores = np.empty((len(SEASONS), height, width), np.float32)
