@@ -95,7 +95,7 @@ class Loop:
         workers: ThreadPoolExecutor,
     ) -> None:
         self._spec, self._crops, self._device, self._workers = spec, crops, device, workers
-        self._model = model.to(device).to(memory_format=torch.channels_last).train()
+        self._model = model.to(device).train()
         self._averaged = copy.deepcopy(self._model).requires_grad_(False)
         self._parameters = list(self._model.parameters())
         self._means = list(self._averaged.parameters())
