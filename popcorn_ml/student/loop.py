@@ -166,7 +166,7 @@ class Loop:
         self._optimizer.step()
         decay = min(spec.average_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(self._means, self._parameters, 1 - decay)
+            torch._foreach_lerp_([*self._means], [*self._parameters], 1 - decay)
         return loss
 
     def _gradient(self, crop: Crop, scale: float) -> tuple[float, tuple[Tensor, ...]]:
