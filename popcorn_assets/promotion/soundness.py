@@ -46,8 +46,8 @@ class FiniteTraining:
     @property
     def message(self) -> str:
         return (
-            f"{len(self.rows)} of the losses and weights of {self.epochs} {self.parts} are infinite "
-            "or no number"
+            f"{len(self.rows)} of the losses and weights of {self.epochs} {self.parts} are "
+            "infinite or no number"
         )
 
     @property
