@@ -18,6 +18,7 @@ import dagster as dg
 from popcorn_assets.assets.builtup import EXTRACTOR, GPU_POOL
 from popcorn_assets.assets.census import POOL as WAREHOUSE_POOL
 from popcorn_assets.assets.trained_from import (
+    READ,
     CheckpointInputs,
     checkpoint_inputs,
     of_one_extractor,
@@ -47,14 +48,7 @@ from popcorn_ml.training.run import LOCK_FILE
 GROUP = "training"
 CODE = code_digest("model", "training")
 
-TRAINED_FROM = (
-    "s1_composites",
-    "s2_composites",
-    "builtup_area",
-    "census_units",
-    "census_counts",
-    EXTRACTOR,
-)
+TRAINED_FROM = (*READ, EXTRACTOR)
 """Assets that a training reads, and waits for."""
 CHECKPOINTS = "checkpoints"
 BY_COUNTRY = "scores by country, of units that members had not seen"

@@ -29,6 +29,8 @@ SMALL_PIXELS = 1_000_000
 OTHERWISE = ("POPCORN_STEPS", "POPCORN_EXECUTOR", "POPCORN_LAUNCHER")
 """Variables of an operator who has said where steps work."""
 
+TRAINING = ("country_year", "train")
+"""Of them those that train."""
 MADE, FAILED, INTERRUPTED = 0, 1, 130
 WIDTH = 110
 
@@ -126,9 +128,13 @@ def is_small(country: str) -> bool:
 
 def hopeless(job: str, country: str, year: int) -> str | None:
     """Why a job cannot come to anything, where that is known before; None otherwise."""
+    from popcorn_assets.assets.trained_from import lacking
     from popcorn_assets.automation.schedules import why_not
+    from popcorn_assets.country import load_country
     from popcorn_assets.resources import StoreResource
 
+    if job in TRAINING:
+        return lacking(StoreResource().open(), load_country(country), year) or None
     return why_not(country, year, StoreResource(), mapped=True) if job == "refresh" else None
 
 

@@ -53,6 +53,8 @@ def spread_of(members: np.ndarray) -> np.ndarray:
         float64 without the first axis, in the members' unit.
     """
     values = members.astype(np.float64, copy=False)
+    if len(values) == 1:
+        return values[0] - values[0]
     centre = values.mean(axis=0)
     squares = np.zeros(centre.shape)
     for one in values:

@@ -62,7 +62,7 @@ def tile_people(spec: MappingSpec, bag: Bag, core: Window) -> TilePeople:
     Raises:
         RasterError: a raster is unreadable, or the score lacks a season.
     """
-    scores = _scores(spec, core)
+    scores = _scores_of_core(spec, core)
     seen = ~np.isnan(scores).all(axis=0)
     area_ratio = area_ratio_of(spec, core)
     spared = np.zeros_like(seen)
@@ -110,9 +110,25 @@ def tile_people(spec: MappingSpec, bag: Bag, core: Window) -> TilePeople:
 class _Block:
     """What the seasons of a square add up to."""
 
-    people: SeasonMean
-    occupancy: SeasonMean
+    people: SeasonMean | _Once
+    occupancy: SeasonMean | _Once
     largest: float = 0.0
+
+
+class _Once:
+    """Instead of a `SeasonMean` where the seasons come together: their values, NaN before."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._values: np.ndarray | None = None
+        self._shape = shape
+
+    def add(self, values: np.ndarray, seen: np.ndarray) -> None:
+        """Take all seasons, which have a value where that says so."""
+        self._values = values if seen.all() else np.where(seen, values, np.float32(np.nan))
+
+    def mean(self) -> np.ndarray:
+        """The same."""
+        return np.full(self._shape, np.nan) if self._values is None else self._values
 
 
 def _computed(
@@ -179,7 +195,7 @@ def _computed_together(
     results = []
     for block in blocks:
         tile, shape = canvas.tile(block), (block.height, block.width)
-        found = _Block(SeasonMean((1, *shape)), SeasonMean(shape))
+        found = _Block(_Once((1, *shape)), _Once(shape))
         here = score[block.inside(source)]
         valid = ~np.isnan(here) & wanted[block.inside(core)]
         if valid.any():
@@ -204,7 +220,7 @@ def _season(
         np.copyto(occupancy, 0, where=~valid)
         score = np.where(valid, score, np.float32(0))
     occupancy *= area_ratio_of(spec, tile.core).astype(np.float32)
-    mean = occupancy.mean(axis=0, dtype=np.float64)
+    mean = occupancy.mean(axis=0, dtype=np.float64) if len(occupancy) > 1 else occupancy[0].copy()
     found.largest = max(found.largest, float(mean.max()))
     found.occupancy.add(mean, valid)
     occupancy *= score  # `model.popcorn.population`
@@ -232,6 +248,15 @@ def area_ratio_of(spec: MappingSpec, core: Window) -> np.ndarray:
         return np.full((core.height, 1), spec.pixel_area_ratio)
     mean = spec.grid.pixel_area_m2 / spec.trained_pixel_m2
     return spec.grid.relative_area(core) * (mean * spec.pixel_area_ratio)
+
+
+def _scores_of_core(spec: MappingSpec, core: Window) -> np.ndarray:
+    """As `_scores`; for a student, which needs them beyond the core too, from blocks that are then
+    held for it."""
+    if spec.kind != "student":
+        return _scores(spec, core)
+    source = occupancy_canvas(*spec.grid.shape).tile(core).source
+    return np.ascontiguousarray(_scores(spec, source)[(..., *core.inside(source))])
 
 
 def _scores(spec: MappingSpec, core: Window) -> np.ndarray:

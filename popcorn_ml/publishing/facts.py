@@ -158,7 +158,7 @@ def _model(origin: Origin) -> dict[str, Any]:
     facts = origin.manifests["population_map"]["facts"]
     student = trained.get("asset") == "student"
     of_a_student = {"kind": "student", "sensors": parameters.get("sensors")} if student else {}
-    several = {code: one["level"] for code, one in (parameters.get("countries") or {}).items()}
+    several = {one["code"]: one["level"] for one in parameters.get("countries") or ()}
     level = ", ".join(f"{code} {level}" for code, level in several.items())
     return {
         "title": origin.model,
