@@ -73,11 +73,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                 "pixel_area_m2": parameters["pixel_area_m2"],
                 "provenance": parameters["provenance"],
                 "level": parameters["level"],
-                **(
-                    {COUNTRIES: [{"code": c, "level": level} for c, level in levels.items()]}
-                    if COUNTRIES in parameters
-                    else {}
-                ),
+                **({COUNTRIES: parameters[COUNTRIES]} if COUNTRIES in parameters else {}),
             },
         )
         return Outcome(

@@ -94,15 +94,15 @@ class CheckpointInputs:
             "provenance": first.provenance,
         }
         if self.named:
-            found[COUNTRIES] = [
-                {
-                    "code": one.code,
+            found[COUNTRIES] = {
+                one.code: {
+                    "place": place,  # in the file's list; a manifest's keys are in no order
                     "level": one.level,
                     "pixel_area_m2": one.pixel_area_m2,
                     "provenance": one.provenance,
                 }
-                for one in self.countries
-            ]
+                for place, one in enumerate(self.countries)
+            }
         return found
 
 

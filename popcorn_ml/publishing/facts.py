@@ -154,7 +154,8 @@ def _model(origin: Origin) -> dict[str, Any]:
     )
     parameters = origin.manifests.get("checkpoints", {}).get("parameters", {})
     facts = origin.manifests["population_map"]["facts"]
-    several = {one["code"]: one["level"] for one in parameters.get("countries") or ()}
+    told = parameters.get("countries") or {}
+    several = {code: told[code]["level"] for code in sorted(told, key=lambda c: told[c]["place"])}
     level = ", ".join(f"{code} {level}" for code, level in several.items())
     return {
         "title": origin.model,
