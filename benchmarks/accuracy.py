@@ -1,15 +1,17 @@
 """How well a model does on simulated countries of two families, and on those nobody has looked at.
 
     python -m benchmarks.accuracy --folder FOLDER [--family second] [--seeds 101 401]
-        [--census-error counts=5,borders=3] [--set epochs=30] [--run NAME] [--threads 2] [--json]
+        [--model bag student] [--sensors both s2] [--census-error counts=5,borders=3]
+        [--set epochs=30] [--set student.steps=300] [--run NAME] [--threads 2] [--json]
 
 For each seed: writes the country's scenes and census, makes composites and built-up area, trains
 all members with the settings of `countries/demo.yaml`, maps, adjusts to the census and evaluates
-against the truth, 2020 only, with the functions that the assets call and without Dagster. The
-truth is opened by the evaluation alone, last. Printed are a line a seed, the mean and the worst of
-each family, errors by kind of settlement and by density, and seconds. Without `--seeds` it is those
-that settings are chosen on, of both families. `docs/demo.md` describes the countries; a folder that
-is given again is taken up where it stopped.
+against the truth, 2020 only, with the functions that the assets call and without Dagster; students
+that are asked for learn from the members and are measured in the same way. The truth is opened by
+the evaluation alone, last. Printed are a line a seed, the mean and the worst of each family, errors
+by kind of settlement and by density, and seconds. Without `--seeds` it is those that settings are
+chosen on, of both families. `docs/demo.md` describes the countries; a folder that is given again is
+taken up where it stopped.
 
 Seeds for judging need `--judge "why"`; each such run is added to `benchmarks/judged.json`.
 
@@ -25,6 +27,7 @@ import dataclasses
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +44,13 @@ from benchmarks.places import (
     prepare,
     prepare_timed,
 )
+from benchmarks.students import PREFIX, StudentOf, settings_of_student
 from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
 from popcorn_assets.assets.unseen import Honest, saw
 from popcorn_assets.countries.training import TrainingSettings
 from popcorn_assets.country import load_country
 from popcorn_ml.errors import ConfigError, PopcornError
-from popcorn_ml.evaluation.report import evaluate
+from popcorn_ml.evaluation.report import Evaluation, evaluate
 from popcorn_ml.evaluation.without_truth import score_without_truth, unseen_units
 from popcorn_ml.files import write_json
 from popcorn_ml.mapping.dasymetric import adjust_map
@@ -71,7 +75,8 @@ def settings_of(place: Place) -> tuple[TrainingSettings, dict[str, Any]]:
     """
     known = TrainingSettings.model_fields
     spec = {each.name for each in dataclasses.fields(TrainingSpec)}
-    for name in place.overrides:
+    own = {k: v for k, v in place.overrides.items() if not k.startswith(PREFIX)}
+    for name in own:
         if name not in known and name not in spec:
             raise ConfigError(
                 "no such setting of the training",
@@ -79,9 +84,9 @@ def settings_of(place: Place) -> tuple[TrainingSettings, dict[str, Any]]:
                 expected=", ".join(sorted(known)),
                 found=name,
             )
-    given = {k: v for k, v in place.overrides.items() if k in known}
+    given = {k: v for k, v in own.items() if k in known}
     settings = TrainingSettings.model_validate(place.country.training.model_dump() | given)
-    return settings, {k: v for k, v in place.overrides.items() if k not in known}
+    return settings, {k: v for k, v in own.items() if k not in known}
 
 
 def train(place: Place) -> list[Path]:
@@ -136,38 +141,31 @@ def judge(place: Place, members: list[Path]) -> dict[str, Any]:
 
 
 def score(place: Place, members: list[Path], out: Path) -> dict[str, Any]:
-    """Adjust the map in `out` to the census, and open the truth."""
+    """Adjust the map in `out` to the census, and open the truth.
+
+    Args:
+        place: the place.
+        members: of the bag whose map it is, for what is told without the truth; else none.
+        out: the map's folder.
+    """
     grid, people = place.country.pixel_grid(), place.people(place.level)
     names = (
         out / name for name in ("population.tif", "population_members.tif", "builtup_score.tif")
     )
     adjust_map(*names, place.units(place.level), people, grid, out / "adjusted")
-    fine_people = place.people("fine")
     found = evaluate(
         grid=grid,
         population=out / "population.tif",
         adjusted=out / "adjusted" / "population.tif",
-        builtup=out / "builtup_score.tif",
+        builtup=place.yardstick,
         units=place.units(place.level),
         people=people,
         truth=place.truth,
         fine_units=place.units("fine"),
-        fine_people=fine_people,
+        fine_people=place.people("fine"),
         threads=place.threads,
     )
-    trained = [json.loads((one.parent / "units.json").read_text())["trained"] for one in members]
-    unseen = unseen_units(
-        grid=grid,
-        population=out / "population.tif",
-        members=out / "population_members.tif",
-        builtup=out / "builtup_score.tif",
-        units=place.units(place.level),
-        people=people,
-        saw=saw([set(ids) for ids in trained], place.units(place.level), len(members)),
-        threads=place.threads,
-    )
-    honest = Honest(unseen, score_without_truth(unseen))
-    honest.beside(found, fine_people)
+    told = estimates(place, members, out, found) if members else {}
     by = {name: scores["hectare"] for name, scores in found.metrics.items()}
     return {
         "seed": place.seed,
@@ -178,16 +176,29 @@ def score(place: Place, members: list[Path], out: Path) -> dict[str, Any]:
         "builtup_r2": by["builtup"]["r2"],
         "adjusted_r2": by["adjusted"]["r2"],
         "total": found.totals["map"] / found.totals["true"] - 1,
-        **estimates(honest),
+        **told,
     }
 
 
-def estimates(honest: Honest) -> dict[str, float]:
+def estimates(place: Place, members: list[Path], out: Path, found: Evaluation) -> dict[str, float]:
     """What is told without any truth over what it is on the finer level, less 1: 0 were exact.
 
     Errors as shares of a unit's mean people: of the map, by units that members never saw; of the
     adjusted map, within joined units. Empty where nothing was held out.
     """
+    seen = [json.loads((one.parent / "units.json").read_text())["trained"] for one in members]
+    unseen = unseen_units(
+        grid=place.country.pixel_grid(),
+        population=out / "population.tif",
+        members=out / "population_members.tif",
+        builtup=out / "builtup_score.tif",
+        units=place.units(place.level),
+        people=place.people(place.level),
+        saw=saw([set(ids) for ids in seen], place.units(place.level), len(members)),
+        threads=place.threads,
+    )
+    honest = Honest(unseen, score_without_truth(unseen))
+    honest.beside(found, place.people("fine"))
     finer = honest.estimated()
     if not finer:
         return {}
@@ -199,16 +210,46 @@ def estimates(honest: Honest) -> dict[str, float]:
     }
 
 
-def measure(place: Place) -> dict[str, Any]:
-    """One place from its scenes to its scores."""
+def measure(place: Place, models: Sequence[str], sensors: Sequence[str]) -> list[dict[str, Any]]:
+    """One place from its scenes to its scores, a row a model.
+
+    Args:
+        place: the place.
+        models: of "bag" and "student".
+        sensors: of the students: "both", "s2", "s1".
+    """
     taken = prepare_timed(place).taken
     place.work.mkdir(parents=True, exist_ok=True)
     seconds = Seconds(place.work / SECONDS, taken)
     members = seconds.of("train", lambda: train(place), trained(place))
     out = seconds.of("map", lambda: map_place(place, members))
+    rows = []
+    if "bag" in models:
+        rows.append(row_of(place, "bag", members, out, place.work, seconds.taken))
+    for student in (StudentOf(place, members, each) for each in sensors):
+        if "student" not in models:
+            break
+        student.folder.mkdir(parents=True, exist_ok=True)
+        own = Seconds(student.folder / SECONDS, taken)
+        weights = own.of("train", student.train, student.done)
+        out = own.of("map", lambda s=student, w=weights: s.map(w))
+        rows.append(row_of(place, student.name, [], out, student.folder, own.taken))
+    return rows
+
+
+def row_of(
+    place: Place,
+    model: str,
+    members: list[Path],
+    out: Path,
+    folder: Path,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Scores of the map in `out`, kept in `folder`."""
     found = score(place, members, out) | breakdown(place, out)
-    found |= {"family": place.family, "census": str(place.error), "seconds": seconds.taken}
-    write_json(place.work / RESULT, found)
+    found |= {"family": place.family, "census": str(place.error), "model": model}
+    found |= {"seconds": seconds}
+    write_json(folder / RESULT, found)
     return found
 
 
@@ -298,6 +339,14 @@ def accuracy_parser() -> argparse.ArgumentParser:
     """What this benchmark is asked."""
     parser = seeds_parser(__doc__, seeds_needed=False)
     parser.add_argument("--family", choices=sorted(FAMILIES), help="of worlds; else the seeds' own")
+    parser.add_argument(
+        "--model", nargs="+", choices=("bag", "student"), default=["bag"], dest="models",
+        help="what is measured; a student is taught by the bag",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sensors", nargs="+", choices=("both", "s2", "s1"), default=["both"],
+        help="what students look at",
+    )  # fmt: skip
     parser.add_argument("--prepare-only", action="store_true", help="stop before training")
     parser.add_argument(
         "--census-error", type=census_error, action="append", metavar="counts=5,borders=3,older=2",
@@ -322,19 +371,28 @@ def main() -> int:
         places = places_asked(given)
         for place in places:
             settings_of(place)
+            if "student" in given.models:
+                settings_of_student(place)
     except PopcornError as refused:
         parser.error(str(refused))
     if given.prepare_only:
         for place in places:
             prepare_timed(place)
         return 0
-    settings = {"set": dict(given.set or ()), "census": [str(p.error) for p in places]}
-    settings["census"] = sorted(set(settings["census"]))
-    look = look_at(parser, given, **settings)
+    look = look_at(
+        parser,
+        given,
+        models=given.models,
+        sensors=given.sensors,
+        census=list(dict.fromkeys(str(place.error) for place in places)),
+        set=dict(given.set or ()),
+    )
     rows: list[dict[str, Any]] = []
     for place in places:
-        rows.append(measure(place))
-        look.found({f"{r['seed']}, {r['census']}": round(r["ratio"], 3) for r in rows})
+        rows += measure(place, given.models, given.sensors)
+        look.found(
+            {f"{r['seed']}, {r['census']}, {r['model']}": round(r["ratio"], 3) for r in rows}
+        )
     if given.json:
         print(json.dumps(rows, indent=1))
     else:

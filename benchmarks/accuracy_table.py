@@ -15,9 +15,9 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print all that was measured, a family at a time."""
     for family in dict.fromkeys(row["family"] for row in rows):
         of_family = [row for row in rows if row["family"] == family]
-        for census in dict.fromkeys(row["census"] for row in of_family):
-            some = [row for row in of_family if row["census"] == census]
-            print(f"\n{family} family, census {census}\n")
+        for model, census in dict.fromkeys((row["model"], row["census"]) for row in of_family):
+            some = [r for r in of_family if (r["model"], r["census"]) == (model, census)]
+            print(f"\n{family} family, {model}, census {census}\n")
             for line in (
                 *seeds(some),
                 "",
@@ -37,7 +37,8 @@ def seeds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         "  extractor F1  " + "  ".join(f"{step:>7}" for step in STEPS)
     ]
     for row in rows:
-        seconds = "  ".join(f"{row['seconds'].get(step, float('nan')):5.0f} s" for step in STEPS)
+        took = [row["seconds"].get(step) for step in STEPS]
+        seconds = "  ".join(f"{'-':>7}" if s is None else f"{s:5.0f} s" for s in took)
         found.append(
             f"{row['seed']:6d}  {row['ratio']:.3f}  {row['limit']:.3f}  "
             f"{row['adjusted_rmse']:13.2f} / {row['builtup_rmse']:<8.2f}  "
@@ -71,16 +72,16 @@ def classes(rows: Sequence[Mapping[str, Any]], of: str) -> list[str]:
 
 def losses(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each census that errs costs, beside the exact one; nothing where there is none."""
-    exact = {row["seed"]: row for row in rows if row["census"] == EXACT}
-    others = [row for row in rows if row["census"] != EXACT and row["seed"] in exact]
+    exact = {(row["model"], row["seed"]): row for row in rows if row["census"] == EXACT}
+    others = [r for r in rows if r["census"] != EXACT and (r["model"], r["seed"]) in exact]
     if not others:
         return []
-    found = ["", f"{'census':42s} seed  RMSE exact -> so    loss   ratio exact -> so"]
+    found = ["", f"{'census':36s} {'model':12s} seed  RMSE exact -> so    loss   ratio exact -> so"]
     for row in others:
-        before = exact[row["seed"]]
+        before = exact[row["model"], row["seed"]]
         exactly, so = before["adjusted_rmse"], row["adjusted_rmse"]
         found.append(
-            f"{row['census']:42s} {row['seed']:4d}  {exactly:8.2f} -> {so:<8.2f}"
+            f"{row['census']:36s} {row['model']:12s} {row['seed']:4d}  {exactly:8.2f} -> {so:<8.2f}"
             f"{so / exactly - 1:+6.1%}   {before['ratio']:.3f} -> {row['ratio']:.3f}"
         )
     return found

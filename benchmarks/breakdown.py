@@ -46,7 +46,7 @@ def breakdown(place: Place, out: Path) -> dict[str, Any]:
     grid = place.country.pixel_grid()
     population = raster.read_float(out / "population.tif", None, 1)
     adjusted = raster.read_float(out / "adjusted" / "population.tif", None, 1)
-    score = raster.read_float(out / "builtup_score.tif", None, 1)
+    score = raster.read_float(place.yardstick, None, 1)
     numbers, counted = raster.read(place.units(place.level), None, 1), place.people(place.level)
     known = np.tensordot(truth.per_m2, truth.roofs, 1)
     weights = (
@@ -126,8 +126,8 @@ def extractor_scores(place: Place, built: np.ndarray) -> dict[str, float]:
     """How well the built-up score, over all seasons, finds pixels that are a fifth built."""
     said = np.nanmean(raster.read_float(place.builtup), axis=0) >= 0.5
     truly = built >= BUILT_SHARE
-    hits = float((said & truly).sum())
-    precision, recall = hits / max(said.sum(), 1), hits / max(truly.sum(), 1)
+    hits, found, there = (int(pixels.sum()) for pixels in (said & truly, said, truly))
+    precision, recall = hits / max(found, 1), hits / max(there, 1)
     f1 = 2 * precision * recall / max(precision + recall, 1e-9)
     return {"precision": precision, "recall": recall, "f1": f1}
 

@@ -1,6 +1,6 @@
 """Whether changes between two years are found on simulated countries that nobody has looked at.
 
-    python -m benchmarks.change --seeds 20 [--folder FOLDER] [--threads 2] [--json]
+    python -m benchmarks.change --seeds 20 --judge "why" [--folder FOLDER] [--json]
 
 For each seed: 2020 from its scenes to its maps as in `benchmarks.accuracy`, whose folders are taken
 up; 2021 with the members of 2020; both adjusted to their census; hectares and intervals of both;

@@ -1,6 +1,6 @@
 """Whether intervals hold on simulated countries that nobody has looked at.
 
-    python -m benchmarks.intervals --seeds 20 301 302 303 [--folder FOLDER] [--threads 2] [--json]
+    python -m benchmarks.intervals --seeds 20 301 302 303 --judge "why" [--folder FOLDER] [--json]
 
 For each seed: scenes, census, composites, members, maps and adjusted maps as in
 `benchmarks.accuracy`, whose folders are taken up; then the error model from the census units that

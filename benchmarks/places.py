@@ -106,6 +106,11 @@ class Place:
         return self.folder / "builtup_score.tif"
 
     @property
+    def yardstick(self) -> Path:
+        """The score that built-up disaggregation spreads people by: the bag's, for every model."""
+        return self.work / "map" / "builtup_score.tif"
+
+    @property
     def truth(self) -> Path:
         """The true people of each pixel: to be opened last."""
         return self.folder / (self.country.evaluation.truth or "").format(year=self.year)

@@ -22,6 +22,8 @@ from pydantic import (
 
 from popcorn_assets.countries.evaluation import ChangeSettings, EvaluationSettings
 from popcorn_assets.countries.grid import GridSettings, Section
+from popcorn_assets.countries.model import ModelChoice
+from popcorn_assets.countries.student import StudentSettings
 from popcorn_assets.countries.training import CODE_PATTERN, TrainingSettings
 from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
@@ -39,25 +41,6 @@ PACKAGED = Path(__file__).parent / "countries"
 MAX_BYTES = 1_000_000
 _CODE = re.compile(CODE_PATTERN)
 _LOOKS_LIKE_YAML = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
-
-
-class ModelChoice(Section):
-    """Which country-year's checkpoints may map this country, and how a new model takes over.
-
-    Attributes:
-        country: where they were trained; None: here. Naming another country states a transfer.
-        year: the year they were trained on, for all years mapped; None: each year its own.
-        promotion: automatic takes over new checkpoints that are no worse; with manual every
-            change is an explicit decision.
-        margin: how much worse than the model in use, relative to its held-out loss, new
-            checkpoints may be and still take over by themselves; None: as much as chance makes of
-            equals, told from the differences between the losses of single units.
-    """
-
-    country: str | None = None
-    year: int | None = Field(None, ge=1900, le=2999)
-    promotion: Literal["automatic", "manual"] = "automatic"
-    margin: float | None = Field(None, ge=0, le=1)
 
 
 class MappingSettings(Section):
@@ -114,6 +97,7 @@ class Country(Section):
     extractor: Literal["published", "demo"] = "published"
     training: TrainingSettings = TrainingSettings()
     model: ModelChoice = ModelChoice()
+    student: StudentSettings = StudentSettings()
     mapping: MappingSettings = MappingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     change: ChangeSettings = ChangeSettings()
@@ -293,17 +277,35 @@ def _load(path: Path) -> Country:
             found=str(error),
         ) from error
     country = country_of_text(text, path)
+    if country.trained_with_others:
+        _require_countries(country, text, path)
+    return country
+
+
+def _require_countries(country: Country, text: str, path: Path) -> None:
+    """Refuse a training with countries that cannot be, with the line that names it.
+
+    Raises:
+        ConfigError: there is no file of one, or a student is to be taught by it.
+    """
+    nodes = yaml.compose(text, Loader=yaml.SafeLoader)
     for i, code in enumerate(country.trained_on()):
         if code != country.code and file_of(code) is None:
-            line = _line(yaml.compose(text, Loader=yaml.SafeLoader), ["training", "countries", i])
             raise ConfigError(
                 "the country is to be trained on the units of one that there is no file of",
-                where=f"{path}:{line}: training.countries",
+                where=f"{path}:{_line(nodes, ['training', 'countries', i])}: training.countries",
                 expected=", ".join(country_files()),
                 found=code,
                 remedy=f"correct the code, or add {code}.yaml (popcorn new {code})",
             )
-    return country
+    if country.model.kind == "student":
+        raise ConfigError(
+            "a student learns from members that were trained on its own country's units alone",
+            where=f"{path}:{_line(nodes, ['training', 'countries'])}: training.countries",
+            expected="model.kind: bag, or no training.countries",
+            found=f"model.kind: student, trained on {', '.join(country.trained_on())}",
+            remedy="write kind: bag, or take training.countries out",
+        )
 
 
 def country_of_text(text: str, path: Path) -> Country:

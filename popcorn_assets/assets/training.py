@@ -171,8 +171,8 @@ def _shown_by_country(unseen: Sequence[OutOfFold]) -> dict[str, Any]:
 
 
 def copy_member(trained: Path, target: Path) -> None:
-    """Copy a trained member's files, without the drafts that a killed step has left beside them."""
-    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
+    """Copy a trained model's files, without the drafts that a killed step has left beside them."""
+    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
 
 
 @dg.op(pool=WAREHOUSE_POOL, config_schema=NOTHING)

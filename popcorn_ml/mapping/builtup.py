@@ -45,6 +45,11 @@ EXTRACTOR_TAG = "extractor_fingerprint"
 extractor behind it. Occupancy is people per pixel of this extractor's score, and of no other's."""
 
 
+SENSORS_TAG = "sensors"
+"""Of a built-up score that is not by both sensors in every season: by which each is, such as
+"spring: s2, summer: both"."""
+
+
 @dataclass(frozen=True)
 class BuiltupSpec:
     """Everything that a built-up score depends on, as paths and plain values.
@@ -177,6 +182,9 @@ def _map(
     seasons = in_season_order(spec.composites)
     check_composites(seasons, spec.grid)
     told = {"content": "built-up score", EXTRACTOR_TAG: fingerprint_of(extractor), **spec.tags}
+    by = {season: sensors_used(pair) for season, pair in seasons.items()}
+    if set(by.values()) != {"both"}:
+        told[SENSORS_TAG] = ", ".join(f"{season}: {sensors}" for season, sensors in by.items())
     on_gpu = False
     if pool is None:
         engine = _engine(spec.engine, spec.device, spec.threads, _regular(spec))
@@ -205,6 +213,24 @@ def extractor_of_score(builtup: str | Path) -> str | None:
     from popcorn_ml import raster
 
     return raster.tags(builtup).get(EXTRACTOR_TAG)
+
+
+def sensors_used(pair: Composites) -> Sensors:
+    """Whose streams give the score of a season with these composites."""
+    return "s2" if pair[0] is None else "s1" if pair[1] is None else "both"
+
+
+def sensors_of_score(builtup: str | Path) -> dict[str, str]:
+    """Which sensors a built-up score is by, a season; empty where it is by both, or silent.
+
+    Raises:
+        RasterError: it is unreadable.
+    """
+    from popcorn_ml import raster
+
+    told = raster.tags(builtup).get(SENSORS_TAG, "")
+    pairs = (part.partition(": ") for part in told.split(", ") if part)
+    return {season: sensors for season, _, sensors in pairs}
 
 
 def score_elsewhere(spec: BuiltupSpec, tile: Tile) -> Computed:
@@ -257,7 +283,6 @@ def _score(network: Scores, pair: Composites, grid: Grid, core: Window) -> np.nd
     score = np.full((core.height, core.width), np.nan, np.float32)
     if not wanted.any():
         return score
-    sensors: Sensors = "s2" if pair[0] is None else "s1" if pair[1] is None else "both"
-    found = network.scores(tile.lay(channels), tile.core_in_window, sensors)
+    found = network.scores(tile.lay(channels), tile.core_in_window, sensors_used(pair))
     np.copyto(score, found, where=wanted)
     return score

@@ -98,6 +98,7 @@ class Layers:
         grid: on which all of them lie.
         spread: the map's own standard deviation, which units without a count keep to the bit;
             without it they have what the members give.
+        bands: of `population`, whose mean is the map: of several members' people, some of them.
     """
 
     population: Path
@@ -106,6 +107,7 @@ class Layers:
     units: Path
     grid: Grid
     spread: Path | None = None
+    bands: tuple[int, ...] = (1,)
 
     def check(self) -> None:
         """Refuse rasters that lie elsewhere.
@@ -123,6 +125,14 @@ class Layers:
         """Of a window's pixels."""
         return self.grid.relative_area(window) if self.grid.is_geographic else 1.0
 
+    def predicted(self, window: Window) -> np.ndarray:
+        """People per pixel of a window, before the adjustment."""
+        from popcorn_ml import raster
+
+        if len(self.bands) == 1:
+            return raster.read_float(self.population, window, self.bands[0])
+        return raster.read_float(self.population, window, self.bands).mean(axis=0)
+
     def by_member(self, window: Window) -> list[np.ndarray]:
         """People per pixel of a window, by each member."""
         from popcorn_ml import raster
@@ -134,7 +144,7 @@ class Layers:
         from popcorn_ml import raster
 
         numbers = raster.read(self.units, window, 1)
-        predicted = raster.read_float(self.population, window, 1)
+        predicted = self.predicted(window)
         area = self.area(window)
         score = _where_valid(raster.read_float(self.builtup, window, 1), predicted)
         layers = [predicted, score, *self.by_member(window)]
@@ -152,7 +162,7 @@ class Layers:
         people, spread, factor = apply(
             adjustment,
             numbers,
-            raster.read_float(self.population, window, 1),
+            self.predicted(window),
             raster.read_float(self.builtup, window, 1),
             None if self.members is None else self.by_member(window),
             self.area(window),

@@ -1,7 +1,8 @@
 """From members, composites and built-up score to the population map, tile by tile.
 
 Each member predicts every season; seasons are averaged within the member, then the members' mean
-is the map and their standard deviation its uncertainty. Every pixel is predicted, the outermost
+is the map and their standard deviation its uncertainty. A student predicts all seasons at once and
+is its own only member. Every pixel is predicted, the outermost
 included, and a tile gives exactly what the whole raster would (`model.canvas`). Adjusting to the
 census and summing to hectares come after, in modules of their own.
 """
@@ -13,13 +14,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from popcorn_ml.compute.devices import cpus
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Tile, Window
 from popcorn_ml.mapping.engine.api import Bag, Engine, check_precision
 from popcorn_ml.mapping.engine.choice import open_engine
+from popcorn_ml.mapping.engine.students import StudentEngine, open_student_engine
 from popcorn_ml.mapping.members import extractor_tags, trained_pixel_m2
 from popcorn_ml.mapping.precision import STEP
 from popcorn_ml.mapping.sparing import (
@@ -29,7 +31,8 @@ from popcorn_ml.mapping.sparing import (
     pilot_cells,
     score_to_spare,
 )
-from popcorn_ml.mapping.spec import MappingSpec, check_composites, in_season_order
+from popcorn_ml.mapping.spec import Kind, MappingSpec, check_composites, in_season_order
+from popcorn_ml.mapping.student import check_student, student_sensors, used
 from popcorn_ml.mapping.tile_people import (
     MEMBERS,
     occupancies_of,
@@ -38,7 +41,7 @@ from popcorn_ml.mapping.tile_people import (
     tile_people,
 )
 from popcorn_ml.mapping.tiles import Computed, Layer, Written, each_tile, regular_core, write_tiles
-from popcorn_ml.model.stored import read_occupancy
+from popcorn_ml.model.stored import OCCUPANCY_FILE, STUDENT_FILE, read_occupancy, read_student
 from popcorn_ml.parallel import Pool
 
 BANDS = {
@@ -81,14 +84,15 @@ def map_population(
     _check(spec)
     spec = replace(
         spec,
+        sensors=student_sensors(spec.members[0]) if spec.kind == "student" else spec.sensors,
         trained_pixel_m2=spec.trained_pixel_m2 or trained_pixel_m2(spec.members),
         tags={**spec.tags, **extractor_tags(spec.members, spec.builtup)},
     )
     on_gpu = False
     if pool is None:
-        engine = open_engine(*_how(spec, spec.threads))
+        engine = _opened(*_how(spec, spec.threads))
         on_gpu = engine.on_gpu
-        loaded = engine, _load(engine, spec.members)
+        loaded = engine, _load(engine, spec.members, spec.kind)
         learn = functools.partial(_learn, spec, *loaded)
     else:  # a device that the workers have, and perhaps not this machine
         learn = functools.partial(learn_elsewhere, spec)
@@ -146,7 +150,9 @@ def _check(spec: MappingSpec) -> None:
     check_precision(spec.precision)
     resolved = [Path(path).resolve() for path in spec.members]
     wrong = None
-    if not resolved:
+    if spec.kind not in get_args(Kind):
+        wrong = ("kind", " or ".join(get_args(Kind)), str(spec.kind))
+    elif not resolved:
         wrong = ("members", "one or more weights", "none")
     elif len(set(resolved)) < len(resolved):
         wrong = ("members", "each member once", "one given twice")
@@ -161,16 +167,25 @@ def _check(spec: MappingSpec) -> None:
     if wrong is not None:
         where, expected, found = wrong
         raise ConfigError("the map cannot be made so", where=where, expected=expected, found=found)
+    if spec.kind == "student":
+        check_student(spec)
+        sensors = student_sensors(spec.members[0])
+        seasons = {season: used(pair, sensors) for season, pair in seasons.items()}
     check_composites(seasons, spec.grid)
     raster.check(spec.builtup, spec.grid)
     season_bands(spec.builtup, tuple(seasons))
 
 
-def _load(engine: Engine, members: Sequence[Path]) -> Bag:
-    return engine.bag([read_occupancy(path) for path in members])
+def _opened(kind: Kind, *how: Any) -> Engine | StudentEngine:
+    return open_student_engine(*how) if kind == "student" else open_engine(*how)
 
 
-def _predict(spec: MappingSpec, engine: Engine, bag: Bag, tile: Tile) -> Computed:
+def _load(engine: Engine | StudentEngine, members: Sequence[Path], kind: Kind) -> Bag:
+    read = read_student if kind == "student" else read_occupancy
+    return engine.bag([read(path) for path in members])
+
+
+def _predict(spec: MappingSpec, engine: Engine | StudentEngine, bag: Bag, tile: Tile) -> Computed:
     """One tile, each of its pixels as the whole raster would give it.
 
     See `tile_people`.
@@ -204,28 +219,32 @@ def learn_elsewhere(spec: MappingSpec, cell: Window) -> Occupancies:
         return _learn(spec, *_loaded_for(spec), cell)
 
 
-def _learn(spec: MappingSpec, engine: Engine, bag: Bag, cell: Window) -> Occupancies:
+def _learn(
+    spec: MappingSpec, engine: Engine | StudentEngine, bag: Bag, cell: Window
+) -> Occupancies:
     with engine.at_work():
         return occupancies_of(spec, bag, cell)
 
 
-def _stamp(path: Path) -> int:
-    file = path / "occupancy.safetensors" if path.is_dir() else path
+def _stamp(path: Path, kind: Kind) -> int:
+    file = path / (STUDENT_FILE if kind == "student" else OCCUPANCY_FILE) if path.is_dir() else path
     return os.stat(file).st_mtime_ns
 
 
-def _loaded_for(spec: MappingSpec) -> tuple[Engine, Bag]:
-    versions = tuple((str(path), _stamp(Path(path))) for path in spec.members)
+def _loaded_for(spec: MappingSpec) -> tuple[Engine | StudentEngine, Bag]:
+    versions = tuple((str(path), _stamp(Path(path), spec.kind)) for path in spec.members)
     return _loaded(versions, *_how(spec, cpus()))
 
 
-def _how(spec: MappingSpec, threads: int) -> tuple[str, str, str, int, int]:
-    """What `open_engine` is to be told."""
+def _how(spec: MappingSpec, threads: int) -> tuple[Kind, str, str, str, int, int]:
+    """What is to run, and what `open_engine` is to be told."""
     regular = regular_core(spec.grid, spec.tile_px, len(spec.composites))
-    return spec.engine, spec.device, spec.precision, threads, regular
+    return spec.kind, spec.engine, spec.device, spec.precision, threads, regular
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(versions: tuple[tuple[str, int], ...], *how: Any) -> tuple[Engine, Bag]:
-    engine = open_engine(*how)
-    return engine, _load(engine, [Path(path) for path, _ in versions])
+def _loaded(
+    versions: tuple[tuple[str, int], ...], kind: Kind, *how: Any
+) -> tuple[Engine | StudentEngine, Bag]:
+    engine = _opened(kind, *how)
+    return engine, _load(engine, [Path(path) for path, _ in versions], kind)

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.grid import Grid
-from popcorn_ml.sentinel import SEASONS, Season
+from popcorn_ml.sentinel import SEASONS, SENSORS, Season, Sensor
 
 Spec = TypeVar("Spec")
+
+Kind = Literal["bag", "student"]
 
 Composites = tuple[Path | None, Path | None]
 """Sentinel-1 and Sentinel-2 composite of a season; None where that sensor is not used."""
@@ -25,7 +27,7 @@ class MappingSpec:
     Attributes:
         composites: season -> Sentinel-1 and Sentinel-2 composite.
         builtup: the built-up score of those seasons, bands named by season.
-        members: weights of the ensemble's members.
+        members: weights of the ensemble's members; of a student alone.
         grid: on which all rasters lie.
         out: folder that the map is written into.
         tile_px: side of a tile; memory grows with it. 512, a block of the rasters, suits a CPU,
@@ -45,6 +47,9 @@ class MappingSpec:
         spare_below: score below which, in every season, a pixel is left out. Found from
             `leave_out` when the map is made; 0 leaves out none.
         tags: what the rasters say about themselves.
+        kind: "bag", an ensemble that looks at each season by itself, or "student", one network
+            that looks at all of them together (`mapping.student`).
+        sensors: whose composites a student reads. Found from its weights when the map is made.
     """
 
     composites: Mapping[Season, Composites]
@@ -62,6 +67,8 @@ class MappingSpec:
     leave_out: float = 0.0
     spare_below: float = 0.0
     tags: Mapping[str, str] = field(default_factory=dict)
+    kind: Kind = "bag"
+    sensors: Sequence[Sensor] = SENSORS
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -81,6 +88,8 @@ class MappingSpec:
             "leave_out": self.leave_out,
             "spare_below": self.spare_below,
             "tags": dict(self.tags),
+            "kind": self.kind,
+            "sensors": list(self.sensors),
         }
 
     def to_json(self) -> str:

@@ -19,12 +19,20 @@ from popcorn_ml.errors import WeightsError
 
 EXTRACTOR_FILE = "extractor.safetensors"
 OCCUPANCY_FILE = "occupancy.safetensors"
+STUDENT_FILE = "student.safetensors"
 CARD_FILE = "card.json"
 """Beside a member's weights: what they are, where from, and the file's sha256. Extractors, which
 may share a folder, have theirs under their own name with `.json`."""
 
 EXTRACTOR_ARCHITECTURE = "popcorn-builtup-extractor/1"
 OCCUPANCY_ARCHITECTURE = "popcorn-occupancy/1"
+STUDENT_ARCHITECTURE = "popcorn-student/1"
+
+STUDENT_WIDTHS = (16, 16, 32)
+"""Features of a student at full, half and quarter resolution: lanes of a processor, or twice them.
+"""
+STUDENT_HEAD = 32
+"""Features of its layer of single pixels."""
 
 Tensors: TypeAlias = Mapping[str, np.ndarray]
 """A network's weights, float32, by the names in its state dict."""
@@ -62,6 +70,37 @@ def read_extractor(path: str | Path) -> Tensors:
     tensors = read_safetensors(path, EXTRACTOR_ARCHITECTURE)
     require(tensors, extractor_shapes(), path, "BuiltupExtractor")
     return tensors
+
+
+def read_student(path: str | Path) -> Tensors:
+    """Weights of a student.
+
+    Args:
+        path: a `.safetensors` file with `card.json` beside it, or the folder that holds both.
+
+    Raises:
+        WeightsError: missing, altered, unreadable, or of another architecture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / STUDENT_FILE
+    tensors = read_safetensors(path, STUDENT_ARCHITECTURE)
+    first = tensors.get("enter.convs.0.weight", np.zeros((1, 1)))
+    require(tensors, student_shapes(first.shape[1]), path, "Student")
+    return tensors
+
+
+def student_shapes(inputs: int) -> Shapes:
+    """Shape of each tensor of a `Student` of so many input channels."""
+    full, half, quarter = STUDENT_WIDTHS
+    shapes: dict[str, tuple[int, ...]] = {"people_per_score": (1,)}
+    down = (("enter", inputs, full, 2), ("down1", full, half, 2), ("down2", half, quarter, 2))
+    layers = (*down, ("up2", half + quarter, half, 2), ("up1", full + half, full, 1))
+    for block, into, out, count in layers:
+        for i, of in enumerate([into, *[out] * (count - 1)]):
+            shapes |= _layer(f"{block}.convs.{i}", (out, of, 3, 3), out)
+    shapes |= _layer("head", (STUDENT_HEAD, full, 1, 1), STUDENT_HEAD)
+    return shapes | _layer("last", (1, STUDENT_HEAD, 1, 1), 1)
 
 
 def occupancy_shapes() -> Shapes:

@@ -23,6 +23,7 @@ from popcorn_ml.model.stored import (
     CARD_FILE,
     EXTRACTOR_ARCHITECTURE,
     OCCUPANCY_ARCHITECTURE,
+    STUDENT_ARCHITECTURE,
     Tensors,
     fingerprint_of,
     must_exist,
@@ -99,6 +100,12 @@ def save_occupancy(model: OccupancyModel, path: str | Path, card: dict[str, Any]
     """
     path = Path(path)
     return _save(model, path, path.with_name(CARD_FILE), card, OCCUPANCY_ARCHITECTURE)
+
+
+def save_student(model: nn.Module, path: str | Path, card: dict[str, Any]) -> Path:
+    """Write a student as safetensors, and `card.json` beside it; see `save_occupancy`."""
+    path = Path(path)
+    return _save(model, path, path.with_name(CARD_FILE), card, STUDENT_ARCHITECTURE)
 
 
 def tensors_of(model: nn.Module) -> Tensors:

@@ -146,14 +146,18 @@ def _summary(origin: Origin, metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+MODELS = ("checkpoints", "student")
+"""Assets of which a map is made with one."""
+
+
 def _model(origin: Origin) -> dict[str, Any]:
     shown = dict(origin.manifests["population_map"]["shown"])
     inputs = origin.manifests["population_map"]["inputs"]
-    trained: Mapping[str, Any] = next(
-        (entry for entry in inputs if entry["asset"] == "checkpoints"), {}
-    )
-    parameters = origin.manifests.get("checkpoints", {}).get("parameters", {})
+    trained: Mapping[str, Any] = next((entry for entry in inputs if entry["asset"] in MODELS), {})
+    parameters = origin.manifests.get(trained.get("asset", ""), {}).get("parameters", {})
     facts = origin.manifests["population_map"]["facts"]
+    student = trained.get("asset") == "student"
+    of_a_student = {"kind": "student", "sensors": parameters.get("sensors")} if student else {}
     told = parameters.get("countries") or {}
     several = {code: told[code]["level"] for code in sorted(told, key=lambda c: told[c]["place"])}
     level = ", ".join(f"{code} {level}" for code, level in several.items())
@@ -161,6 +165,7 @@ def _model(origin: Origin) -> dict[str, Any]:
         "title": origin.model,
         "ledger_entry": shown.get("ledger entry"),
         "members": shown.get("members"),
+        **of_a_student,
         "country": trained.get("country"),
         "year": trained.get("year"),
         "version": trained.get("version"),

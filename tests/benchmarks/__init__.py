@@ -1,0 +1,1 @@
+"""Tests of the benchmarks that tell how good a map is: what they refuse, record and count."""

@@ -1,0 +1,40 @@
+"""How far a student's people are from the teacher's, on the small squares of a crop.
+
+Single pixels of a teacher are noisy, and a census unit is too large to tell a roof from a yard; in
+between, sums of small squares are compared: their absolute differences over the mean of the
+teacher's squares in the step, so that neither towns nor villages rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from popcorn_ml.model.popcorn import population
+from popcorn_ml.model.student import Student
+from popcorn_ml.student.crops import Crop
+
+FLOOR = 0.02
+"""People a pixel that the mean is raised by: of empty crops nothing is to be learnt but that."""
+
+
+def squares(values: Tensor, cell_px: int) -> Tensor:
+    """Sums of the squares of a side that fit into (rows, columns), from the first corner on."""
+    rows, cols = (max(side // cell_px, 1) * min(cell_px, side) for side in values.shape)
+    cell = min(cell_px, *values.shape)
+    return F.avg_pool2d(values[None, None, :rows, :cols], cell)[0, 0] * cell**2
+
+
+def scale_of(crops: Sequence[Crop], cell_px: int) -> float:
+    """What the differences of a step are divided by: mean people of the teacher's squares."""
+    means = [float(squares(crop.people, cell_px).mean()) for crop in crops]
+    return sum(means) / len(means) + FLOOR * cell_px**2
+
+
+def crop_loss(model: Student, crop: Crop, cell_px: int, scale: float) -> Tensor:
+    """Mean absolute difference of a crop's squares, over `scale`; a scalar with its graph."""
+    occupancy = model.occupancy_unpadded(crop.inputs)[0][crop.core]
+    people = population(occupancy, crop.score)
+    return squares((people - crop.people) * crop.told, cell_px).abs().mean() / scale
