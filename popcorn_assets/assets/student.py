@@ -200,7 +200,7 @@ def _inputs(making: Making, country: Country) -> Inputs:
         raise StoreError(
             "a student learns from members that were trained on one country's units",
             where=checkpoints.path,
-            found=f"members that were trained on units of {', '.join(several)}",
+            found="members trained on units of " + ", ".join(one["code"] for one in several),
             remedy="map with the members (model.kind: bag), or leave training.countries out",
         )
     composites, score = composites_by_season(making), builtup_of_composites(making)
