@@ -86,7 +86,11 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                 "pixel_area_m2": parameters["pixel_area_m2"],
                 "provenance": parameters["provenance"],
                 "level": parameters["level"],
-                **({COUNTRIES: parameters[COUNTRIES]} if COUNTRIES in parameters else {}),
+                **(
+                    {COUNTRIES: [{"code": c, "level": level} for c, level in levels.items()]}
+                    if COUNTRIES in parameters
+                    else {}
+                ),
             },
         )
         return Outcome(

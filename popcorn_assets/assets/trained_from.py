@@ -94,15 +94,15 @@ class CheckpointInputs:
             "provenance": first.provenance,
         }
         if self.named:
-            found[COUNTRIES] = {
-                one.code: {
-                    "place": place,  # in the file's list; a manifest's keys are in no order
+            found[COUNTRIES] = [
+                {
+                    "code": one.code,
                     "level": one.level,
                     "pixel_area_m2": one.pixel_area_m2,
                     "provenance": one.provenance,
                 }
-                for place, one in enumerate(self.countries)
-            }
+                for one in self.countries
+            ]
         return found
 
 

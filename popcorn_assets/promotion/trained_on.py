@@ -13,7 +13,7 @@ from popcorn_ml.training.places import own_ids
 
 COUNTRIES = "countries"
 """Parameter of a manifest, and key of deployed.json, that is only there with other countries'
-units: code -> what is known of each, its `place` in the file's list and its `level` among it."""
+units: a list with `code`, `level` and in manifests more, in the order of the country's file."""
 
 
 def levels_of(told: Mapping[str, Any], country: str) -> dict[str, str]:
@@ -26,8 +26,7 @@ def levels_of(told: Mapping[str, Any], country: str) -> dict[str, str]:
     several = told.get(COUNTRIES)
     if not several:
         return {country: told["level"]}
-    ordered = sorted(several, key=lambda code: several[code]["place"])
-    return {code: several[code]["level"] for code in ordered}
+    return {one["code"]: one["level"] for one in several}
 
 
 def ids_in(told: Mapping[str, Any], ids: Iterable[str], country: str) -> set[str]:

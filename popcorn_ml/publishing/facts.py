@@ -158,12 +158,7 @@ def _model(origin: Origin) -> dict[str, Any]:
     facts = origin.manifests["population_map"]["facts"]
     student = trained.get("asset") == "student"
     of_a_student = {"kind": "student", "sensors": parameters.get("sensors")} if student else {}
-<<<<<<< HEAD
-    told = parameters.get("countries") or {}
-    several = {code: told[code]["level"] for code in sorted(told, key=lambda c: told[c]["place"])}
-=======
     several = {one["code"]: one["level"] for one in parameters.get("countries") or ()}
->>>>>>> main
     level = ", ".join(f"{code} {level}" for code, level in several.items())
     return {
         "title": origin.model,

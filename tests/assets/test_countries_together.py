@@ -209,6 +209,7 @@ def test_three_units_are_mapped_by_what_two_other_countries_teach(made):
         ("rwa", "level_of_rwa"),
         ("che", "level_of_che"),
     ]
+    assert parameters["pixel_area_m2"] == 100.0
     shown = dict(map(tuple, manifest["shown"]))
     scores = shown["scores by country, of units that members had not seen"]
     assert {row["country"]: row["units"] for row in scores} == {"rwa": 12, "che": 12}
@@ -275,10 +276,9 @@ def test_a_country_among_those_trained_on_knows_which_members_saw_its_units(made
     told = {
         "country": "uga", "year": YEAR, "version": version.version, "level": "level_of_rwa",
         "members": [f"member_{s}" for s in version.manifest()["facts"]["seeds"]],
-        "countries": {
-            code: {"place": place, "level": f"level_of_{code}"}
-            for place, code in enumerate(("rwa", "che"))
-        },
+        "countries": [
+            {"code": code, "level": f"level_of_{code}"} for code in ("rwa", "che")
+        ],
     }  # fmt: skip
     store = Store(made.data)
     address = Address("population_map", "rwa", YEAR)
