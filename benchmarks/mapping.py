@@ -178,8 +178,8 @@ def _python(checkout: Path) -> str:
 
 
 def engine_peak(place: BenchPlace, seconds: float = 5.0) -> float:
-    """Million member-season pixels of window a second of the members' graph alone, all cores."""
-    engine = open_engine("openvino", "cpu", threads=cpus())
+    """Million member-season pixels of window a second of the members' networks alone, all cores."""
+    engine = open_engine("auto", "cpu", threads=cpus())
     bag = engine.bag([read_occupancy(path) for path in place.members])
     side, halo = PEAK_WINDOW_PX, HALO_PX
     x = np.random.default_rng(0).standard_normal((6, side, side)).astype(np.float32)

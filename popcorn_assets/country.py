@@ -22,6 +22,8 @@ from pydantic import (
 
 from popcorn_assets.countries.evaluation import ChangeSettings, EvaluationSettings
 from popcorn_assets.countries.grid import GridSettings, Section
+from popcorn_assets.countries.model import ModelChoice
+from popcorn_assets.countries.student import StudentSettings
 from popcorn_assets.countries.training import CODE_PATTERN, TrainingSettings
 from popcorn_assets.countries.yaml_text import given_twice, read_otherwise, refuse_endless, switches
 from popcorn_assets.paths import given_path
@@ -39,25 +41,6 @@ PACKAGED = Path(__file__).parent / "countries"
 MAX_BYTES = 1_000_000
 _CODE = re.compile(CODE_PATTERN)
 _LOOKS_LIKE_YAML = re.compile(r"\.ya?ml(\.txt)?$", re.IGNORECASE)
-
-
-class ModelChoice(Section):
-    """Which country-year's checkpoints may map this country, and how a new model takes over.
-
-    Attributes:
-        country: where they were trained; None: here. Naming another country states a transfer.
-        year: the year they were trained on, for all years mapped; None: each year its own.
-        promotion: automatic takes over new checkpoints that are no worse; with manual every
-            change is an explicit decision.
-        margin: how much worse than the model in use, relative to its held-out loss, new
-            checkpoints may be and still take over by themselves; None: as much as chance makes of
-            equals, told from the differences between the losses of single units.
-    """
-
-    country: str | None = None
-    year: int | None = Field(None, ge=1900, le=2999)
-    promotion: Literal["automatic", "manual"] = "automatic"
-    margin: float | None = Field(None, ge=0, le=1)
 
 
 class MappingSettings(Section):
@@ -114,6 +97,7 @@ class Country(Section):
     extractor: Literal["published", "demo"] = "published"
     training: TrainingSettings = TrainingSettings()
     model: ModelChoice = ModelChoice()
+    student: StudentSettings = StudentSettings()
     mapping: MappingSettings = MappingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     change: ChangeSettings = ChangeSettings()

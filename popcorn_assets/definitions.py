@@ -14,6 +14,7 @@ from popcorn_assets.assets import (
     imagery,
     maps,
     publication,
+    student,
     training,
 )
 from popcorn_assets.checks import checks
@@ -31,6 +32,7 @@ defs = dg.Definitions(
                 *census.assets,
                 *builtup.assets,
                 *training.assets,
+                *student.assets,
                 *deployed_model.assets,
                 *maps.assets,
                 *evaluation.assets,

@@ -29,7 +29,10 @@ LOOK = {
     "coast or river bed will be given people.",
     "checkpoints": "the loss curves: they fall and flatten. `held-out loss`, `held-out total "
     "ratio` (near 1) over units that a member never saw; members that differ much are unsure.",
-    "deployed_model": "`model` and `reason`: which checkpoints map this country-year, and who "
+    "student": "`units that neither saw`: the student beside the Bag that taught it, on units that "
+    "it never saw; a tenth worse is too much. The loss curve: it falls and flattens. `not trained` "
+    "says why there is none.",
+    "deployed_model": "`model` and `reason`: which model maps this country-year, and who "
     "decided it. `candidates`: what else there is, and how it does.",
     "population_map": "the picture beside that of `builtup_area`: people where buildings are. "
     "`people on the grid` beside the census: within a few per cent is good, a fifth off says "

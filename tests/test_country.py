@@ -348,3 +348,72 @@ def test_three_hundred_files_are_each_read_once(tmp_path, monkeypatch):
     changed.write_text(text.replace("name: ", "name: New ", 1), "utf-8")
     os.utime(changed, ns=(1, 1))
     assert country.load_country("c123").name.startswith("New ")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        ("model", "kind", "pupil", "allowed: 'bag' or 'student'; found: 'pupil'"),
+        ("model", "kind", True, "allowed: 'bag' or 'student'; found: True"),
+        ("model", "sensors", "s3", "allowed: 'both', 's2' or 's1'; found: 's3'"),
+        ("model", "sensors", "s2", "sensors: s2 is for kind: student; the Bag needs both sensors"),
+        ("student", "steps", 0, "greater than or equal to 1; found: 0"),
+        ("student", "epoch", 3, "unknown key; allowed here: seed, steps"),
+    ],
+)
+def test_a_student_that_cannot_be_is_refused_with_its_line(folder, section, key, value, told):
+    given = {"steps": 5} if section == "student" else {"country": "demo"}
+    path = write(folder, **{section: {**given, key: value}})
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    line = line_of(path, f"{section}:" if "the Bag needs" in told else f"{key}:")
+    assert f"{path}:{line}: {section}" in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_a_country_is_mapped_by_the_bag_unless_its_file_says_a_student(folder):
+    write(folder)
+    assert (load_country("abc").model.kind, load_country("abc").model.sensors) == ("bag", "both")
+    write(folder, "abd", model={"kind": "student", "sensors": "s2"}, student={"steps": 7})
+    told = load_country("abd")
+    assert (told.model.kind, told.model.sensors, told.student.steps) == ("student", "s2", 7)
+
+
+def test_whose_units_are_trained_on(folder):
+    """Its own, where nothing is said or its own code alone; others must have files."""
+    write(folder, "abc")
+    write(folder, "alone", training__countries=["alone"])
+    write(folder, "mix", training__countries=["abc", "mix"])
+    write(folder, "pure", training__countries=["abc"])
+    found = {code: load_country(code) for code in ("abc", "alone", "mix", "pure")}
+    assert {code: (one.trained_on(), one.trained_with_others) for code, one in found.items()} == {
+        "abc": (["abc"], False),
+        "alone": (["alone"], False),
+        "mix": (["abc", "mix"], True),
+        "pure": (["abc"], True),
+    }
+    assert "countries" not in found["mix"].training.of_member(1)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["abc", "nowhere"], "nowhere"),
+        (["abc", "abc"], "more than once: abc"),
+        ([], "at least 1 item"),
+        (["ABC"], "ABC"),
+        (["../abc"], "abc"),
+        ("abc", "list"),
+        (["abc", 1], "string"),
+    ],
+)
+def test_countries_that_cannot_be_trained_on_are_refused_with_the_line(folder, given, told):
+    write(folder, "abc")
+    path = write(folder, "mix", training__countries=given)
+    with pytest.raises(ConfigError, match=r"training\.countries") as raised:
+        load_country("mix")
+    assert told in str(raised.value)
+    lines = path.read_text().splitlines()
+    number = int(re.search(r"mix\.yaml:(\d+)", str(raised.value))[1])
+    assert any("countries:" in line for line in lines[max(number - 3, 0) : number])
+    assert "abc" in country_codes()

@@ -1,5 +1,8 @@
 """Countries and years as partitions: what is none is refused in words."""
 
+import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -7,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from popcorn_assets.commands.imagery import imagery
+from popcorn_assets.country import PACKAGED
 from popcorn_assets.partitions import country_and_year, require_year
 from popcorn_ml.errors import ConfigError
 
@@ -47,3 +51,45 @@ def test_an_estimate_says_what_cannot_be_had_yet(place):
     year = datetime.now(UTC).year - (datetime.now(UTC).month < 3)
     said = CliRunner().invoke(imagery, ["estimate", "rwa", str(year)], catch_exceptions=False)
     assert f"winter of {year} ends on {year + 1}-03-01" in said.output
+
+
+def test_a_training_of_several_countries_waits_for_those_of_its_year(place):
+    """What Dagster takes to be upstream and downstream, in a process that begins with the files."""
+    files = place.home / "countries"
+    demo = (PACKAGED / "demo.yaml").read_text()
+    for code, named in (("aaa", "[aaa, bbb]"), ("bbb", None), ("ccc", "[aaa, bbb]")):
+        given = f"training:\n  countries: {named}" if named else "training:"
+        (files / f"{code}.yaml").write_text(demo.replace("training:", given, 1))
+    program = """
+import json
+from popcorn_assets.definitions import defs
+from popcorn_assets.country import PACKAGED
+from popcorn_assets.partitions import COUNTRY_YEAR as all, OF_COUNTRIES_TRAINED_ON as mapping
+graph = defs.resolve_asset_graph()
+import dagster as dg
+node = graph.get(dg.AssetKey("checkpoints"))
+def up(key):
+    found = node.partition_mappings[dg.AssetKey("census_counts")]
+    wanted = all.subset_with_partition_keys([key])
+    told = found.get_upstream_mapped_partitions_result_for_partitions(wanted, all, all)
+    return sorted(told.partitions_subset.get_partition_keys())
+def down(key):
+    wanted = all.subset_with_partition_keys([key])
+    found = mapping.get_downstream_partitions_for_partitions(wanted, all, all)
+    return sorted(found.get_partition_keys())
+print(json.dumps([up("aaa|2020"), up("bbb|2020"), up("ccc|2021"), up("demo|2020"),
+                  down("bbb|2020"), down("ccc|2020"),
+                  sorted(key.name for key in graph.get(dg.AssetKey("checkpoints")).check_keys)]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *told, checks = json.loads(done.stdout)
+    assert told == [
+        ["aaa|2020", "bbb|2020"],
+        ["bbb|2020"],
+        ["aaa|2021", "bbb|2021"],
+        ["demo|2020"],
+        ["aaa|2020", "bbb|2020", "ccc|2020"],
+        [],
+    ]
+    assert "no_country_much_worse" in checks

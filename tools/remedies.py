@@ -43,6 +43,7 @@ SECTIONS = {
         "popcorn_ml/model", "popcorn_ml/training", "popcorn_ml/intervals",
         "popcorn_assets/promotion", "popcorn_assets/assets/training.py",
         "popcorn_assets/assets/builtup.py", "popcorn_assets/assets/extractors.py",
+        "popcorn_assets/assets/trained_from.py",
     ),
     "A map cannot be made, or a raster cannot be read": (
         "popcorn_ml/mapping", "popcorn_ml/evaluation", "popcorn_ml/cog", "popcorn_ml/raster",

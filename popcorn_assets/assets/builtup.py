@@ -3,6 +3,7 @@
 Which buildings a network finds is popcorn_ml.model's and popcorn_ml.mapping.builtup's business.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from popcorn_assets.store.code import code_digest
 from popcorn_assets.store.making import Making, Outcome
 from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import StoreError, WeightsError
+from popcorn_ml.mapping.spec import Composites
+from popcorn_ml.sentinel import Season
 
 GROUP = "builtup"
 CODE = code_digest("model", "mapping")
@@ -128,6 +131,52 @@ def builtup_area(
         )
 
     return making.publish(make)
+
+
+def looked_at(composites: Mapping[Season, Composites], sensors: str) -> dict[Season, Composites]:
+    """The composites of some sensors: "both", "s2" or "s1"; None in the other's place."""
+    return {
+        season: (s1 if sensors != "s2" else None, s2 if sensors != "s1" else None)
+        for season, (s1, s2) in composites.items()
+    }
+
+
+def score_seen(
+    making: Making,
+    compute: ComputeResource,
+    country: Country,
+    score: Version,
+    seen: Mapping[Season, Composites],
+    extractor: Path | None,
+) -> Path:
+    """The built-up score that a model goes by: `builtup_area`, unless it looks at one sensor only.
+
+    That sensor's score is made in this run's own half-done work.
+
+    Args:
+        score: a version of `builtup_area`.
+        seen: composites that the model looks at.
+        extractor: to make a score of them with; None: it looks at both sensors.
+    """
+    from popcorn_ml.mapping.builtup import BuiltupSpec
+
+    if extractor is None:
+        return score.file(BUILTUP)
+    out = making.lone_work() / BUILTUP
+    launch.map_builtup(
+        making.context,
+        compute,
+        BuiltupSpec(
+            composites=seen,
+            extractor=extractor,
+            grid=country.pixel_grid(),
+            out=out,
+            **tile_work(country, compute),
+            tags=place_tags(making),
+        ),
+        making.progress("tiles of the built-up score"),
+    )
+    return out
 
 
 def tile_work(country: Country, compute: ComputeResource) -> dict[str, Any]:

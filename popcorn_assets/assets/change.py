@@ -14,10 +14,12 @@ import dagster as dg
 
 from popcorn_assets.assets.census import COUNTS, UNITS, unit_ids
 from popcorn_assets.assets.evaluation import GROUP
-from popcorn_assets.assets.intervals import MEMBERS, Trained, trained_on, unseen_by
+from popcorn_assets.assets.intervals import MEMBERS, model_behind
 from popcorn_assets.assets.maps import POPULATION, adjusted_map, hectare_map
+from popcorn_assets.assets.trained import Trained, unseen_by
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
+from popcorn_assets.promotion.entries import named
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.show import PICTURE
@@ -123,7 +125,7 @@ def change(
     before = year_of(making, _map_of(making, from_year), country)
     for one in (before, now):
         making.input("hectare_map", year=one.year, version=one.hectares.version)
-    trained = trained_on(making, now.predicted)
+    trained = model_behind(making, now.predicted)
     imagery = Imagery.of(making, before, now)
     threads = compute.thread_count()
     return making.publish(
@@ -185,7 +187,7 @@ def _model_of(making: Making, hectares: Version) -> str:
     adjusted = store.made_from(hectares, "adjusted_map")
     chosen = store.made_from(store.made_from(adjusted, "population_map"), DEPLOYED)
     told = json.loads(chosen.file(DEPLOYED_FILE).read_text("utf-8"))
-    return f"{told['country']}|{told['year']} {told['version']}"
+    return f"{named(told.get('kind', 'bag'))}{told['country']}|{told['year']} {told['version']}"
 
 
 def year_of(making: Making, hectares: Version, country: Country) -> Year:
@@ -380,7 +382,8 @@ def measured_together(
 ) -> "Together":
     """How the errors of both years go together, from units counted alike in both.
 
-    Of each unit the members are asked that never saw it.
+    Of each unit the members are asked that never saw it. Of a student there are none where it was
+    trained: the students of the folds told units of one year only.
     """
     import numpy as np
 

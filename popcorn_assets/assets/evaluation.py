@@ -22,7 +22,7 @@ from popcorn_assets.assets.maps import (
     adjusted_members,
     population_map,
 )
-from popcorn_assets.assets.unseen import Honest, trained_on, without_truth
+from popcorn_assets.assets.unseen import Honest, without_truth
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.paths import given_path
@@ -73,8 +73,8 @@ def evaluation(
     the one that the adjusted map was made from, whatever has come in since. Rasters of people by
     others that the country's file names are scored beside them.
 
-    Of every country, without any truth: its census units as predicted by the members that were not
-    trained on them, and people within joined units by maps that knew only their sums.
+    Of every country, without any truth: its census units as predicted by what was not trained on
+    them, and people within joined units by maps that knew only their sums.
     """
     from popcorn_ml.evaluation.report import evaluate
 
@@ -101,7 +101,7 @@ def evaluation(
     verdict = levels_kept_out(making.store, adjusted)
     making.parameter(**verdict.metadata)
     members = adjusted_members(adjusted, predicted, units, grid)
-    trained = trained_on(making.store, predicted, level)
+    threads = compute.thread_count()
 
     def make(folder: Path) -> Outcome:
         brought = brought_products(making, products, grid, units, people)
@@ -116,10 +116,10 @@ def evaluation(
             fine_units=fine_units,
             fine_people=fine_people,
             others={name: product.path for name, product in brought.items()},
-            threads=compute.thread_count(),
+            threads=threads,
             progress=making.progress("blocks"),
         )
-        honest = without_truth(grid, predicted, units, people, trained, compute.thread_count())
+        honest = without_truth(making.store, grid, predicted, level, units, people, threads)
         honest.beside(found, fine_people)
         _write(folder, found, honest)
         ours = {"adjusted map": adjusted, "map": predicted}

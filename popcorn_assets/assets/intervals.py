@@ -3,25 +3,21 @@
 The law, its fit and the rasters are popcorn_ml.intervals' business.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from popcorn_assets.assets.census import unit_ids
-from popcorn_assets.promotion.entries import CHECKPOINTS
-from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
-from popcorn_assets.promotion.trained_on import ids_in, levels_of
+from popcorn_assets.assets.trained import Trained, trained_on, unseen_by
 from popcorn_assets.store.making import Making
 from popcorn_assets.store.versions import Store, Version
 from popcorn_ml.errors import StoreError
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import HECTARE_M2, Grid
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, read_collected
 
 if TYPE_CHECKING:
-    from popcorn_ml.intervals.units import Given, Seen
+    from popcorn_ml.intervals.units import Given
     from popcorn_ml.intervals.zones import MapFiles
 
 POPULATION = "population.tif"
@@ -29,28 +25,6 @@ MEMBERS = "population_members.tif"
 COVERAGE = "coverage.json"
 COVERAGE_PICTURE = "coverage.png"
 WIDTH_PICTURE = "relative_width.png"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What the model behind a map was trained on, as far as intervals ask.
-
-    Attributes:
-        country, year: whose checkpoints they are.
-        levels: code -> level of the units that they were trained on; its own country's, as a rule.
-        checkpoints: that version; None where it is no longer in the store.
-        told: deployed.json, which says so.
-    """
-
-    country: str
-    year: int
-    levels: dict[str, str]
-    checkpoints: Version | None
-    told: Mapping[str, Any] = field(default_factory=dict)
-
-    def place_for(self, country: str) -> str:
-        """On whose units, as a map of a country says it: that one where it is among them."""
-        return country if country in self.levels else ", ".join(self.levels)
 
 
 @dataclass
@@ -113,44 +87,23 @@ def map_files(store: Store, hectares: Version) -> "MapFiles":
     )
 
 
-def trained_on(making: Making, predicted: Version) -> Trained:
-    """What a map's model was trained on; its checkpoints noted as an input where they are there."""
+def model_behind(making: Making, predicted: Version) -> Trained:
+    """What a map's model was trained on; the model noted as an input where it is there."""
     try:
-        deployed = making.store.made_from(predicted, DEPLOYED)
-        decision = json.loads(deployed.file(DEPLOYED_FILE).read_text("utf-8"))
+        trained = trained_on(making.store, predicted)
     except StoreError:  # not told by old maps: units count as seen by all of its members
         return Trained(making.country, making.year, {making.country: ""}, None)
-    country, year = decision["country"], int(decision["year"])
     try:
-        checkpoints = making.input(
-            CHECKPOINTS, country=country, year=year, version=decision["version"]
-        )
-    except StoreError:  # taken away since; maps outlive their models
-        checkpoints = None
-    return Trained(country, year, levels_of(decision, country), checkpoints, decision)
-
-
-def unseen_by(trained: Trained, country: str, level: str, units: Path) -> "dict[int, Seen] | None":
-    """Which members never saw which unit of a map, by number; None: none of them saw any.
-
-    Units of another level than was trained on were seen as parts of others: none is unseen then.
-    """
-    from popcorn_ml.intervals.units import Seen
-
-    if country not in trained.levels:
-        return None
-    if trained.checkpoints is None or trained.levels[country] != level:
-        return {}
-    seeds = trained.checkpoints.manifest()["facts"]["seeds"]
-    bands = {str(seed): band for band, seed in enumerate(seeds)}
-    numbers = {key: number for number, key in unit_ids(units).items()}
-    path = trained.checkpoints.path / OUT_OF_FOLD_FILE
-    found = {}
-    for unit in read_collected(path):
-        for own in ids_in(trained.told, [unit.id], country) & numbers.keys():
-            by = sorted(bands[seed] for seed in unit.by if seed in bands)
-            found[numbers[own]] = Seen(tuple(by), unit.fold or 0)
-    return found
+        if trained.model is not None:
+            making.input(
+                trained.model.address.asset,
+                country=trained.country,
+                year=trained.year,
+                version=trained.model.version,
+            )
+    except StoreError:
+        return replace(trained, model=None)
+    return trained
 
 
 def give_intervals(
@@ -240,6 +193,7 @@ def _given(making: Making, sources: Sources, of_map: Any, by_member: Any) -> "Gi
         country=making.country,
         year=making.year,
         trained_on=(trained.place_for(making.country), trained.year),
+        by_folds=trained.kind == "student",
     )
 
 

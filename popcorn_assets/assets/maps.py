@@ -16,8 +16,11 @@ from popcorn_assets.assets.builtup import (
     RAN,
     builtup_area,
     builtup_of_composites,
+    extractor_file,
+    looked_at,
     named_engine,
     place_tags,
+    score_seen,
     tile_work,
 )
 from popcorn_assets.assets.census import (
@@ -30,9 +33,15 @@ from popcorn_assets.assets.census import (
     unit_ids,
     units_raster,
 )
-from popcorn_assets.assets.deployed_model import DEPLOYED, deployed_members, model_names, model_tags
+from popcorn_assets.assets.deployed_model import (
+    DEPLOYED,
+    deployed_members,
+    model_names,
+    model_tags,
+    same_quantities,
+)
 from popcorn_assets.assets.extractors import SAME_EXTRACTOR, SameExtractor, extractor_of
-from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season, provenance
+from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
@@ -52,7 +61,6 @@ from popcorn_ml.mapping.checks import (
     hectares_keep_every_person,
     units_sum_to_the_census,
 )
-from popcorn_ml.sentinel import SENSORS
 
 if TYPE_CHECKING:
     from popcorn_ml.mapping.dasymetric import AdjustedMembers
@@ -97,8 +105,8 @@ MODEL_CHECKS = {
 def population_map(
     context: dg.AssetExecutionContext, store: StoreResource, compute: ComputeResource
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-    """People per pixel by the deployed model, mean of the members, and the members' spread."""
-    from popcorn_ml.imagery.checks import backscatter_check
+    """People per pixel by the deployed model: the mean of its members and their spread, or what
+    the one network of a student says."""
     from popcorn_ml.mapping.predict import MappingSpec
 
     making = Making(context, store.open(), "population_map", code_version=CODE)
@@ -112,11 +120,6 @@ def population_map(
         # Told before hours of mapping, and nothing takes the place of the map there is.
         yield as_check_result(plain_check(same))
         raise WeightsError(same.message, where=str(making.address))
-    trained_on, here = deployed.provenance, provenance(making)
-    quantities = [
-        replace(backscatter_check(trained_on[s], here[s]), name=f"same_quantity_{s}")
-        for s in SENSORS
-    ]
     area_ratio = grid.pixel_area_m2 / deployed.pixel_area_m2
     scaled = scale_of_people(grid, deployed.pixel_area_m2)
     if scaled:
@@ -131,16 +134,21 @@ def population_map(
         precision=compute.precision,
         leave_out=country.mapping.leave_out,
         **named_engine(compute),
+        **deployed.as_parameters(),
     )
+    quantities = same_quantities(making, deployed)
+    seen = looked_at(composites, deployed.sensors)
+    extractor = extractor_file(making, country) if deployed.sensors != "both" else None
 
     def make(folder: Path) -> Outcome:
         written = launch.map_population(
             context,
             compute,
             MappingSpec(
-                composites=composites,
-                builtup=score.file(BUILTUP),
+                composites=seen,
+                builtup=score_seen(making, compute, country, score, seen, extractor),
                 members=deployed.files,
+                **deployed.as_mapped(),
                 grid=grid,
                 out=folder,
                 precision=compute.precision,
@@ -319,10 +327,10 @@ def hectare_map(
 ) -> dg.MaterializeResult:
     """People per hectare and how far they may be off: the product. Unadjusted sums lie beside it.
 
-    Intervals rest on census units that were predicted by members which never saw them; where there
-    are too few of those, there are none, and it is said why.
+    Intervals rest on census units that were predicted by members, or students of the folds, which
+    never saw them; where there are too few of those, there are none, and it is said why.
     """
-    from popcorn_assets.assets.intervals import Sources, give_intervals, trained_on
+    from popcorn_assets.assets.intervals import Sources, give_intervals, model_behind
     from popcorn_ml.mapping.aggregate import aggregate_map
 
     making = Making(context, store.open(), "hectare_map", code_version=HECTARES_CODE)
@@ -340,7 +348,7 @@ def hectare_map(
         levels={level: units, **{n: units_raster(making, n, of=adjusted) for n in known}},
         level=level,
         people=people,
-        trained=trained_on(making, predicted),
+        trained=model_behind(making, predicted),
         grid=grid,
     )
 

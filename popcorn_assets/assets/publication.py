@@ -18,7 +18,7 @@ from popcorn_assets.assets.imagery import FILLED
 from popcorn_assets.assets.maps import adjusted_map, hectare_map, population_map
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
-from popcorn_assets.promotion.entries import CHECKPOINTS
+from popcorn_assets.promotion.entries import MODELS
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs.home import MAPS_VARIABLE
 from popcorn_assets.show import save_picture
@@ -170,10 +170,10 @@ def _versions(making: Making) -> dict[str, Version]:
             name = f"{sensor}_{season}"
             found[name] = making.input_of(found[composites], name)
     for entry in predicted.manifest()["inputs"]:
-        if entry["asset"] == CHECKPOINTS:
+        if entry["asset"] in MODELS.values():
             which = {key: entry[key] for key in ("country", "year", "version")}
             with suppress(StoreError):  # taken away since; maps outlive their models
-                found[CHECKPOINTS] = making.input(CHECKPOINTS, **which)
+                found[entry["asset"]] = making.input(entry["asset"], **which)
     return found
 
 

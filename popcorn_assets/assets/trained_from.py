@@ -20,7 +20,7 @@ from popcorn_assets.assets.imagery import composites_by_season, provenance
 from popcorn_assets.country import Country, country_files, load_country
 from popcorn_assets.promotion.trained_on import COUNTRIES
 from popcorn_assets.store.making import Making
-from popcorn_assets.store.versions import Version
+from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import ConfigError, StoreError
 from popcorn_ml.sentinel import Season
 from popcorn_ml.training.places import TrainingPlace, require_like_pixels
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KEY = "training.countries"
+
+READ = ("s1_composites", "s2_composites", "builtup_area", "census_units", "census_counts")
+"""Assets that are read of every country."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +94,15 @@ class CheckpointInputs:
             "provenance": first.provenance,
         }
         if self.named:
-            found[COUNTRIES] = {
-                one.code: {
+            found[COUNTRIES] = [
+                {
+                    "code": one.code,
                     "level": one.level,
                     "pixel_area_m2": one.pixel_area_m2,
                     "provenance": one.provenance,
                 }
                 for one in self.countries
-            }
+            ]
         return found
 
 
@@ -119,6 +123,24 @@ def checkpoint_inputs(making: Making, country: Country) -> CheckpointInputs:
     if inputs.named:
         _require_alike(making, country, inputs)
     return inputs
+
+
+def lacking(store: Store, country: Country, year: int) -> str:
+    """What other countries' parts of a training are not in the store; empty where all are.
+
+    It is known before anything of the country itself is fetched.
+    """
+    others = [code for code in country.trained_on() if code != country.code]
+    missing = {
+        code: [asset for asset in READ if store.find(Address(asset, code, year)) is None]
+        for code in others
+    }
+    return "; ".join(
+        f"{country.code}|{year} is trained on units of {code}|{year} as well, which has no "
+        f"{', '.join(assets)}: popcorn run {code} {year} --job prepare"
+        for code, assets in missing.items()
+        if assets
+    )
 
 
 def _of_country(making: Making, code: str) -> CountryInputs:
@@ -160,7 +182,8 @@ def _told_of(making: Making, country: Country, code: str) -> Iterator[None]:
             where=error.where,
             expected=error.expected,
             found=error.found,
-            remedy=f"popcorn run {code} {making.year} --job prepare, or take {code} out of {KEY} "
+            remedy=f"{f'{error.remedy}; ' if error.remedy else ''}"
+            f"popcorn run {code} {making.year} --job prepare, or take {code} out of {KEY} "
             f"in {country_files()[country.code]}",
         ) from error
 

@@ -18,6 +18,7 @@ import dagster as dg
 from popcorn_assets.assets.builtup import EXTRACTOR, GPU_POOL
 from popcorn_assets.assets.census import POOL as WAREHOUSE_POOL
 from popcorn_assets.assets.trained_from import (
+    READ,
     CheckpointInputs,
     checkpoint_inputs,
     of_one_extractor,
@@ -47,14 +48,7 @@ from popcorn_ml.training.run import LOCK_FILE
 GROUP = "training"
 CODE = code_digest("model", "training")
 
-TRAINED_FROM = (
-    "s1_composites",
-    "s2_composites",
-    "builtup_area",
-    "census_units",
-    "census_counts",
-    EXTRACTOR,
-)
+TRAINED_FROM = (*READ, EXTRACTOR)
 """Assets that a training reads, and waits for."""
 CHECKPOINTS = "checkpoints"
 BY_COUNTRY = "scores by country, of units that members had not seen"
@@ -177,8 +171,8 @@ def _shown_by_country(unseen: Sequence[OutOfFold]) -> dict[str, Any]:
 
 
 def copy_member(trained: Path, target: Path) -> None:
-    """Copy a trained member's files, without the drafts that a killed step has left beside them."""
-    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"))
+    """Copy a trained model's files, without the drafts that a killed step has left beside them."""
+    shutil.copytree(trained, target, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
 
 
 @dg.op(pool=WAREHOUSE_POOL, config_schema=NOTHING)

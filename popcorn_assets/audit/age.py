@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from popcorn_assets.audit.findings import Finding, Verdict
 from popcorn_assets.audit.trail import FORM_ERRORS, Node, Trail, latest_of
-from popcorn_assets.promotion.entries import CHECKPOINTS, Ledger
+from popcorn_assets.promotion.entries import MODELS, Ledger
 from popcorn_assets.promotion.ledger import ledger_countries, read_ledger, verify
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import StoreError
@@ -42,7 +42,7 @@ def judge_age(store: Store, trail: Trail, node: Node, ledgers: Mapping[str, Ledg
         if _same_files(store, address, latest, entry.get("files")):
             continue
         ledger = ledgers.get(node.address.country or "")
-        if address.asset == CHECKPOINTS and ledger is not None:
+        if address.asset in MODELS.values() and ledger is not None:
             use = ledger.in_use(node.address.year or 0)
             if use and (use.model.address, use.model.version) == (address, version):
                 continue  # a newer model was trained and not put in use

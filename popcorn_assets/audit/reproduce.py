@@ -21,7 +21,9 @@ from popcorn_assets.assets.builtup import RAN
 from popcorn_assets.audit.closeness import PICTURES, TOLERANCE, rasters_apart
 from popcorn_assets.audit.trail import Node, walk
 from popcorn_assets.country import load_country
+from popcorn_assets.promotion.entries import STUDENT
 from popcorn_assets.promotion.ledger import DEPLOYED
+from popcorn_assets.promotion.students import is_trained
 from popcorn_assets.store.manifests import SCHEMA
 from popcorn_assets.store.recipe import ROWS
 from popcorn_assets.store.sources import kept_source, with_companions
@@ -74,6 +76,13 @@ def reproduce(store: Store, address: Address) -> Remade:
             f"{address} is a decision, kept in the ledger, and cannot be computed again",
             where=store.root,
             remedy="see popcorn models, and reproduce the maps",
+        )
+    found = store.find(address) if address.asset == STUDENT else None
+    if found is not None and not is_trained(found.path):
+        raise StoreError(
+            f"{address} holds no student: none was asked for",
+            where=found.path,
+            remedy="there is nothing to make again; reproduce the checkpoints",
         )
     trail = walk(store, [address])
     node = trail.nodes.get(trail.roots[0]) if trail.roots else None

@@ -9,6 +9,7 @@ from popcorn_ml.sentinel import SEASONS, SENSORS, Season
 COUNTRY_YEAR_JOB = "country_year"
 REFRESH_JOB = "refresh"
 TRAIN_JOB = "train"
+DISTIL_JOB = "distil"
 PREPARE_JOB = "prepare"
 CENSUS_JOB = "census"
 INGEST_JOB = "ingest"
@@ -20,7 +21,7 @@ AGAIN = (
 )
 """How to go on with any of them."""
 
-TRAINED_ONLY = dg.AssetSelection.assets("checkpoints")
+TRAINED_ONLY = dg.AssetSelection.assets("checkpoints", "student")
 
 FOLLOWS_A_MAP = dg.AssetSelection.groups(
     "maps", "evaluation", "publication"
@@ -56,9 +57,19 @@ train = dg.define_asset_job(
     TRAIN_JOB,
     selection=TRAINED_ONLY.upstream(),
     partitions_def=COUNTRY_YEAR,
-    description="A new model: checkpoints of a country-year and all they need, no map. Whether "
+    description="A new model: checkpoints of a country-year and all they need, and the student of "
+    "a country whose file says `kind: student`; no map. Whether "
     "they come into use is decided when a map is made; look at `deployed_model` and its "
     f"candidates, or type `popcorn models COUNTRY`. Failed or ended: {AGAIN}",
+)
+
+distil = dg.define_asset_job(
+    DISTIL_JOB,
+    selection=dg.AssetSelection.assets("student").upstream(),
+    partitions_def=COUNTRY_YEAR,
+    description="A student of a country-year's checkpoints, whatever the country's file says, and "
+    "all it needs: to see how it does before `kind: student` is written there. Nothing maps with "
+    f"it before somebody promotes it. Failed or ended: {AGAIN}",
 )
 
 prepare = dg.define_asset_job(
@@ -97,4 +108,4 @@ publish = dg.define_asset_job(
     f"trained or mapped. Failed or ended: {AGAIN}",
 )
 
-jobs = [country_year, refresh, train, prepare, census, ingest, publish]
+jobs = [country_year, refresh, train, distil, prepare, census, ingest, publish]

@@ -12,6 +12,7 @@ from popcorn_assets.assets.maps import POPULATION, hectare_map, population_map
 from popcorn_assets.checks.verdict import newest, not_judged, verdict
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, country_and_year
+from popcorn_assets.promotion.entries import named
 from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.store.newer import newer_inputs
 from popcorn_assets.store.versions import Address, Store
@@ -235,14 +236,15 @@ def _incomparable(store: Store, code: str, year: int) -> str | None:
 
 def _other_model(store: Store, code: str, year: int) -> str | None:
     """The two years' models, if they are not the same."""
-    named = []
+    models = []
     for y in (year - 1, year):
         version = store.find(Address(DEPLOYED, code, y))
         if version is None:
             return None
         chosen = json.loads(version.file(DEPLOYED_FILE).read_text("utf-8"))
-        named.append(f"{chosen['country']}|{chosen['year']} {chosen['version']}")
-    return None if named[0] == named[1] else " and ".join(named)
+        kind = named(chosen.get("kind", "bag"))
+        models.append(f"{kind}{chosen['country']}|{chosen['year']} {chosen['version']}")
+    return None if models[0] == models[1] else " and ".join(models)
 
 
 checks = [change_since_last_year, inputs_are_current]

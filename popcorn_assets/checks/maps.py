@@ -61,6 +61,12 @@ def members_agree(
         spread = raster.read_float(version.file(POPULATION_STD), tile.core, 1)
         people += float(np.nansum(mean, dtype=np.float64))
         unsure += float(np.nansum(mean[spread > mean], dtype=np.float64))
+    if version.manifest()["parameters"].get("kind") == "student":
+        return not_judged(
+            "a student is one network, and says nothing of how sure it is by itself",
+            remedy="see the intervals of hectare_map, and the units that neither it nor its "
+            "teachers saw, on the page of the student",
+        )
     if len(bands) == 1:
         return not_judged(
             "one member only: it says nothing of how sure it is",

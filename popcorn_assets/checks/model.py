@@ -254,7 +254,7 @@ def map_beats_builtup(
 def scored_without_truth(
     context: dg.AssetCheckExecutionContext, store: StoreResource
 ) -> dg.AssetCheckResult:
-    """Enough census units were predicted by members that never saw them, and their sum is right.
+    """Enough census units were predicted by what never saw them, and their sum is right.
 
     A score needs no truth then. The people predicted in them all may be off by a fifth: a count is
     known of every unit, so that the adjusted map is not, but what is beyond the census is.
@@ -275,9 +275,10 @@ def scored_without_truth(
     r2 = "not defined" if scores["r2"] is None else f"{scores['r2']:.2f}"
     return verdict(
         abs(off) <= MOST_OFF,
-        f"{scores['n']} units predicted by members that never saw them: R2 {r2}, mean absolute "
-        f"error {scores['mae']:,.0f} people, RMSE {scores['rmse']:,.0f}, bias "
-        f"{scores['bias']:+,.0f} ({off:+.1%} of their people, at most {MOST_OFF:.0%} either way)",
+        f"{scores['n']} units predicted by {found.get('told_by', 'members')} that never saw them: "
+        f"R2 {r2}, mean absolute error {scores['mae']:,.0f} people, RMSE {scores['rmse']:,.0f}, "
+        f"bias {scores['bias']:+,.0f} ({off:+.1%} of their people, at most {MOST_OFF:.0%} either "
+        "way)",
         remedy="look at the units that are worst in the warehouse's table out_of_fold; counts that "
         "are too high or too low, or images of another season, show there",
         warns=True,

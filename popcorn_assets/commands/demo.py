@@ -8,7 +8,6 @@ the UI shows them.
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.table import Table
 from popcorn_assets.assets.change import CHANGE, SUMMARY
 from popcorn_assets.automation import COUNTRY_YEAR_JOB, INGEST_JOB, REFRESH_JOB
 from popcorn_assets.commands.console import open_console
-from popcorn_assets.commands.demo_ahead import imagery_ahead
+from popcorn_assets.commands.demo_ahead import imagery_ahead, peak_rss_mb
 from popcorn_assets.commands.export import export_year
 from popcorn_assets.commands.outcome import tell_failure
 from popcorn_assets.commands.working import work
@@ -72,7 +71,8 @@ def run_demo(spec: CountrySpec | None = None) -> int:
         if ahead.started:
             beside = dg.RunsFilter(job_name=INGEST_JOB)
             runs += [run.run_id for run in instance.get_runs(beside, limit=1)]
-    summary = summarise(seconds_spent(instance, runs), time.monotonic() - started)
+    peak_mb = peak_rss_mb() + ahead.peak_mb
+    summary = summarise(seconds_spent(instance, runs), time.monotonic() - started, peak_mb)
     path = data_root() / "demo" / "summary.json"
     write_json(path, summary)
     print_summary(console, summary, path)
@@ -120,7 +120,7 @@ def seconds_spent(instance: dg.DagsterInstance, runs: Iterable[str]) -> dict[str
     return spent
 
 
-def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
+def summarise(seconds: dict[str, float], wall: float, peak_mb: float) -> dict[str, Any]:
     """The figures of both years as plain values."""
     store = StoreResource().open()
     metrics: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def summarise(seconds: dict[str, float], wall: float) -> dict[str, Any]:
         "change": changes,
         "seconds": seconds,
         "wall_seconds": round(wall, 1),
-        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "peak_rss_mb": round(peak_mb, 1),
     }
 
 
@@ -162,17 +162,6 @@ def export_years(console: Console) -> None:
         f"Its web map: popcorn view {done.folder}",
         soft_wrap=True,
     )
-
-
-def peak_rss_mb() -> float:
-    """Most memory that this process has held and the largest beside it, in MB."""
-    beside = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    status = Path("/proc/self/status")
-    if status.is_file():  # elsewhere than on Linux, the figure may start at the parent's
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024 + beside
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + beside
 
 
 def print_summary(console: Console, summary: dict[str, Any], path: Path) -> None:

@@ -8,12 +8,15 @@ what is not.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+from rich.console import Console
 
 from popcorn_assets.automation import INGEST_JOB
 from popcorn_assets.resources import StoreResource
@@ -22,18 +25,20 @@ from popcorn_ml.compute.command import LIFELINE
 from popcorn_ml.compute.devices import cpus
 from popcorn_ml.sentinel import SEASONS, SENSORS
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 LOOK_SECONDS = 0.5
 END_SECONDS = 10.0
 
 
 class Ahead:
-    """What makes a year's imagery meanwhile, if anything does."""
+    """What makes a year's imagery meanwhile, if anything does.
 
-    def __init__(self, process: subprocess.Popen | None) -> None:
+    Attributes:
+        peak_mb: most memory that it has held; 0 before it has ended.
+    """
+
+    def __init__(self, process: subprocess.Popen[str] | None) -> None:
         self._process = process
+        self.peak_mb = 0.0
 
     @property
     def started(self) -> bool:
@@ -42,20 +47,26 @@ class Ahead:
 
     def wait(self, console: Console) -> None:
         """Until it is made, or could not be: then the year's own run says why."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
             console.print("[dim]its imagery is being made in a run of its own: waiting[/dim]")
-            self._process.wait()
+        assert self._process.stdout is not None
+        said = self._process.stdout.read()
+        self.peak_mb = float(said) if said.strip() else 0.0
+        self._process.wait()
 
     def end(self) -> None:
         """Whatever it is at; its run is cancelled."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        with self._process:
+            if self._process.poll() is None:
+                self._process.terminate()
+                try:
+                    self._process.wait(END_SECONDS)
+                except subprocess.TimeoutExpired:
+                    self._process.kill()
 
 
 @contextmanager
@@ -73,13 +84,14 @@ def imagery_ahead(country: str, first: int, second: int) -> Iterator[Ahead]:
         ahead.end()
 
 
-def _started(country: str, first: int, second: int) -> subprocess.Popen:
+def _started(country: str, first: int, second: int) -> subprocess.Popen[str]:
     # It lives as long as we hold its standard input.
     return subprocess.Popen(
         [sys.executable, "-m", __name__, country, str(first), str(second)],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
         env={**os.environ, LIFELINE: "1"},
     )
 
@@ -91,20 +103,38 @@ def _made(country: str, year: int) -> bool:
     return all(store.find(Address(name, country, year)) is not None for name in names)
 
 
+def peak_rss_mb() -> float:
+    """Most memory that this process has held, in MB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # elsewhere than on Linux, the figure may start at the parent's
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main(country: str, first: int, second: int) -> int:
-    """Wait for the first year's imagery, then make the second's; the exit code."""
+    """Wait for the first year's imagery, then make the second's; the exit code.
+
+    Prints the most memory that it has held, in MB, at its end and nothing else.
+    """
     import dagster as dg
 
-    from popcorn_assets.commands.console import open_console
     from popcorn_assets.commands.working import ending_when_asked, work
     from popcorn_ml.compute.command import end_with_launcher
 
     end_with_launcher()
-    with ending_when_asked(), dg.DagsterInstance.get() as instance:
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        ending_when_asked(),
+        dg.DagsterInstance.get() as instance,
+    ):
         while not _made(country, first):
             time.sleep(LOOK_SECONDS)
-        console = open_console(110)
-        return 0 if work(instance, INGEST_JOB, country, second, console, small=True).made else 1
+        made = work(instance, INGEST_JOB, country, second, Console(file=nowhere), small=True).made
+    print(peak_rss_mb())
+    return 0 if made else 1
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ SHORT = 10
 @click.argument("country")
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 def models(country: str, as_json: bool) -> None:
-    """Which checkpoints could map COUNTRY, how they do, which are in use, and who decided it."""
+    """Which checkpoints and students could map COUNTRY, how they do, which is in use, by whom."""
     enter_home()
     from popcorn_assets.promotion.candidates import candidates, mapped
+    from popcorn_assets.promotion.entries import named
     from popcorn_assets.promotion.ledger import read_ledger
     from popcorn_assets.resources import StoreResource
 
@@ -37,14 +38,15 @@ def models(country: str, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
     hidden = ("level", "latest training")
-    _print(f"Checkpoints for {country}", [_short(row, hidden) for row in rows])
+    _print(f"Models for {country}", [_short(row, hidden) for row in rows])
     decided = [
         {
             "entry": entry.id,
             "when": entry.when[:16].replace("T", " "),
             "decision": f"{entry.action}{' (forced)' if entry.forced else ''}",
             "for": "all years" if entry.year is None else str(entry.year),
-            "model": f"{entry.model.country}|{entry.model.year} {entry.model.version[:SHORT]}",
+            "model": f"{named(entry.model.kind)}{entry.model.country}|{entry.model.year} "
+            f"{entry.model.version[:SHORT]}",
             "by": entry.who if entry.explicit else f"the rules ({entry.who})",
             "reason": entry.reason,
         }
@@ -63,7 +65,8 @@ def models(country: str, as_json: bool) -> None:
     "source",
     required=True,
     metavar="TRAINED",
-    help="Trained country and year, 'demo|2020' or 2020, with @VERSION if not the current one.",
+    help="Trained country and year, 'demo|2020' or 2020, with @VERSION if not the current one; a "
+    "student is 'student demo|2020'.",
 )
 @click.option("--year", type=int, help="Mapped year it is for; all years without it.")
 @click.option("--force", is_flag=True, help="Also if worse or not comparable; needs --reason.")
@@ -72,7 +75,7 @@ def models(country: str, as_json: bool) -> None:
 def promote(
     country: str, source: str, year: int | None, force: bool, reason: str, transfer: bool
 ) -> None:
-    """Put checkpoints in use for COUNTRY; refused if they are worse, unless forced."""
+    """Put checkpoints, or a student, in use for COUNTRY; refused if worse, unless forced."""
     enter_home()
     from popcorn_assets.promotion import by_hand
     from popcorn_assets.promotion.who import os_user

@@ -74,12 +74,17 @@ def _whole(wanted: Wanted, like: Country) -> Draft:
     return Draft(code, head, sections, years=wanted.years)
 
 
+KEPT = ("country", "year", "kind", "sensors")
+"""Of a section `model`, what a copy of the country keeps."""
+
+
 def _model(wanted: Wanted, like: Country, code: str) -> dict[str, Any]:
     """Whose model maps a country that is another's copy: the one named, the one that maps the other
     (another country's, or a year of its own, which is then a year of the copy)."""
     if wanted.model:
         return model_section(wanted.model, code, 0)
-    theirs = {k: v for k, v in vars(like.model).items() if k in ("country", "year") and v}
+    said = like.model.model_dump(exclude_defaults=True)
+    theirs = {key: value for key, value in said.items() if key in KEPT}
     return {**theirs, "country": code} if theirs.get("country") == like.code else theirs
 
 

@@ -19,6 +19,7 @@ from popcorn_assets.upkeep.standing import Year, standing
 
 SHOWN = {
     "checkpoints": ("held-out MAE, people, mean of members",),
+    "student": ("MAE, people, student",),
     "census_counts": ("people",),
     "population_map": ("people on the grid", "model"),
     "adjusted_map": ("people in census units",),
@@ -63,7 +64,8 @@ def _told(of: Year, assets: set[str]) -> list[tuple[str, str]]:
                 lines.append((title.replace(", mean of members", ""), text))
     if "hectare_map" in assets or "publication" in assets:
         return [*lines, *places(of)]
-    folders = [of.parts[name].path for name in ("checkpoints", "census_counts") if name in assets]
+    kept = ("student", "checkpoints", "census_counts")
+    folders = [of.parts[name].path for name in kept if name in assets and name in of.parts]
     return [*lines, *(("folder", path) for path in folders)]
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import dagster as dg
     from rich.console import Console
 
-JOBS = ("country_year", "refresh", "train", "prepare", "ingest", "census", "publish")
+JOBS = (
+    "country_year", "refresh", "train", "distil", "prepare", "ingest", "census", "publish",
+)  # fmt: skip
 """The jobs of a country-year, whole ones first."""
 
 SMALL_PIXELS = 1_000_000
@@ -27,6 +29,8 @@ SMALL_PIXELS = 1_000_000
 OTHERWISE = ("POPCORN_STEPS", "POPCORN_EXECUTOR", "POPCORN_LAUNCHER")
 """Variables of an operator who has said where steps work."""
 
+TRAINING = ("country_year", "train")
+"""Of them those that train."""
 MADE, FAILED, INTERRUPTED = 0, 1, 130
 WIDTH = 110
 
@@ -40,8 +44,8 @@ WIDTH = 110
     default=JOBS[0],
     show_default=True,
     help="What to make: everything, training included; a map with the model in use; checkpoints; "
-    "all that checkpoints are trained from; composites; census units and counts; or what follows a "
-    "map.",
+    "a student of them; all that checkpoints are trained from; composites; census units and "
+    "counts; or what follows a map.",
 )
 @click.option("--years", metavar="A-B", help="These years one after another, instead of YEAR.")
 def run(country: str, year: int | None, job: str, years: str | None) -> None:
@@ -124,9 +128,13 @@ def is_small(country: str) -> bool:
 
 def hopeless(job: str, country: str, year: int) -> str | None:
     """Why a job cannot come to anything, where that is known before; None otherwise."""
+    from popcorn_assets.assets.trained_from import lacking
     from popcorn_assets.automation.schedules import why_not
+    from popcorn_assets.country import load_country
     from popcorn_assets.resources import StoreResource
 
+    if job in TRAINING:
+        return lacking(StoreResource().open(), load_country(country), year) or None
     return why_not(country, year, StoreResource(), mapped=True) if job == "refresh" else None
 
 

@@ -84,6 +84,7 @@ def _overview(console: Console, country: Country, store: Store, years: list[Year
     rows = []
     for of in years:
         composites = [of.parts[asset] for asset in (*SEASON_COMPOSITES, *FILLED)]
+        student = of.parts.get("student")
         there, product = sum(part.is_there for part in composites), of.parts[PRODUCT]
         rows.append(
             {
@@ -91,6 +92,7 @@ def _overview(console: Console, country: Country, store: Store, years: list[Year
                 "composites": f"{there} of {len(composites)}",
                 "census": _people(of.figure("census_counts", "people")),
                 "trained": _date(of.parts["checkpoints"].made),
+                "student": _date(student.made) if student else "",
                 "map": _coloured(product.state),
                 "made": _date(product.made),
                 "people, model": _people(of.figure("population_map", "people on the grid")),
@@ -126,12 +128,20 @@ def _year(console: Console, country: Country, of: Year, verdicts: list[dict[str,
         for part in of.parts.values()
     ]
     _table(console, f"{country.name} ({of.country}) {of.year}", rows)
-    for title, text in _figures(of):
+    for title, text in (("maps with", _kind(country)), *_figures(of)):
         console.print(f"{title + ':':22} {text}", highlight=False, soft_wrap=True)
     _verdicts(console, of, verdicts)
     for title, path in places(of):
         console.print(f"{title + ':':22} {path}", highlight=False, soft_wrap=True)
     _todo(console, [of])
+
+
+def _kind(country: Country) -> str:
+    """Which kind of model the country's file says, and of whom."""
+    choice = country.model
+    looks_at = {"both": "both sensors", "s2": "Sentinel-2 alone", "s1": "Sentinel-1 alone"}
+    kind = f"a student, {looks_at[choice.sensors]}" if choice.kind == "student" else "the Bag"
+    return f"{kind} (model.kind: {choice.kind})"
 
 
 def _figures(of: Year) -> Iterable[tuple[str, str]]:

@@ -20,7 +20,8 @@ COMMENTS = {
     "is written beside a `file` as `licence`, `url` and `retrieved` is kept with its numbers.",
     "extractor": "What finds buildings: `published` (popcorn weights fetch, once) or `demo`.",
     "training": "How a model is trained; every key that is not here has its published value.",
-    "model": "Which checkpoints map the country: those of one year map all years (docs/models.md).",
+    "model": "Which model maps the country: that of one year maps all years. `kind: student` is\n"
+    "one network that learns from the members, and maps faster (docs/models.md).",
 }
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from popcorn_assets.countries.model import Kind
 from popcorn_assets.country import Country, country_files, load_country
-from popcorn_assets.promotion.candidates import metrics_of, models_in
+from popcorn_assets.promotion.candidates import models_in
 from popcorn_assets.promotion.decide import SHOWN_CANDIDATES, across, configured, refused_before
 from popcorn_assets.promotion.entries import (
-    CHECKPOINTS,
+    MODELS,
     PLACING,
     Action,
     Entry,
@@ -21,7 +22,9 @@ from popcorn_assets.promotion.entries import (
 )
 from popcorn_assets.promotion.judging import judge, taken_out
 from popcorn_assets.promotion.ledger import append, deciding
+from popcorn_assets.promotion.metrics import metrics_of
 from popcorn_assets.promotion.soundness import finite_training, member_names
+from popcorn_assets.promotion.students import finite_student, is_trained
 from popcorn_assets.store.versions import Address, Store, failed_checks
 from popcorn_ml.errors import ConfigError, PopcornError, StoreError
 
@@ -30,7 +33,9 @@ SAY_WHY = "say why, with --reason TEXT"
 MAX_TEXT = 1000
 """Characters of a reason or a name that are kept."""
 
-_SOURCE = re.compile(r"(?:(?P<country>[a-z][a-z0-9_]*)[|/:])?(?P<year>\d{4})(?:@(?P<version>\w+))?")
+_SOURCE = re.compile(
+    r"(?:(?P<kind>bag|student)\s+)?(?:(?P<country>[a-z][a-z0-9_]*)[|/:])?(?P<year>\d{4})(?:@(?P<version>\w+))?"
+)
 
 
 class PromotionRefused(PopcornError):
@@ -51,8 +56,9 @@ def promote(
     """Put checkpoints in use by somebody's decision.
 
     Args:
-        source: `2020`, `rwa|2020` or `rwa|2020@version` (its first digits will do); without a
-            version the current one.
+        source: `2020`, `rwa|2020` or `rwa|2020@version` (its first digits will do), perhaps with
+            `student` or `bag` before it; without a version the current one, of the kind that the
+            country's file says where none is named.
         year: the mapped year it is for; None: all years.
         force: also if they are worse than the margin allows or cannot be compared.
         reason: why; needed with force.
@@ -183,7 +189,10 @@ def _require_sound(store: Store, model: Model) -> None:
     version = store.version(model.address, model.version)
     failed = [f"{check['name']}: {check['message']}" for check in failed_checks(version)]
     if not failed:  # versions from before the verdict was kept in the manifest are judged here
-        verdict = finite_training(version.path, member_names(version))
+        if model.kind == "student":
+            verdict = finite_student(version.path)
+        else:
+            verdict = finite_training(version.path, member_names(version))
         failed = [] if verdict.passed else [f"{verdict.name}: {verdict.message}"]
     if failed:
         raise StoreError(
@@ -243,19 +252,31 @@ def _placed_for(ledger: Ledger, year: int | None) -> list[Entry]:
 
 
 def _chosen(store: Store, settings: Country, source: str) -> Model:
-    """The checkpoints that `2020`, `rwa|2020` or `rwa|2020@version` means."""
+    """The model that `2020`, `rwa|2020`, `rwa|2020@version` or `student rwa|2020` means."""
     match = _SOURCE.fullmatch(source.strip())
     if match is None:
         raise ConfigError(
-            "these are no checkpoints",
+            "these are no checkpoints, and no student",
             expected="a trained country and year such as 'rwa|2020', with a version after @ if not "
-            "the current one is meant",
+            "the current one is meant, and 'student' before it for a student",
             found=source,
         )
-    address = Address(CHECKPOINTS, match["country"] or settings.code, int(match["year"]))
+    country, year = match["country"] or settings.code, int(match["year"])
+    kind: Kind = match["kind"] or settings.model.kind
+    address = Address(MODELS[kind], country, year)
     if match["version"] is None:
-        return Model.of(address, store.latest(address).version)
-    versions = [m for m in models_in(store, {address.country or ""}) if m.address == address]
+        latest = store.latest(address)
+        if kind == "student" and not is_trained(latest.path):
+            raise StoreError(
+                f"there is no student of {country}|{year}",
+                where=latest.path,
+                found="none was asked for: the country's file said kind: bag when it was made",
+                remedy=f"popcorn run {country} {year} --job distil",
+            )
+        return Model.of(address, latest.version)
+    versions = [
+        m for m in models_in(store, {country}) if m.year == year and match["kind"] in (None, m.kind)
+    ]
     hits = [m for m in versions if m.version.startswith(match["version"])]
     if len(hits) != 1:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""Which checkpoints map a country-year by the rules: whether a candidate comes into use by itself.
+"""Which model maps a country-year by the rules: whether a candidate comes into use by itself.
 
 What is decided goes into the country's `ledger`; what there is to decide on is in `candidates`, and
 what is good enough in `judging`. What somebody decides is in `by_hand`, and the asset that asks is
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from popcorn_assets.country import Country, country_files, load_country
-from popcorn_assets.promotion.candidates import Metrics, is_latest, metrics_of, models_in
-from popcorn_assets.promotion.entries import CHECKPOINTS, Action, Entry, InUse, Ledger, Model
+from popcorn_assets.promotion.candidates import is_latest, models_in
+from popcorn_assets.promotion.entries import MODELS, Action, Entry, InUse, Ledger, Model, named
 from popcorn_assets.promotion.judging import Verdict, judge, last_of, refused_by
 from popcorn_assets.promotion.ledger import append, deciding, read_ledger
+from popcorn_assets.promotion.metrics import Metrics, metrics_of
+from popcorn_assets.promotion.students import is_trained, sensors_of
 from popcorn_assets.store.versions import Address, Store, failed_checks
 from popcorn_ml.errors import StoreError
 
@@ -88,8 +90,8 @@ class _Case:
     """One country-year to decide on: what is in use, what the country's file names, what is there.
 
     Attributes:
-        source: the country-year whose checkpoints the file names.
-        candidate: its current checkpoints; None: it was never trained.
+        source: the country-year whose checkpoints, or student, the file names.
+        candidate: its current one; None: it was never trained.
         scope: the mapped year a decision is for; None: all years.
         current: in use for this year; None: nothing is.
         against: what the candidate is compared with; None: nothing was ever in use.
@@ -99,8 +101,10 @@ class _Case:
         self.store, self.ledger, self.settings, self.year = store, ledger, settings, year
         self.choice, self.country = settings.model, settings.code
         trained = (self.choice.country or self.country, self.choice.year or year)
-        self.source = Address(CHECKPOINTS, *trained)
+        self.source = Address(MODELS[self.choice.kind], *trained)
         found = store.find(self.source)
+        if found is not None and self.choice.kind == "student" and not is_trained(found.path):
+            found = None  # it says that none was asked for
         self.failed = [] if found is None else [c["name"] for c in failed_checks(found)]
         self.candidate = None if found is None else Model.of(self.source, found.version)
         self.current = ledger.in_use(year)
@@ -132,12 +136,13 @@ class _Case:
         if self.current is None:
             raise self._nothing(f"{self.source} was never trained")
         model = self.current.model
+        same_kind = model.kind == self.choice.kind
         own = (model.country, model.year) == (self.source.country, self.source.year)
-        if self.choice.year is None or own or self.current.entry.explicit:
+        if self.current.entry.explicit or (same_kind and (own or self.choice.year is None)):
             return self._keep("", settled=True)
         return self._keep(
-            f"{country_files()[self.country]} names {self.source.country}|{self.source.year}, "
-            "which was never trained",
+            f"{country_files()[self.country]} names {named(self.choice.kind)}"
+            f"{self.source.country}|{self.source.year}, which was never trained",
             settled=False,
         )
 
@@ -145,7 +150,10 @@ class _Case:
         """What keeps a candidate from being considered at all; None: nothing does."""
         current, by_hand = self.current, self._by_hand(model)
         restated = current is not None and current.entry.configured != configured(self.settings)
-        if model in self.ledger.rolled_back_from():
+        other = self._other_sensors(model)
+        if other and (current is None or current.model != model):
+            why = f"{model} {other}: train it again (job train), or {by_hand}"
+        elif model in self.ledger.rolled_back_from():
             why = f"{model} was rolled back from and does not come back by itself: {by_hand}"
         elif (
             current is not None and not restated and _was_placed(self.ledger, model, current.entry)
@@ -160,6 +168,14 @@ class _Case:
         if current is None:
             raise self._nothing(why)
         return self._keep(why, settled=False)
+
+    def _other_sensors(self, model: Model) -> str:
+        """How a student looks at other sensors than the country's file says; empty otherwise."""
+        if model.kind != "student":
+            return ""
+        found = sensors_of(self.store.version(model.address, model.version))
+        wanted = self.choice.sensors
+        return "" if found == wanted else f"looks at sensors: {found}, and the file says {wanted}"
 
     def _considered(self, model: Model, metrics: Metrics) -> _Outcome:
         """A candidate that nothing holds back: is it good enough?"""
@@ -309,7 +325,9 @@ def refused_before(
 
 
 def configured(settings: Country) -> dict[str, Any]:
-    return {"country": settings.model.country or settings.code, "year": settings.model.year}
+    choice = settings.model
+    kind = {} if choice.kind == "bag" else {"kind": choice.kind}
+    return {"country": choice.country or settings.code, "year": choice.year, **kind}
 
 
 def _was_placed(ledger: Ledger, model: Model, before: Entry) -> bool:
@@ -327,18 +345,21 @@ def _nothing_maps(
 ) -> StoreError:
     """No model maps a country-year: why, which there are, and what to write where."""
     country, path = settings.code, country_files()[settings.code]
-    trained = sorted(p.name for p in (store.root / CHECKPOINTS).glob("[a-z0-9]*") if p.is_dir())
-    known = [m for m in models_in(store, set(trained)) if is_latest(store, m)]
-    known.sort(key=lambda m: (m.country != country, abs(m.year - year), m.country))
+    kind = settings.model.kind
+    folders = (p for asset in MODELS.values() for p in (store.root / asset).glob("[a-z0-9]*"))
+    trained = {path.name for path in folders if path.is_dir()}
+    known = [m for m in models_in(store, trained) if is_latest(store, m)]
+    known.sort(key=lambda m: (m.country != country, m.kind != kind, abs(m.year - year), m.country))
     example = known[0] if known else None
-    named = f"{{country: {example.country}, year: {example.year}}}" if example else ""
     remedies = []
     if example:
-        remedies.append(f"name what is to map it, in {path}: `model: {named}`")
+        which = "" if example.kind == kind else f", kind: {example.kind}"
+        shown_as = f"{{country: {example.country}, year: {example.year}{which}}}"
+        remedies.append(f"name what is to map it, in {path}: `model: {shown_as}`")
         transfer = " --transfer" if example.country != country else ""
         remedies.append(
-            f"decide it with popcorn promote {country} --from '{example.country}|{example.year}'"
-            f" --year {year}{transfer}"
+            f"decide it with popcorn promote {country} --from '{named(example.kind)}"
+            f"{example.country}|{example.year}' --year {year}{transfer}"
         )
     else:
         remedies.append(
@@ -346,13 +367,15 @@ def _nothing_maps(
             f"year: {year - 1}}}`"
         )
     source = f"{settings.model.country or country}|{settings.model.year or year}"
-    remedies.append(f"train: materialise {CHECKPOINTS} of {source} (job train)")
+    asset = MODELS[kind]
+    remedies.append(f"train: materialise {asset} of {source} (job train)")
     shown = [str(model) for model in known[:SHOWN_CANDIDATES]]
     more = len(known) - len(shown)
     return StoreError(
         f"no model maps {country}|{year}: {why}",
         where=path,
-        expected=f"checkpoints of {source}, or a `model:` key that names trained ones",
+        expected=f"{'a student' if kind == 'student' else asset} of {source}, or a `model:` key "
+        "that names trained ones",
         found=f"trained: {', '.join(shown) or 'none'}{f' and {more} more' if more else ''}",
         remedy="; or ".join(remedies),
     )

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from popcorn_assets.countries.model import Kind
 from popcorn_assets.store.versions import Address
 
 CHECKPOINTS = "checkpoints"
+STUDENT = "student"
+MODELS: dict[Kind, str] = {"bag": CHECKPOINTS, "student": STUDENT}
+"""Kind of a model -> the asset whose versions are such models."""
 
 Action = Literal["promote", "refuse", "roll back", "transfer"]
 PLACING: tuple[Action, ...] = ("promote", "roll back", "transfer")
@@ -25,26 +29,56 @@ class _Kept(BaseModel):
 
 
 class Model(_Kept):
-    """Checkpoints: the country-year they were trained as, and their version."""
+    """Checkpoints or a student: the country-year it was trained as, and its version.
+
+    What is kept of checkpoints is what was kept before there were students, to the byte: the ids
+    and digests of a ledger's entries are worked out over it.
+    """
 
     country: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
     year: int = Field(ge=1900, le=2999)
     version: str = Field(pattern=r"^[0-9a-f]{16}$")
+    kind: Kind = "bag"
 
     @classmethod
     def of(cls, address: Address, version: str) -> Model:
-        """A version of the checkpoints at an address."""
+        """A version of the checkpoints, or of the student, at an address."""
         assert address.country is not None
         assert address.year is not None
-        return cls(country=address.country, year=address.year, version=version)
+        kind = kind_of(address.asset)
+        return cls(country=address.country, year=address.year, version=version, kind=kind)
+
+    @model_serializer(mode="wrap")
+    def _without_what_goes_without_saying(
+        self, plain: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        kept = plain(self)
+        if self.kind == "bag":
+            del kept["kind"]
+        return kept
 
     @property
     def address(self) -> Address:
-        """Where they are in the store."""
-        return Address(CHECKPOINTS, self.country, self.year)
+        """Where it is in the store."""
+        return Address(MODELS[self.kind], self.country, self.year)
 
     def __str__(self) -> str:
-        return f"{self.country}|{self.year}@{self.version}"
+        return f"{named(self.kind)}{self.country}|{self.year}@{self.version}"
+
+
+def kind_of(asset: str) -> Kind:
+    """The kind of model that an asset's versions are."""
+    return next(kind for kind, name in MODELS.items() if name == asset)
+
+
+def named(kind: Kind) -> str:
+    """What a model's name begins with; nothing for checkpoints, which there were first."""
+    return "" if kind == "bag" else f"{kind} "
+
+
+def deployed_as(country: str, year: int, version: str, kind: Kind = "bag") -> str:
+    """A model's name as maps carry it."""
+    return f"{'student of ' if kind == 'student' else ''}{country}|{year}, version {version}"
 
 
 class Against(_Kept):
@@ -64,13 +98,14 @@ class Entry(_Kept):
             that the same decisions get the same ids elsewhere.
         previous: sha256 of the entry before; empty for the first.
         year: the mapped year it is for; None: all years.
-        model: promoted, refused or gone back to; trained as that country-year.
+        model: promoted, refused or gone back to; of that kind, trained as that country-year.
         metrics: of that model on its held-out units.
         against: what was in use before; None: nothing was.
         margin: how much worse, relative to the loss in use, was allowed; None: not compared.
         forced: put in use although it was worse or could not be compared.
         explicit: somebody decided it; otherwise it followed from the country's file.
-        configured: country and year that the country's file named under `model`.
+        configured: country, year and, other than bag, kind that the country's file named under
+            `model`.
         who: the OS user, or the Dagster run and what launched it.
         when: ISO 8601, UTC.
     """

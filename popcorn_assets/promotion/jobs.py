@@ -19,7 +19,7 @@ class PromoteConfig(dg.Config):
     country: str = Field(description="Code of the mapped country.")
     source: str = Field(
         description="Trained country and year, 'demo|2020' or 2020; a version after @ if not the "
-        "current one is meant."
+        "current one is meant, and the word student before it for a student."
     )
     year: int | None = Field(None, description="Mapped year it is for; all years without it.")
     force: bool = Field(False, description="Also if worse or not comparable; needs a reason.")

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from popcorn_assets.promotion.candidates import (
+from popcorn_assets.promotion.entries import Entry, InUse, Ledger, Model
+from popcorn_assets.promotion.metrics import (
     COUNTS_UNKNOWN,
     Metrics,
     incomparable,
+    loss_in,
     loss_shift,
     margin_of_chance,
     on_current_counts,
 )
-from popcorn_assets.promotion.entries import Entry, InUse, Ledger, Model
 from popcorn_assets.store.versions import Store
 
 MARGIN = 0.05
@@ -169,8 +170,7 @@ def _compare(
         differs = differs or COUNTS_UNKNOWN
         said = f"{model} cannot be compared with {against.model} {where}: {differs}"
         return Verdict(False, said, MARGIN if margin is None else margin)
-    assert metrics.loss is not None
-    best_model, best = against.model, float(against.metrics["loss"])
+    others = [against]
     out = ledger.rolled_back_from() - {against.model}
     for use in reversed(ledger.line(year)):
         if use.model.country != model.country:
@@ -178,10 +178,20 @@ def _compare(
         if use.model not in out and not incomparable(metrics, use.metrics):
             if loss_shift(store, model, metrics, use) != shift:
                 break  # from before the census was corrected: newer ones were judged by it
-            if float(use.metrics["loss"]) < best:
-                best_model, best = use.model, float(use.metrics["loss"])
+            others.append(use)
         if use.entry.explicit:
             break
+    # Checkpoints and a student have one part of the loss in common, that of people.
+    alone = any(use.model.kind != model.kind for use in others)
+    told = [loss_in(use.metrics, of_people=alone) for use in others]
+    loss = loss_in(metrics.as_dict(), of_people=alone)
+    if loss is None or told[0] is None:
+        why = "one of them has no held-out loss of people alone"
+        said = f"{model} cannot be compared with {against.model} {where}: {why}"
+        return Verdict(False, said, MARGIN if margin is None else margin)
+    known = [(float(one), k) for k, one in enumerate(told) if one is not None]
+    best, nearest = min(known)
+    best_model = others[nearest].model
     if best_model != against.model:
         where = f"in use before {against.model}"
     by_chance = ""
@@ -190,20 +200,21 @@ def _compare(
         if margin is not None:
             by_chance = f", by chance over {metrics.units} units"
         margin = MARGIN if margin is None else min(margin, MOST_BY_CHANCE)
-    change = f"{metrics.loss / best - 1:+.1%}" if best > 0 else f"{metrics.loss - best:+.4g}"
+    change = f"{loss / best - 1:+.1%}" if best > 0 else f"{loss - best:+.4g}"
     said = (
-        f"{model}: held-out loss {metrics.loss:.4g} against {best:.4g} of {best_model} {where} "
+        f"{model}: held-out loss {'of people ' if alone else ''}{loss:.4g} against {best:.4g} of "
+        f"{best_model} {where} "
         f"({change}, at most {margin:+.1%} is allowed{by_chance})"
     )
     low, high = max(best - shift, 0.0), best + shift
-    sure = metrics.loss <= low * (1 + margin)
+    sure = loss <= low * (1 + margin)
     allowed = sure
     if shift:
         said += (
             f"; the census of {model.country}|{model.year} was corrected between the two, and on "
             f"the counts of the former the latter's loss is something from {low:.4g} to {high:.4g}"
         )
-        possible = metrics.loss <= high * (1 + margin)
+        possible = loss <= high * (1 + margin)
         allowed = sure or (possible and lenient and on_current_counts(store, model))
     return Verdict(allowed, said, margin, sure, best)
 

@@ -63,10 +63,6 @@ def finite_training(folder: Path, members: Iterable[str]) -> FiniteTraining:
     Raises:
         StoreError: a member's history or weights cannot be read.
     """
-    import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     rows: list[dict[str, Any]] = []
     epochs = weights = 0
     for member in members:
@@ -79,20 +75,42 @@ def finite_training(folder: Path, members: Iterable[str]) -> FiniteTraining:
                     for name, value in epoch.items()
                     if not (isinstance(value, int | float) and math.isfinite(value))
                 ]
-            path = folder / member / WEIGHTS
-            tensors = load_file(path)
-        except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
-            raise StoreError(
-                "a member's record of its training, or its weights, cannot be read",
-                where=path,
-                found=str(error),
-                remedy="train this country-year again",
-            ) from error
-        for name, values in tensors.items():
-            weights += values.size
-            if not np.isfinite(values).all():
-                rows.append({"member": member, "epoch": 0, "what": name, "value": "weights"})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise _unreadable(path, error) from error
+        found, numbers = weights_rows(folder / member / WEIGHTS, member)
+        rows, weights = rows + found, weights + numbers
     return FiniteTraining(rows, epochs, weights)
+
+
+def weights_rows(path: Path, member: str) -> tuple[list[dict[str, Any]], int]:
+    """Which tensors of a file of weights are infinite or no number, and how many numbers it has.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+    rows: list[dict[str, Any]] = [
+        {"member": member, "epoch": 0, "what": name, "value": "weights"}
+        for name, values in tensors.items()
+        if not np.isfinite(values).all()
+    ]
+    return rows, sum(values.size for values in tensors.values())
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        "a member's record of its training, or its weights, cannot be read",
+        where=path,
+        found=str(error),
+        remedy="train this country-year again",
+    )
 
 
 def member_names(version: Version) -> list[str]:

@@ -13,7 +13,7 @@ from popcorn_ml.training.places import own_ids
 
 COUNTRIES = "countries"
 """Parameter of a manifest, and key of deployed.json, that is only there with other countries'
-units: code -> what is known of each, or its level."""
+units: a list with `code`, `level` and in manifests more, in the order of the country's file."""
 
 
 def levels_of(told: Mapping[str, Any], country: str) -> dict[str, str]:
@@ -26,10 +26,7 @@ def levels_of(told: Mapping[str, Any], country: str) -> dict[str, str]:
     several = told.get(COUNTRIES)
     if not several:
         return {country: told["level"]}
-    return {
-        code: one["level"] if isinstance(one, Mapping) else str(one)
-        for code, one in several.items()
-    }
+    return {one["code"]: one["level"] for one in several}
 
 
 def ids_in(told: Mapping[str, Any], ids: Iterable[str], country: str) -> set[str]:

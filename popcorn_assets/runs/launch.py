@@ -1,9 +1,9 @@
 """Where the heavy work of a step runs: in a process of its own, in this one, or on a cluster.
 
-Assets and ops call `train_member`, `map_population` and `map_builtup` and get the same result from
-each launcher, bit for bit. A process is launched through Dagster Pipes: it reports its log, its
-metrics and its result to the run, ends when the run is cancelled or its step dies, and is named
-when something killed it. What is computed is popcorn_ml's business.
+Assets and ops call `train_member`, `train_student`, `map_population` and `map_builtup` and get the
+same result from each launcher, bit for bit. A process is launched through Dagster Pipes: it reports
+its log, its metrics and its result to the run, ends when the run is cancelled or its step dies, and
+is named when something killed it. What is computed is popcorn_ml's business.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from popcorn_ml.mapping.predict import MappingSpec
     from popcorn_ml.mapping.tiles import Written
     from popcorn_ml.parallel import Pool
+    from popcorn_ml.student.spec import StudentSpec
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext
 Tiles = Callable[[int, int], None]
@@ -88,6 +89,47 @@ def train_member(context: Context, compute: ComputeResource, spec: TrainingSpec)
             there = replace(spec, device=_there(claim, spec.device))
             command = [sys.executable, "-m", "popcorn_ml.training"]
             what = f"the process that trains member {spec.member} (seed {spec.seed})"
+            return run_process(context, command, there.to_json(), what, claim)
+
+
+def train_student(
+    context: Context, compute: ComputeResource, spec: StudentSpec, progress: Tiles
+) -> dict[str, Any]:
+    """`popcorn_ml.student.run.train` where the resource says.
+
+    Args:
+        progress: called with steps done and steps, of all of its trainings.
+
+    Raises: as `train_member`.
+    """
+    note, say = _note(context), context.log.info
+
+    def step(done: int, total: int, _: dict[str, Any]) -> None:
+        progress(done, total)
+
+    with _failing_once(context):
+        if compute.launcher == "dask":
+            from popcorn_ml.launching import cluster
+
+            with _cluster(compute) as (client, workers):
+                return cluster.train_student(
+                    client,
+                    workers,
+                    spec,
+                    own_threads=not compute.threads,
+                    note=note,
+                    say=say,
+                    step=step,
+                )
+        with _gpu(context, spec.device) as claim:
+            if compute.launcher == "inline":
+                from popcorn_ml.student.run import train
+
+                here = replace(spec, device=_here(claim, spec.device))
+                return train(here, step, note=note, say=say)
+            there = replace(spec, device=_there(claim, spec.device))
+            command = [sys.executable, "-m", "popcorn_ml.student"]
+            what = "the process that trains a student"
             return run_process(context, command, there.to_json(), what, claim)
 
 

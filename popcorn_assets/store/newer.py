@@ -1,8 +1,9 @@
 """What has become newer since a version was made from it, near or far.
 
 Dagster's own staleness looks one step back and gives up on many partitions, so manifests are
-walked here. Which checkpoints map a country is a decision (`deployed_model`), not an input that
-goes stale: newer ones make no map outdated.
+walked here. Which model maps a country is a decision (`deployed_model`), not an input that goes
+stale: newer checkpoints, or a newer student, make no map outdated. A student is outdated by newer
+checkpoints all the same, which it learnt from.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from popcorn_ml.published.versions import Published
 PRODUCT = "hectare_map"
 """The asset whose versions are the product."""
 
-DECIDED = "checkpoints"
-"""The asset that goes stale by decision alone."""
+DECIDED = ("checkpoints", "student")
+"""The assets that go stale by decision alone, but to each other."""
 
 
 def newer_inputs(store: Published, made: Version) -> list[str]:
@@ -40,7 +41,7 @@ def _newer(store: Published, made: Version, seen: set[tuple[Address, str]]) -> I
         seen.add((address, entry["version"]))
         if said := newer_input(store, made.address.asset, entry):
             yield said
-        elif entry["asset"] != DECIDED and store.latest(address).version == entry["version"]:
+        elif entry["asset"] not in DECIDED and store.latest(address).version == entry["version"]:
             yield from _newer(store, store.latest(address), seen)
 
 
@@ -50,7 +51,7 @@ def newer_input(store: Published, asset: str, entry: dict[str, Any]) -> str:
     Args:
         asset: whose manifest it is.
     """
-    if entry["asset"] == DECIDED:
+    if entry["asset"] in DECIDED and asset not in DECIDED:
         return ""
     address = Address(entry["asset"], entry["country"], entry["year"])
     current = store.find(address)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from popcorn_assets.promotion.entries import CHECKPOINTS
+from popcorn_assets.promotion.entries import MODELS
 from popcorn_assets.promotion.ledger import removing
 from popcorn_assets.store.versions import LATEST, Address, Store, sha256
 from popcorn_assets.upkeep.inventory import Kept, Key, made_at, reachable
@@ -106,8 +106,8 @@ def _remove_version(store: Store, version: Kept) -> str | None:
             return f"it belongs to another user, number {owner}"
         if made_at(version.path) != version.made:
             return "it was published again"
-        # Only checkpoints are promoted; a decision since the planning may name these.
-        promotable = version.address.asset == CHECKPOINTS
+        # Only models are promoted; a decision since the planning may name this one.
+        promotable = version.address.asset in MODELS.values()
         decided: AbstractContextManager[set[Key]] = nullcontext(set())
         with removing(store) if promotable else decided as named:
             if version.key in named:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from popcorn_assets.country import Country
 from popcorn_assets.promotion.decide import model_for
+from popcorn_assets.promotion.entries import MODELS, STUDENT
 from popcorn_assets.store.newer import PRODUCT, changed_source, newer_input
 from popcorn_assets.store.versions import LATEST, REJECTED, Address, Store, Version
 from popcorn_ml.errors import ConfigError, StoreError
@@ -22,13 +23,16 @@ from popcorn_ml.sentinel import SEASONS, SENSORS
 SEASON_COMPOSITES = tuple(f"{sensor}_{season}" for sensor in SENSORS for season in SEASONS)
 FILLED = tuple(f"{sensor}_composites" for sensor in SENSORS)
 CENSUS = ("census_units", "census_counts")
-TRAINED = ("checkpoints",)
+TRAINED = tuple(MODELS.values())
 MAPS = ("builtup_area", "deployed_model", "population_map", "adjusted_map", PRODUCT)
 AFTER = ("evaluation", "change", "publication")
 ASSETS = (*SEASON_COMPOSITES, *FILLED, *CENSUS, *TRAINED, *MAPS, *AFTER)
 """The assets of a country-year, in the order the data flows."""
 
 State = Literal["current", "outdated", "rejected", "damaged", "missing"]
+
+NO_STUDENT = "not trained"
+"""What a student shows where none was asked for when it was made."""
 
 _YEAR = re.compile("[12][0-9]{3}")
 
@@ -67,7 +71,7 @@ class Year:
     """What there is of a country-year.
 
     Attributes:
-        parts: by asset.
+        parts: by asset; a student only where the country's file asks for one, or there is one.
         scores: of units predicted by members that never saw them, where they could be scored.
         intervals: share of units that intervals of 80 and 95 % hold, where there are any.
         model_missing: why no model would map it; empty where one would.
@@ -82,7 +86,7 @@ class Year:
 
     def figure(self, asset: str, title: str) -> Any:
         """A figure that an asset shows; None without."""
-        return self.parts[asset].shown.get(title)
+        return self.parts[asset].shown.get(title) if asset in self.parts else None
 
     def todo(self) -> list[tuple[str, str]]:
         """What is missing or not up to date, with the command that makes it."""
@@ -105,7 +109,9 @@ def standing(store: Store, country: Country, year: int) -> Year:
     """What there is of a country-year."""
     parts: dict[str, Part] = {}
     for asset in ASSETS:
-        parts[asset] = _part(store, Address(asset, country.code, year), parts)
+        part = _part(store, Address(asset, country.code, year), parts)
+        if asset != STUDENT or not _unasked(part, country):
+            parts[asset] = part
     return Year(
         country.code,
         year,
@@ -114,6 +120,12 @@ def standing(store: Store, country: Country, year: int) -> Year:
         _intervals(store, parts[PRODUCT], country.code, year),
         _no_model(store, country.code, year),
     )
+
+
+def _unasked(student: Part, country: Country) -> bool:
+    """Whether there is no student, and none was asked for."""
+    none = student.state == "missing" or NO_STUDENT in student.shown
+    return none and country.model.kind != "student"
 
 
 def _part(store: Store, address: Address, before: dict[str, Part]) -> Part:
@@ -216,11 +228,7 @@ def _todo(of: Year) -> Iterator[tuple[str, str]]:
             yield f"no {', '.join(missing)}", f"{run} --job publish"
         outdated = [p.asset for p in of.parts.values() if p.state == "outdated"]
         if outdated:
-            only_after = all(asset in (*MAPS[3:], *AFTER) for asset in outdated)
-            yield (
-                f"outdated: {', '.join(outdated)}",
-                f"{run} --job {'publish' if only_after else 'refresh'}",
-            )
+            yield f"outdated: {', '.join(outdated)}", f"{run} --job {_job_for(outdated)}"
     for part in of.parts.values():
         if part.state == "rejected" or (part.is_there and part.why and part.state == "current"):
             yield (
@@ -232,6 +240,13 @@ def _todo(of: Year) -> Iterator[tuple[str, str]]:
                 f"{part.asset} cannot be read: {part.why[0].splitlines()[0]}",
                 (f"{run} --job refresh"),
             )
+
+
+def _job_for(outdated: list[str]) -> str:
+    """The job that makes what is not up to date."""
+    if all(asset in (*MAPS[3:], *AFTER) for asset in outdated):
+        return "publish"
+    return "distil" if outdated == [STUDENT] else "refresh"
 
 
 def as_dict(of: Year) -> dict[str, Any]:

@@ -8,6 +8,7 @@ of it lets go of Python's lock, so that threads do it side by side.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,26 +26,51 @@ def encoded(values: np.ndarray, profile: Profile) -> bytes:
         values: (bands, rows, columns) of the stored type; fewer rows or columns than a block has
             are filled up with the last ones, which no reader sees.
     """
+    same = _everywhere(values)
+    if same is not None:
+        return _all_alike(same, profile.numpy_dtype, profile.bands, profile.predictor)
+    return _deflated(values, profile.numpy_dtype, profile.bands, profile.predictor)
+
+
+def _everywhere(values: np.ndarray) -> bytes | None:
+    """The number that all samples of a block are, bit by bit; None where they are not alike."""
+    if values.strides[-1] != values.itemsize:
+        return None
+    bits = values.view(f"u{values.itemsize}")
+    first = bits[0, 0, 0]
+    if (bits[:, 0] != first).any() or (bits != first).any():
+        return None
+    return first.tobytes()
+
+
+@lru_cache(maxsize=256)
+def _all_alike(same: bytes, dtype: np.dtype, bands: int, predictor: int) -> bytes:
+    """A block of one number, such as those where nobody lives: most, of many countries."""
+    values = np.frombuffer(same, dtype)
+    return _deflated(np.broadcast_to(values, (bands, BLOCK_PX, BLOCK_PX)), dtype, bands, predictor)
+
+
+def _deflated(values: np.ndarray, dtype: np.dtype, bands: int, predictor: int) -> bytes:
     from isal import isal_zlib  # a bare GPU node imports this module and writes nothing
 
     below, right = BLOCK_PX - values.shape[1], BLOCK_PX - values.shape[2]
     if below or right:
         values = np.pad(values, ((0, 0), (0, below), (0, right)), mode="edge")
-    pixels = np.ascontiguousarray(values.transpose(1, 2, 0), profile.numpy_dtype)
-    rows = pixels.reshape(BLOCK_PX, BLOCK_PX * profile.bands)
-    return isal_zlib.compress(_differenced(rows, profile), LEVEL)
+    pixels = np.ascontiguousarray(values.transpose(1, 2, 0), dtype)
+    rows = pixels.reshape(BLOCK_PX, BLOCK_PX * bands)
+    return isal_zlib.compress(_differenced(rows, bands, predictor), LEVEL)
 
 
-def _differenced(rows: np.ndarray, profile: Profile) -> np.ndarray:
+def _differenced(rows: np.ndarray, bands: int, predictor: int) -> np.ndarray:
     """Rows of samples with each sample less the same band's before it; modulo the type."""
-    if profile.predictor == 3:  # each row's most significant bytes first, then the next, ...
+    if predictor == 3:  # each row's most significant bytes first, then the next, ...
         samples = rows.view(np.uint8).reshape(*rows.shape, rows.itemsize)
         planes = np.empty((rows.shape[0], rows.itemsize, rows.shape[1]), np.uint8)
         for place in range(rows.itemsize):
             planes[:, place] = samples[:, :, rows.itemsize - 1 - place]
         rows = planes.reshape(rows.shape[0], -1)
     out = rows.copy()
-    out[:, profile.bands :] -= rows[:, : -profile.bands]
+    out[:, bands:] -= rows[:, :-bands]
     return out
 
 

@@ -6,14 +6,15 @@ import os
 import shutil
 import struct
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 
 from popcorn_ml.cog.layout import Entry, Layout, described, laid_out
 from popcorn_ml.cog.parts import Kept, Parts, in_file_order
@@ -262,14 +263,14 @@ class CogWriter:
 
     def _join(self, layout: Layout, whole: Path) -> int:
         """Put the blocks in their order into one file; its CRC-32."""
-        checksum = zlib.crc32(layout.head)
+        checksum = isal_zlib.crc32(layout.head)
         with open(whole, "wb", buffering=COPY_BYTES) as out:
             out.write(layout.head)
             for place in in_file_order(self.profile):
                 kept = self._parts.index[place]
                 data = self._parts.read(kept)
                 framed = struct.pack("<I", kept.size) + data + data[-4:]
-                checksum = zlib.crc32(framed, checksum)
+                checksum = isal_zlib.crc32(framed, checksum)
                 out.write(framed)
                 self._parts.release(kept)
         return checksum
@@ -282,8 +283,9 @@ def together(*writers: CogWriter) -> Iterator[tuple[CogWriter, ...]]:
         for writer in writers:
             stack.enter_context(writer)
         yield writers
-        for writer in writers:
-            writer.prepare()
+        with ThreadPoolExecutor(len(writers) or 1) as pool:
+            for _ in pool.map(CogWriter.prepare, writers):
+                pass
 
 
 def _check_written(path: Path, layout: Layout, checksum: int, profile: Profile) -> None:
@@ -300,7 +302,7 @@ def _check_written(path: Path, layout: Layout, checksum: int, profile: Profile) 
     found, size = 0, 0
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(COPY_BYTES):
-            found, size = zlib.crc32(chunk, found), size + len(chunk)
+            found, size = isal_zlib.crc32(chunk, found), size + len(chunk)
     if (size, found) != (layout.total, checksum):
         raise RasterError(
             "the raster on disk is not what was written",

@@ -21,12 +21,15 @@ def unseen_figure(
     scores: WithoutTruth,
     real: dict[str, dict[str, float | None]] | None = None,
     parts: float | None = None,
+    *,
+    told_by: str = "members",
 ) -> Figure:
     """Counted against predicted people of units, and the error within joined units.
 
     Args:
         real: approach -> shares at a finer level, where one is known; see `within`.
         parts: its units in one of the units scored here.
+        told_by: what predicted the units.
     """
     from matplotlib.figure import Figure
 
@@ -44,7 +47,7 @@ def unseen_figure(
     found = scores.out_of_fold
     told = f"R² {found['r2']:.2f}   " if found.get("r2") is not None else ""
     left.set_title(
-        f"units predicted by members that never saw them\n{told}MAE {found['mae']:,.0f}   "
+        f"units predicted by {told_by} that never saw them\n{told}MAE {found['mae']:,.0f}   "
         f"bias {found['bias']:+,.0f}   n {found['n']}",
         fontsize=10,
     )

@@ -74,6 +74,7 @@ def unseen_units(
     units: Path,
     people: np.ndarray | Sequence[float],
     saw: np.ndarray,
+    told: tuple[np.ndarray, np.ndarray] | None = None,
     threads: int = 2,
 ) -> UnseenUnits:
     """Sum a map's members over the units that they were not trained on.
@@ -83,11 +84,14 @@ def unseen_units(
         population, members, builtup: the map, a band a member of it, and its built-up score.
         units, people: unit numbers 0..n and their counts; NaN for one without a count of its own.
         saw: bool (members, n): whether a member was trained on a unit's count.
+        told: people counted and predicted of units, arrays of n with NaN for none, where others
+            than the map's members never saw them and told them, such as the students of folds;
+            they take the place of counts and members there.
         threads: blocks at once.
 
     Raises:
         GridMismatch, RasterError: a raster lies elsewhere or is unreadable.
-        ValueError: `saw` is of another shape.
+        ValueError: `saw` or `told` is of another shape.
     """
     from popcorn_ml import raster
 
@@ -98,6 +102,8 @@ def unseen_units(
         bands = dataset.count
     if saw.shape != (bands, len(counted)):
         raise ValueError(f"saw of shape {saw.shape}: {bands} members, {len(counted)} units")
+    if told is not None and {len(told[0]), len(told[1])} != {len(counted)}:
+        raise ValueError(f"told of {len(told[0])} units, of {len(counted)}")
 
     def read(window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
         values, area = raster.read_float(population, window, 1), grid.relative_area(window)
@@ -109,13 +115,17 @@ def unseen_units(
     sums = blockwise_zone_sums(read, windows, 2 + bands, len(counted), threads=threads)
     share = sums.valid[0, 1:] / np.maximum(sums.pixels[1:], 1)
     unseen = ~saw
-    told = unseen.sum(axis=0)
+    asked = unseen.sum(axis=0)
     total = np.where(unseen, sums.sums[2:, 1:], 0.0).sum(axis=0)
-    mean = total / np.maximum(told, 1)
+    mean = total / np.maximum(asked, 1)
+    if told is not None:
+        by_others = ~np.isnan(told[1])
+        counted, mean = np.where(by_others, told, (counted, mean))
+        asked = np.where(by_others, 1, asked)
     return UnseenUnits(
         people=counted,
-        predicted=np.where((told > 0) & (share >= MIN_UNIT_SHARE), mean, np.nan),
-        members=told,
+        predicted=np.where((asked > 0) & (share >= MIN_UNIT_SHARE), mean, np.nan),
+        members=asked,
         area=sums.sums[0, 1:],
         builtup=sums.sums[1, 1:],
         touching=borders(units, grid),

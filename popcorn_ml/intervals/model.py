@@ -38,7 +38,7 @@ class Basis:
         smallest_people, largest_people: counted.
         level: of the census.
         unseen_by: "members of other folds", "all members" (a model of another country), "members
-            that held them out".
+            that held them out", "students that held it out".
         trained_on: country and year of the model, "demo|2020".
         told: one sentence for people.
     """

@@ -28,10 +28,12 @@ class Seen:
     Attributes:
         members: positions of those members in `population_members.tif`, from 0.
         group: the unit is left out together with others of its group.
+        told: people counted and predicted, where no band but another network never saw the unit.
     """
 
     members: tuple[int, ...]
     group: int
+    told: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def unseen_units(
         measured: the census units in the map that is not adjusted.
         by_member: people by each member, (members, n + 1).
         counted: people of units 1..n, NaN without a count.
-        unseen_by: unit number -> `Seen`; None where no member saw any unit.
+        unseen_by: unit number -> `Seen`; None where no member saw any unit. What is told with it
+            takes the place of count and members.
         pixel_ha: mean area of a pixel.
     """
     people = np.asarray(counted, np.float64)
@@ -74,16 +77,22 @@ def unseen_units(
         parts = np.arange(len(numbers)) * GROUPS // max(len(numbers), 1)
         told = {int(n): Seen(everyone, int(p)) for n, p in zip(numbers, parts, strict=True)}
     else:
-        told = {n: seen for n, seen in unseen_by.items() if seen.members}
+        told = {n: seen for n, seen in unseen_by.items() if seen.members or seen.told}
         numbers = np.array([n for n in numbers if int(n) in told], np.int64)
-    predicted = np.array(
-        [by_member[list(told[int(n)].members), n].mean() for n in numbers], np.float64
-    )
+
+    def of(number: int) -> tuple[float, float]:
+        seen = told[number]
+        if seen.told is not None:
+            return seen.told
+        return people[number - 1], by_member[list(seen.members), number].mean()
+
+    pairs = np.array([of(int(n)) for n in numbers], np.float64).reshape(-1, 2)
+    counts, predicted = pairs.T
     mapped = measured.people[numbers]
     # the members' people lie where the map's do, as far as a sum over a unit can say
     return Unseen(
         number=numbers,
-        counted=people[numbers - 1],
+        counted=counts,
         people=predicted,
         crowding=measured.crowding[numbers] * (predicted / mapped) ** 2,
         area_ha=measured.pixels[numbers] * pixel_ha,
@@ -92,7 +101,13 @@ def unseen_units(
 
 
 def give(
-    unseen: Unseen, *, level: str, country: str, year: int, trained_on: tuple[str, int]
+    unseen: Unseen,
+    *,
+    level: str,
+    country: str,
+    year: int,
+    trained_on: tuple[str, int],
+    by_folds: bool = False,
 ) -> Given:
     """The error model of a map, where enough units stand behind one.
 
@@ -101,8 +116,11 @@ def give(
         level: of the census that they are of.
         country, year: that are mapped.
         trained_on: country and year that the model was trained on.
+        by_folds: it is a student, whose units in its own country students of the folds told, in the
+            year that it was trained on.
     """
     own = trained_on[0] == country
+    folds = own and by_folds
     if len(unseen) < LEAST_UNITS:
         found = f"{len(unseen)} counted units were predicted by a member that never saw them"
         remedy = (
@@ -115,7 +133,8 @@ def give(
         )
     fitted = fit(unseen)
     told = (
-        f"{len(unseen)} units of the level {level} in {year}, each held against members that "
+        f"{len(unseen)} units of the level {level} in {trained_on[1] if folds else year}, each "
+        f"held against {'a student' if folds else 'members'} that "
         + ("never saw it" if own else f"were all trained elsewhere, on {trained_on[0]}")
     )
     if own and trained_on[1] != year:
@@ -128,7 +147,9 @@ def give(
         smallest_people=float(people.min()),
         largest_people=float(people.max()),
         level=level,
-        unseen_by="members that held it out" if own else "all members",
+        unseen_by=f"{'students' if folds else 'members'} that held it out"
+        if own
+        else "all members",
         trained_on=f"{trained_on[0]}|{trained_on[1]}",
         told=told,
     )

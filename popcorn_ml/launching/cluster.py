@@ -32,6 +32,8 @@ from popcorn_ml.training.spec import TrainingSpec
 if TYPE_CHECKING:
     from distributed import Client
 
+    from popcorn_ml.student.spec import StudentSpec
+
 GPU = "GPU"
 """The resource that a worker declares once for each of its GPUs."""
 
@@ -41,7 +43,7 @@ NO_WORKER_SECONDS = 300.0
 
 _ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^\s/:]+:\d{1,5}")
 _LIBRARIES = ("torch", "numpy", "rasterio", "isal", "distributed")
-_SCIENCE = ("cog", "imagery", "model", "training", "mapping")
+_SCIENCE = ("cog", "imagery", "model", "training", "mapping", "student")
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,51 @@ def train(
     Raises:
         What the training raises, ComputeError, LostConnection.
     """
+    return _watched(
+        client,
+        cluster,
+        (_train_here, spec.to_json(), note, own_threads),
+        f"training member {spec.member}",
+        say=say,
+        epoch=epoch,
+    )
+
+
+def train_student(
+    client: Client,
+    cluster: Cluster,
+    spec: StudentSpec,
+    *,
+    own_threads: bool,
+    note: str,
+    say: Callable[[str], None],
+    step: Callable[[int, int, dict[str, Any]], None],
+) -> dict[str, Any]:
+    """`student.run.train` on a worker, as `train` does it; every few steps stand for an epoch.
+
+    Raises: as `train`.
+    """
+    work = (_student_here, spec.to_json(), note, own_threads)
+    return _watched(client, cluster, work, "training a student", say=say, epoch=step)
+
+
+def _watched(
+    client: Client,
+    cluster: Cluster,
+    work: tuple[Callable[..., dict[str, Any]], str, str, bool],
+    what: str,
+    *,
+    say: Callable[[str], None],
+    epoch: Callable[[int, int, dict[str, float]], None],
+) -> dict[str, Any]:
+    """A training on a worker, listened to until it ends.
+
+    Args:
+        work: what to call there, the specification, who trains, and whether the worker decides on
+            threads.
+        what: it is, for messages.
+    """
+    here, text, note, own_threads = work
     topic = f"popcorn-training-{uuid.uuid4().hex}"
     told: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     client.subscribe_topic(topic, lambda event: told.put(event[1]))
@@ -295,8 +342,8 @@ def train(
         return True
 
     future = client.submit(
-        _train_here,
-        spec.to_json(),
+        here,
+        text,
         topic,
         note,
         own_threads,
@@ -306,7 +353,7 @@ def train(
     )
     patience = _Patience(client, cluster, say)
     try:
-        with explained(f"training member {spec.member}", cluster.address):
+        with explained(what, cluster.address):
             while not future.done():
                 pass_on(0.5)
                 patience.check()
@@ -357,15 +404,37 @@ class _Patience:
 
 def _train_here(text: str, topic: str, note: str, own_threads: bool) -> dict[str, Any]:
     """On a worker: train, telling whoever listens to the topic."""
-    from distributed import get_worker
-
     from popcorn_ml.training.run import train as train_member
 
-    worker = get_worker()
-    key = worker.get_current_task()
+    worker, say, epoch = _telling(topic)
     spec = TrainingSpec.from_json(text)
     if own_threads:
         spec = replace(spec, threads=worker.state.nthreads)
+    say(f"training on worker {worker.address} ({socket.gethostname()})")
+    return train_member(spec, epoch, note=f"{note} on {worker.address}", say=say)
+
+
+def _student_here(text: str, topic: str, note: str, own_threads: bool) -> dict[str, Any]:
+    """On a worker: train a student, as `_train_here` a member."""
+    from popcorn_ml.student.run import train as train_student
+    from popcorn_ml.student.spec import StudentSpec
+
+    worker, say, step = _telling(topic)
+    spec = StudentSpec.from_json(text)
+    if own_threads:
+        spec = replace(spec, threads=worker.state.nthreads)
+    say(f"training a student on worker {worker.address} ({socket.gethostname()})")
+    return train_student(spec, step, note=f"{note} on {worker.address}", say=say)
+
+
+def _telling(
+    topic: str,
+) -> tuple[Any, Callable[[str], None], Callable[[int, int, dict[str, float]], None]]:
+    """On a worker: itself, and what tells whoever listens to a topic."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
 
     def say(message: str) -> None:
         worker.log_event(topic, {"say": message})
@@ -376,5 +445,4 @@ def _train_here(text: str, topic: str, note: str, own_threads: bool) -> dict[str
         if task is None or task.state == "cancelled":
             raise Abandoned(f"nobody waits for {key}")
 
-    say(f"training on worker {worker.address} ({socket.gethostname()})")
-    return train_member(spec, epoch, note=f"{note} on {worker.address}", say=say)
+    return worker, say, epoch

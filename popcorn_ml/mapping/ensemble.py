@@ -18,13 +18,20 @@ class SeasonMean:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._sum = np.zeros(shape)
-        self._seasons = np.zeros(shape, np.int32)
+        self._seasons: np.ndarray = np.zeros((), np.int32)
 
-    def add(self, values: np.ndarray) -> None:
-        """Take one season, NaN where it has no value."""
-        seen = ~np.isnan(values)
-        np.add(self._sum, values, out=self._sum, where=seen)
-        self._seasons += seen
+    def add(self, values: np.ndarray, seen: np.ndarray | None = None) -> None:
+        """Take one season.
+
+        Args:
+            values: of the season, NaN where it has none; or 0, where `seen` is given.
+            seen: whether there is a value, of the values' last axes; of all seasons or of none.
+        """
+        if seen is None:
+            seen = ~np.isnan(values)
+            values = np.where(seen, values, 0)
+        self._sum += values
+        self._seasons = self._seasons + seen
 
     def mean(self) -> np.ndarray:
         """float64; NaN where no season had a value."""
@@ -45,9 +52,15 @@ def spread_of(members: np.ndarray) -> np.ndarray:
     Returns:
         float64 without the first axis, in the members' unit.
     """
-    values = members.astype(np.float64)
+    values = members.astype(np.float64, copy=False)
+    if len(values) == 1:
+        return values[0] - values[0]
     centre = values.mean(axis=0)
-    squares = ((values - centre) ** 2).sum(axis=0)
+    squares = np.zeros(centre.shape)
+    for one in values:
+        apart = one - centre
+        apart *= apart
+        squares += apart
     return np.sqrt(squares / max(len(values) - 1, 1))
 
 

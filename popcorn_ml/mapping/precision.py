@@ -41,6 +41,9 @@ def rounded(values: np.ndarray, step: float, row: int = 0, col: int = 0) -> np.n
     out = np.empty(shape, np.float32)
     many = values.reshape(-1, *shape[-2:])
     for one, target in zip(many, out.reshape(many.shape), strict=True):
+        if not (one > 0).any():  # as where nothing is computed
+            target[...] = one
+            continue
         laid = np.zeros((height, width))
         inside = laid[top : top + shape[-2], left : left + shape[-1]]
         holes = np.isnan(one)

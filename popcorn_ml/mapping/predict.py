@@ -238,8 +238,7 @@ def _loaded_for(spec: MappingSpec) -> tuple[Engine | StudentEngine, Bag]:
 
 def _how(spec: MappingSpec, threads: int) -> tuple[Kind, str, str, str, int, int]:
     """What is to run, and what `open_engine` is to be told."""
-    passes = 1 if spec.kind == "student" else len(spec.composites)
-    regular = regular_core(spec.grid, spec.tile_px, passes)
+    regular = regular_core(spec.grid, spec.tile_px, len(spec.composites))
     return spec.kind, spec.engine, spec.device, spec.precision, threads, regular
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from popcorn_ml.errors import ConfigError, WeightsError
 from popcorn_ml.grid import Window
-from popcorn_ml.inputs import read_channels
+from popcorn_ml.inputs import read_stored
 from popcorn_ml.mapping.builtup import sensors_of_score
 from popcorn_ml.mapping.spec import Composites, MappingSpec, in_season_order
 from popcorn_ml.mapping.together import SeasonsTogether, sensors_of
@@ -42,7 +42,7 @@ def read_together(
     seen = SeasonsTogether((source.height, source.width), sensors)
     for pair, score in zip(composites.values(), scores, strict=True):
         if not np.isnan(score).all():
-            seen.add(*read_channels(*used(pair, sensors), source), score)
+            seen.add(read_stored(*used(pair, sensors), source), score)
     return seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from popcorn_ml.model.canvas import CanvasTile, occupancy_canvas
 from popcorn_ml.sentinel import Season
 
 MEMBERS = "population_members"
+_OF_BLOCKS = ("population", "population_std", "occupancy")
+"""Layers that blocks are put into, beside the members'."""
 
 
 @dataclass(frozen=True)
@@ -59,43 +62,47 @@ def tile_people(spec: MappingSpec, bag: Bag, core: Window) -> TilePeople:
     Raises:
         RasterError: a raster is unreadable, or the score lacks a season.
     """
-    scores = _scores(spec, core)
-    people = np.full((len(spec.members), *scores.shape[1:]), np.nan)
-    occupancy = np.full(scores.shape[1:], np.nan)
+    scores = _scores_of_core(spec, core)
     seen = ~np.isnan(scores).all(axis=0)
     area_ratio = area_ratio_of(spec, core)
     spared = np.zeros_like(seen)
-    blocks = [core] if seen.any() else []
     if spec.spare_below > 0:
         spared = seen & (np.where(np.isnan(scores), 0, scores).max(axis=0) < spec.spare_below)
-        blocks = blocks_of(seen & ~spared, core)
-        people[:, spared] = 0
-    largest = 0.0
+    needed = seen & ~spared
+    blocks = [core] if needed.all() else blocks_of(needed, core)
+    values = {
+        name: np.full((*layers, *seen.shape), np.nan, np.float32)
+        for name, layers in {**dict.fromkeys(_OF_BLOCKS, ()), MEMBERS: (len(spec.members),)}.items()
+    }
+    for name in ("population", "population_std", MEMBERS):
+        np.copyto(values[name], 0, where=spared)
+    largest, sums = 0.0, []
     for block, found in _computed(spec, bag, core, blocks, scores, ~spared):
         inside = block.inside(core)
         wanted = ~spared[inside]
-        np.copyto(people[(slice(None), *inside)], found.people.mean(), where=wanted)
-        np.copyto(occupancy[inside], found.occupancy.mean(), where=wanted)
+        people = found.people.mean()
+        mean = people.mean(axis=0)
+        of_block = {
+            "population": mean,
+            "population_std": spread_of(people),
+            "occupancy": found.occupancy.mean(),
+            MEMBERS: people,
+        }
+        for name, one in of_block.items():
+            np.copyto(values[name][(..., *inside)], one, casting="same_kind", where=wanted)
+        sums.append(float(np.nansum(mean, where=wanted)))
         largest = max(largest, found.largest)
     score = SeasonMean(scores.shape[1:])
     for season in scores:
         score.add(season)
     mean_score = score.mean()
-    mean_people = people.mean(axis=0)
-    values = {
-        "population": mean_people,
-        "population_std": spread_of(people),
-        "occupancy": occupancy,
-        "builtup_score": mean_score,
-        MEMBERS: people,
-    }
     counts = {
         COMPUTED: float(sum(block.height * block.width for block in blocks)),
         SPARED: float(spared.sum()),
-        PEOPLE: float(np.nansum(mean_people)),
+        PEOPLE: math.fsum(sums),
         SPARED_WEIGHT: float((mean_score * area_ratio)[spared].sum()),
     }
-    floats = {name: found.astype(np.float32) for name, found in values.items()}
+    floats = {**values, "builtup_score": mean_score.astype(np.float32)}
     return TilePeople(floats, counts, {OCCUPANCY: largest})
 
 
@@ -103,9 +110,25 @@ def tile_people(spec: MappingSpec, bag: Bag, core: Window) -> TilePeople:
 class _Block:
     """What the seasons of a square add up to."""
 
-    people: SeasonMean
-    occupancy: SeasonMean
+    people: SeasonMean | _Once
+    occupancy: SeasonMean | _Once
     largest: float = 0.0
+
+
+class _Once:
+    """Instead of a `SeasonMean` where the seasons come together: their values, NaN before."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._values: np.ndarray | None = None
+        self._shape = shape
+
+    def add(self, values: np.ndarray, seen: np.ndarray) -> None:
+        """Take all seasons, which have a value where that says so."""
+        self._values = values if seen.all() else np.where(seen, values, np.float32(np.nan))
+
+    def mean(self) -> np.ndarray:
+        """The same."""
+        return np.full(self._shape, np.nan) if self._values is None else self._values
 
 
 def _computed(
@@ -172,7 +195,7 @@ def _computed_together(
     results = []
     for block in blocks:
         tile, shape = canvas.tile(block), (block.height, block.width)
-        found = _Block(SeasonMean((1, *shape)), SeasonMean(shape))
+        found = _Block(_Once((1, *shape)), _Once(shape))
         here = score[block.inside(source)]
         valid = ~np.isnan(here) & wanted[block.inside(core)]
         if valid.any():
@@ -193,11 +216,15 @@ def _season(
 ) -> None:
     """Add one season of a square, or all of them together."""
     occupancy = bag.occupancy(tile.lay(channels), tile.core_in_window, valid)
+    if not valid.all():
+        np.copyto(occupancy, 0, where=~valid)
+        score = np.where(valid, score, np.float32(0))
     occupancy *= area_ratio_of(spec, tile.core).astype(np.float32)
-    mean = occupancy.mean(axis=0, dtype=np.float64)
-    found.largest = max(found.largest, float(mean[valid].max()))
-    found.occupancy.add(mean)
-    found.people.add(occupancy * score)  # `model.popcorn.population`
+    mean = occupancy.mean(axis=0, dtype=np.float64) if len(occupancy) > 1 else occupancy[0].copy()
+    found.largest = max(found.largest, float(mean.max()))
+    found.occupancy.add(mean, valid)
+    occupancy *= score  # `model.popcorn.population`
+    found.people.add(occupancy, valid)
 
 
 def scores_of_tile(spec: MappingSpec, core: Window) -> TileScores:
@@ -221,6 +248,15 @@ def area_ratio_of(spec: MappingSpec, core: Window) -> np.ndarray:
         return np.full((core.height, 1), spec.pixel_area_ratio)
     mean = spec.grid.pixel_area_m2 / spec.trained_pixel_m2
     return spec.grid.relative_area(core) * (mean * spec.pixel_area_ratio)
+
+
+def _scores_of_core(spec: MappingSpec, core: Window) -> np.ndarray:
+    """As `_scores`; for a student, which needs them beyond the core too, from blocks that are then
+    held for it."""
+    if spec.kind != "student":
+        return _scores(spec, core)
+    source = occupancy_canvas(*spec.grid.shape).tile(core).source
+    return np.ascontiguousarray(_scores(spec, source)[(..., *core.inside(source))])
 
 
 def _scores(spec: MappingSpec, core: Window) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from popcorn_ml.sentinel import BANDS, CHANNELS, SENSORS, Sensor
+from popcorn_ml.raster_values import Meaning, meant
+from popcorn_ml.sentinel import BANDS, CHANNEL_MEAN, CHANNEL_STD, SENSORS, Sensor
 
 
 class SeasonsTogether:
@@ -25,47 +26,97 @@ class SeasonsTogether:
     """
 
     def __init__(self, shape: tuple[int, ...], sensors: Sequence[Sensor] = SENSORS) -> None:
-        self._channels = [CHANNELS.index(band) for sensor in sensors for band in BANDS[sensor]]
-        self._sum = np.zeros((len(self._channels), *shape), np.float32)
+        self._sensors = tuple(sensors)
+        self._sums = {s: np.zeros((len(BANDS[s]), *shape), np.float32) for s in sensors}
+        self._meanings: dict[Sensor, Meaning] = {}
         self._score = np.zeros(shape, np.float32)
         self.count = np.zeros(shape, np.float32)
 
-    def add(self, channels: np.ndarray, valid: np.ndarray, score: np.ndarray) -> None:
+    def add(self, read: Mapping[Sensor, tuple[np.ndarray, Meaning]], score: np.ndarray) -> None:
         """Take one season.
 
         Args:
-            channels, valid: as `read_channels` gives them.
+            read: as `inputs.read_stored` gives it, of these sensors.
             score: built-up score, NaN where there is none.
         """
-        counts = valid & ~np.isnan(score)
+        counts = ~np.isnan(score)
+        stored = {}
+        for sensor in self._sensors:
+            values, meaning = read[sensor]
+            known = self._meanings.setdefault(sensor, meaning)
+            if meaning != known:
+                values = _said_as(known, values, meaning)
+            stored[sensor] = values
+            missing = _missing(values, known)
+            if missing is not None:
+                counts &= ~missing
         if not counts.any():
             return
-        first, last = self._channels[0], self._channels[-1] + 1
-        used = channels[first:last]
-        if counts.all():
-            self._sum += used
+        every = bool(counts.all())
+        for sensor, values in stored.items():
+            total = self._sums[sensor]
+            # Whole numbers of two bytes: their sums are exact.
+            np.add(total, values, out=total, where=True if every else counts, casting="unsafe")
+        if every:
             self._score += score
             self.count += 1
-            return
-        used = np.where(counts, used, np.float32(0))
-        self._sum += used
-        self._score += np.where(counts, score, np.float32(0))
-        self.count += counts
+        else:
+            np.add(self._score, score, out=self._score, where=counts)
+            self.count += counts
 
     def inputs(self) -> np.ndarray:
-        """float32 (inputs, rows, columns): of each channel the mean of the seasons, then the mean
-        of the built-up score, from -1 to 1."""
+        """float32 (inputs, rows, columns): of each channel the mean of the seasons, normalised as
+        `inputs.read_channels` does, then the mean of the built-up score, from -1 to 1."""
         share = np.float32(1) / np.maximum(self.count, np.float32(1))
-        found = np.empty((len(self._channels) + 1, *self.count.shape), np.float32)
-        np.multiply(self._sum, share, out=found[:-1])
+        seen = np.minimum(self.count, np.float32(1))
+        every = bool(seen.all())
+        found = np.empty((inputs_of(self._sensors), *self.count.shape), np.float32)
+        place = 0
+        for sensor, total in self._sums.items():
+            meaning = self._meanings.get(sensor)
+            for i, band in enumerate(BANDS[sensor]):
+                channel, std = found[place], CHANNEL_STD[band]
+                place += 1
+                if meaning is None:
+                    channel[:] = 0
+                    continue
+                nil = (meaning.offsets[i] - CHANNEL_MEAN[band]) / std
+                np.multiply(total[i], share, out=channel)
+                channel *= np.float32(meaning.scales[i] / std)
+                channel += np.float32(nil) if every else np.float32(nil) * seen
         np.multiply(self._score, np.float32(2) * share, out=found[-1])
-        found[-1] -= np.minimum(self.count, np.float32(1))
+        found[-1] -= seen
         return found
 
     def score(self) -> np.ndarray:
         """Mean built-up score of the seasons that count, NaN where none does."""
         with np.errstate(invalid="ignore"):
             return self._score / self.count
+
+
+def _missing(values: np.ndarray, meaning: Meaning) -> np.ndarray | None:
+    """Pixels where any band has no value; None where there are none."""
+    missing: np.ndarray | None = None
+    for band, nodata in zip(values, meaning.nodata, strict=False):
+        if band.dtype.kind == "f":
+            here = ~np.isfinite(band)
+            if nodata is not None:
+                here |= band == nodata
+        elif nodata is None:
+            continue
+        else:
+            here = band == nodata
+        missing = here if missing is None else np.logical_or(missing, here, out=missing)
+    return missing if missing is not None and missing.any() else None
+
+
+def _said_as(known: Meaning, values: np.ndarray, meaning: Meaning) -> np.ndarray:
+    """Values of another meaning in the numbers of a known one, NaN where there are none."""
+    found = meant(values, range(1, len(values) + 1), meaning)
+    for i, band in enumerate(found):
+        band -= np.float32(known.offsets[i])
+        band /= np.float32(known.scales[i])
+    return found
 
 
 def inputs_of(sensors: Sequence[Sensor]) -> int:

@@ -81,10 +81,9 @@ class CanvasTile:
         """Array or tensor over `source`, (..., rows, columns), as the network is to see it."""
         if values.shape[-2:] != (self.source.height, self.source.width):
             raise ValueError(f"{tuple(values.shape)} does not cover {self.source}")
-        if not _counts_up(self.rows, self.source.height):
-            values = values[..., self.rows, :]
-        if not _counts_up(self.cols, self.source.width):
-            values = values[..., :, self.cols]
+        for axis, places in ((-2, self.rows), (-1, self.cols)):
+            if not _counts_up(places, values.shape[axis]):
+                values = _taken(values, places, axis)
         return values
 
     def crop(self, values: Any) -> Any:
@@ -92,6 +91,13 @@ class CanvasTile:
         if values.shape[-2:] != (self.window.height, self.window.width):
             raise ValueError(f"{tuple(values.shape)} does not cover {self.window}")
         return values[(..., *self.core_in_window.slices)]
+
+
+def _taken(values: Any, places: np.ndarray, axis: int) -> Any:
+    """Rows or columns of an array or tensor. numpy's own indexing would lay an array out anew."""
+    if isinstance(values, np.ndarray):
+        return np.take(values, places, axis)
+    return values[..., places, :] if axis == -2 else values[..., :, places]
 
 
 def _counts_up(indices: np.ndarray, size: int) -> bool:

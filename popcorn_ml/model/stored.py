@@ -28,7 +28,7 @@ EXTRACTOR_ARCHITECTURE = "popcorn-builtup-extractor/1"
 OCCUPANCY_ARCHITECTURE = "popcorn-occupancy/1"
 STUDENT_ARCHITECTURE = "popcorn-student/1"
 
-STUDENT_WIDTHS = (16, 32, 32)
+STUDENT_WIDTHS = (16, 16, 32)
 """Features of a student at full, half and quarter resolution: lanes of a processor, or twice them.
 """
 STUDENT_HEAD = 32
@@ -94,8 +94,8 @@ def student_shapes(inputs: int) -> Shapes:
     """Shape of each tensor of a `Student` of so many input channels."""
     full, half, quarter = STUDENT_WIDTHS
     shapes: dict[str, tuple[int, ...]] = {"people_per_score": (1,)}
-    layers = (("enter", inputs, full, 2), ("down1", full, half, 2), ("down2", half, quarter, 2))
-    layers += (("up2", half + quarter, half, 2), ("up1", full + half, full, 1))
+    down = (("enter", inputs, full, 2), ("down1", full, half, 2), ("down2", half, quarter, 2))
+    layers = (*down, ("up2", half + quarter, half, 2), ("up1", full + half, full, 1))
     for block, into, out, count in layers:
         for i, of in enumerate([into, *[out] * (count - 1)]):
             shapes |= _layer(f"{block}.convs.{i}", (out, of, 3, 3), out)

@@ -211,12 +211,35 @@ def _band(product: Mapping[str, Any], grid: Grid, place: int) -> dict[str, Any]:
     return band
 
 
+BANDS_OF = {"s2": "B02, B03, B04, B08 of Sentinel-2", "s1": "VV, VH of Sentinel-1"}
+
+
+def _network(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's networks look at, and how many inputs they have."""
+    if model.get("kind") != "student":
+        return {
+            "architecture": "POPCORN: dual-stream U-Net",
+            "made_of": f"{model['members']} members",
+            "looks_at": f"for each season {' and '.join(BANDS_OF.values())}",
+            "inputs": 6,
+        }
+    sensors = ("s2", "s1") if model.get("sensors") == "both" else (str(model.get("sensors")),)
+    channels = sum({"s2": 4, "s1": 2}[sensor] for sensor in sensors)
+    seen = " and ".join(BANDS_OF[sensor] for sensor in sensors)
+    return {
+        "architecture": "a U-Net over all seasons, taught by POPCORN members",
+        "made_of": "one network",
+        "looks_at": f"mean and spread of the seasons of {seen}, and the built-up score",
+        "inputs": 2 * channels + 1,
+    }
+
+
 def _model_item(facts: Mapping[str, Any]) -> pystac.Item:
     import pystac
 
     model = facts["model"]
     start, end = _period(facts)
-    seasons = "for each season B02, B03, B04, B08 of Sentinel-2 and VV, VH of Sentinel-1"
+    network = _network(model)
     shape = {"dim_order": ["batch", "channel", "height", "width"], "data_type": "float32"}
     return pystac.Item(
         id=f"{facts['code']}_{facts['year']}_model",
@@ -229,18 +252,18 @@ def _model_item(facts: Mapping[str, Any]) -> pystac.Item:
             "description": f"{facts['method']['text']} Trained on "
             f"{' and '.join(model.get('countries') or [str(model['country'])])} "
             f"{model['year']}, census level {model['level'] or 'not known'}, "
-            f"{model['members']} members.",
+            f"{network['made_of']}.",
             "version": model["version"] or "not known",
             "mlm:name": f"popcorn {model['country']} {model['year']} {model['version']}",
-            "mlm:architecture": "POPCORN: dual-stream U-Net",
+            "mlm:architecture": network["architecture"],
             "mlm:framework": "PyTorch",
             "mlm:tasks": ["regression"],
             "mlm:input": [
                 {
                     "name": "seasonal composite",
-                    "description": f"Composites of 10 m, {seasons}",
+                    "description": f"Composites of 10 m, {network['looks_at']}",
                     "bands": [],
-                    "input": {"shape": [-1, 6, -1, -1], **shape},
+                    "input": {"shape": [-1, network["inputs"], -1, -1], **shape},
                 }
             ],
             "mlm:output": [

@@ -146,20 +146,25 @@ def _summary(origin: Origin, metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+MODELS = ("checkpoints", "student")
+"""Assets of which a map is made with one."""
+
+
 def _model(origin: Origin) -> dict[str, Any]:
     shown = dict(origin.manifests["population_map"]["shown"])
     inputs = origin.manifests["population_map"]["inputs"]
-    trained: Mapping[str, Any] = next(
-        (entry for entry in inputs if entry["asset"] == "checkpoints"), {}
-    )
-    parameters = origin.manifests.get("checkpoints", {}).get("parameters", {})
+    trained: Mapping[str, Any] = next((entry for entry in inputs if entry["asset"] in MODELS), {})
+    parameters = origin.manifests.get(trained.get("asset", ""), {}).get("parameters", {})
     facts = origin.manifests["population_map"]["facts"]
-    several = {code: one["level"] for code, one in (parameters.get("countries") or {}).items()}
+    student = trained.get("asset") == "student"
+    of_a_student = {"kind": "student", "sensors": parameters.get("sensors")} if student else {}
+    several = {one["code"]: one["level"] for one in parameters.get("countries") or ()}
     level = ", ".join(f"{code} {level}" for code, level in several.items())
     return {
         "title": origin.model,
         "ledger_entry": shown.get("ledger entry"),
         "members": shown.get("members"),
+        **of_a_student,
         "country": trained.get("country"),
         "year": trained.get("year"),
         "version": trained.get("version"),

@@ -202,8 +202,8 @@ class StudentSpec:
 
     def hyperparameters(self) -> dict[str, Any]:
         """What was chosen, without paths and without what does not change the result."""
-        paths = ("composites", "builtup", "units", "counts", "extractor", "members")
-        paths += ("teacher", "teacher_builtup")
+        paths = {"composites", "builtup", "units", "counts", "extractor", "members"}
+        paths |= {"teacher", "teacher_builtup"}
         kept = dataclasses.asdict(self)
         return {k: v for k, v in kept.items() if k not in paths and k not in _ELSEWHERE}
 

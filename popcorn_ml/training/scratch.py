@@ -66,22 +66,21 @@ class Scratch:
             self._places[key] = start, [(array.dtype, array.shape) for array in arrays]
 
     def get(self, key: Hashable) -> list[np.ndarray] | None:
-        """The arrays of a key; None where they are not here.
-
-        Raises:
-            OSError: the disk cannot be read.
-        """
+        """The arrays of a key; None where they are not here, or the disk does not give them."""
         with self._lock:
             place = self._places.get(key)
         if place is None:
             return None
         at, kinds = place
         found = []
-        for dtype, shape in kinds:
-            array = np.empty(math.prod(shape), dtype)
-            _read(self._file.fileno(), array, at)
-            at += array.nbytes
-            found.append(array.reshape(shape))
+        try:
+            for dtype, shape in kinds:
+                array = np.empty(math.prod(shape), dtype)
+                _read(self._file.fileno(), array, at)
+                at += array.nbytes
+                found.append(array.reshape(shape))
+        except OSError:
+            return None
         return found
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class TrainingSpec:
         kernels: what a CPU's steps are computed with: "compiled" (needs a C compiler when the
             training begins), "torch", or "auto", which takes the first where it can be had. The
             same to rounding.
-        cache_mb: decoded pixels kept in memory.
+        cache_mb: decoded pixels kept in memory; see `scratch` for those that it does not hold.
         about: said again in the card (country, year, ...); of no consequence.
         place: code of the country whose files s1, s2, builtup, units and counts are; needed beside
             others only. Where it is given, ids of units begin with it.

@@ -11,13 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from popcorn_assets.promotion.by_hand import PromotionRefused, promote, roll_back
-from popcorn_assets.promotion.candidates import (
-    Metrics,
-    candidates,
-    held_out_people,
-    loss_shift,
-    metrics_of,
-)
+from popcorn_assets.promotion.candidates import candidates
 from popcorn_assets.promotion.decide import decide, model_for
 from popcorn_assets.promotion.entries import InUse, Model
 from popcorn_assets.promotion.ledger import (
@@ -27,6 +21,7 @@ from popcorn_assets.promotion.ledger import (
     removing,
     verify,
 )
+from popcorn_assets.promotion.metrics import Metrics, held_out_people, loss_shift, metrics_of
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml.errors import StoreError
 from tests.platforms import Place

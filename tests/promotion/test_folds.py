@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from popcorn_assets.promotion.candidates import incomparable, margin_of_chance, metrics_of
 from popcorn_assets.promotion.entries import Model
 from popcorn_assets.promotion.judging import MOST_BY_CHANCE
 from popcorn_assets.promotion.ledger import read_ledger
+from popcorn_assets.promotion.metrics import incomparable, margin_of_chance, metrics_of
 from popcorn_ml.training.out_of_fold import (
     OUT_OF_FOLD_FILE,
     Unseen,

@@ -49,3 +49,16 @@ def test_shares_are_of_what_the_card_can_do():
     assert plain["of_matrix_peak"] == pytest.approx(3 * 1e6 * 36_000 / 1e13)
     assert half["of_matrix_peak"] == pytest.approx(3 * 2e6 * 36_000 / 1e14)
     assert half["times_published"] == 2
+
+
+@pytest.mark.long(10)
+def test_the_tests_that_it_runs_are_found_and_pass_or_say_that_there_is_no_gpu():
+    found = gpu.cuda_tests()
+    assert found["status"] == 0
+    assert ("passed" if torch.cuda.is_available() else "skipped") in found["said"][-1]
+    assert (gpu.HERE / "tests" / "compute" / "test_cuda.py").is_file()
+
+
+def test_tests_that_hang_are_given_up(monkeypatch):
+    monkeypatch.setattr(gpu, "TESTS_S", 0.01)
+    assert gpu.cuda_tests()["status"] is None

@@ -15,7 +15,7 @@ from popcorn_ml.mapping.engine.choice import require_engine
 from popcorn_ml.model.canvas import ALIGN_PX, HALO_PX
 from popcorn_ml.model.stored import Tensors
 
-PIECE_PX = 256
+PIECE_PX = 512
 """Side of the largest core that a graph which takes any window is given at once: such graphs need
 much memory for large ones."""
 

@@ -1,0 +1,20 @@
+"""How a country's student is trained: a section of its file."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from popcorn_assets.countries.grid import Section
+
+
+class StudentSettings(Section):
+    """How a country's student is trained, where `model` says `kind: student`.
+
+    Attributes:
+        steps: of each of its trainings: one that never saw the units of a fold for each fold, and
+            the one that maps.
+        seed: of first weights and draws.
+    """
+
+    steps: int = Field(200, ge=1, le=1_000_000)
+    seed: int = Field(1700, ge=0, le=2**63 - 1)
