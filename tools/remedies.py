@@ -40,8 +40,9 @@ SECTIONS = {
     ),
     "Imagery does not come": ("popcorn_ml/imagery", "popcorn_assets/assets/imagery.py"),
     "Weights, training or the choice of a model": (
-        "popcorn_ml/model", "popcorn_ml/training", "popcorn_ml/intervals",
+        "popcorn_ml/model", "popcorn_ml/training", "popcorn_ml/student", "popcorn_ml/intervals",
         "popcorn_assets/promotion", "popcorn_assets/assets/training.py",
+        "popcorn_assets/assets/student.py", "popcorn_assets/assets/student_checks.py",
         "popcorn_assets/assets/builtup.py", "popcorn_assets/assets/extractors.py",
         "popcorn_assets/assets/trained_from.py",
     ),
