@@ -277,17 +277,35 @@ def _load(path: Path) -> Country:
             found=str(error),
         ) from error
     country = country_of_text(text, path)
+    if country.trained_with_others:
+        _require_countries(country, text, path)
+    return country
+
+
+def _require_countries(country: Country, text: str, path: Path) -> None:
+    """Refuse a training with countries that cannot be, with the line that names it.
+
+    Raises:
+        ConfigError: there is no file of one, or a student is to be taught by it.
+    """
+    nodes = yaml.compose(text, Loader=yaml.SafeLoader)
     for i, code in enumerate(country.trained_on()):
         if code != country.code and file_of(code) is None:
-            line = _line(yaml.compose(text, Loader=yaml.SafeLoader), ["training", "countries", i])
             raise ConfigError(
                 "the country is to be trained on the units of one that there is no file of",
-                where=f"{path}:{line}: training.countries",
+                where=f"{path}:{_line(nodes, ['training', 'countries', i])}: training.countries",
                 expected=", ".join(country_files()),
                 found=code,
                 remedy=f"correct the code, or add {code}.yaml (popcorn new {code})",
             )
-    return country
+    if country.model.kind == "student":
+        raise ConfigError(
+            "a student learns from members that were trained on its own country's units alone",
+            where=f"{path}:{_line(nodes, ['training', 'countries'])}: training.countries",
+            expected="model.kind: bag, or no training.countries",
+            found=f"model.kind: student, trained on {', '.join(country.trained_on())}",
+            remedy="write kind: bag, or take training.countries out",
+        )
 
 
 def country_of_text(text: str, path: Path) -> Country:

@@ -350,35 +350,6 @@ def test_three_hundred_files_are_each_read_once(tmp_path, monkeypatch):
     assert country.load_country("c123").name.startswith("New ")
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value", "told"),
-    [
-        ("model", "kind", "pupil", "allowed: 'bag' or 'student'; found: 'pupil'"),
-        ("model", "kind", True, "allowed: 'bag' or 'student'; found: True"),
-        ("model", "sensors", "s3", "allowed: 'both', 's2' or 's1'; found: 's3'"),
-        ("model", "sensors", "s2", "sensors: s2 is for kind: student; the Bag needs both sensors"),
-        ("student", "steps", 0, "greater than or equal to 1; found: 0"),
-        ("student", "epoch", 3, "unknown key; allowed here: seed, steps"),
-    ],
-)
-def test_a_student_that_cannot_be_is_refused_with_its_line(folder, section, key, value, told):
-    given = {"steps": 5} if section == "student" else {"country": "demo"}
-    path = write(folder, **{section: {**given, key: value}})
-    with pytest.raises(ConfigError) as caught:
-        load_country("abc")
-    line = line_of(path, f"{section}:" if "the Bag needs" in told else f"{key}:")
-    assert f"{path}:{line}: {section}" in str(caught.value)
-    assert told in str(caught.value)
-
-
-def test_a_country_is_mapped_by_the_bag_unless_its_file_says_a_student(folder):
-    write(folder)
-    assert (load_country("abc").model.kind, load_country("abc").model.sensors) == ("bag", "both")
-    write(folder, "abd", model={"kind": "student", "sensors": "s2"}, student={"steps": 7})
-    told = load_country("abd")
-    assert (told.model.kind, told.model.sensors, told.student.steps) == ("student", "s2", 7)
-
-
 def test_whose_units_are_trained_on(folder):
     """Its own, where nothing is said or its own code alone; others must have files."""
     write(folder, "abc")
@@ -417,3 +388,40 @@ def test_countries_that_cannot_be_trained_on_are_refused_with_the_line(folder, g
     number = int(re.search(r"mix\.yaml:(\d+)", str(raised.value))[1])
     assert any("countries:" in line for line in lines[max(number - 3, 0) : number])
     assert "abc" in country_codes()
+
+
+def test_a_student_of_members_of_several_countries_is_refused_before_any_imagery(folder):
+    write(folder, "abc")
+    write(folder, "mix", training__countries=["abc", "mix"], model={"kind": "student"})
+    with pytest.raises(ConfigError, match="a student learns from members") as raised:
+        load_country("mix")
+    assert re.search(r"mix\.yaml:\d+: training\.countries", str(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        ("model", "kind", "pupil", "allowed: 'bag' or 'student'; found: 'pupil'"),
+        ("model", "kind", True, "allowed: 'bag' or 'student'; found: True"),
+        ("model", "sensors", "s3", "allowed: 'both', 's2' or 's1'; found: 's3'"),
+        ("model", "sensors", "s2", "sensors: s2 is for kind: student; the Bag needs both sensors"),
+        ("student", "steps", 0, "greater than or equal to 1; found: 0"),
+        ("student", "epoch", 3, "unknown key; allowed here: seed, steps"),
+    ],
+)
+def test_a_student_that_cannot_be_is_refused_with_its_line(folder, section, key, value, told):
+    given = {"steps": 5} if section == "student" else {"country": "demo"}
+    path = write(folder, **{section: {**given, key: value}})
+    with pytest.raises(ConfigError) as caught:
+        load_country("abc")
+    line = line_of(path, f"{section}:" if "the Bag needs" in told else f"{key}:")
+    assert f"{path}:{line}: {section}" in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_a_country_is_mapped_by_the_bag_unless_its_file_says_a_student(folder):
+    write(folder)
+    assert (load_country("abc").model.kind, load_country("abc").model.sensors) == ("bag", "both")
+    write(folder, "abd", model={"kind": "student", "sensors": "s2"}, student={"steps": 7})
+    told = load_country("abd")
+    assert (told.model.kind, told.model.sensors, told.student.steps) == ("student", "s2", 7)

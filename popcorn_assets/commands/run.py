@@ -29,7 +29,7 @@ SMALL_PIXELS = 1_000_000
 OTHERWISE = ("POPCORN_STEPS", "POPCORN_EXECUTOR", "POPCORN_LAUNCHER")
 """Variables of an operator who has said where steps work."""
 
-TRAINING = ("country_year", "train")
+TRAINING = ("country_year", "train", "distil")
 """Of them those that train."""
 MADE, FAILED, INTERRUPTED = 0, 1, 130
 WIDTH = 110

@@ -20,7 +20,7 @@ import shapely
 import yaml
 from click.testing import CliRunner
 
-from popcorn_assets.assets.intervals import Trained, unseen_by
+from popcorn_assets.assets.trained import Trained, unseen_by
 from popcorn_assets.assets.trained_from import CheckpointInputs, CountryInputs, _require_alike
 from popcorn_assets.assets.unseen import trained_on
 from popcorn_assets.audit.reproduce import reproduce
@@ -31,8 +31,8 @@ from popcorn_assets.commands.run import hopeless
 from popcorn_assets.commands.show import show
 from popcorn_assets.country import load_country
 from popcorn_assets.partitions import COUNTRY_YEAR, partition_key
-from popcorn_assets.promotion.candidates import metrics_of, on_current_counts
 from popcorn_assets.promotion.entries import Model
+from popcorn_assets.promotion.metrics import metrics_of, on_current_counts
 from popcorn_assets.promotion.trained_on import levels_of
 from popcorn_assets.store.manifests import SCHEMA
 from popcorn_assets.store.newer import newer_inputs
@@ -205,7 +205,7 @@ def test_three_units_are_mapped_by_what_two_other_countries_teach(made):
         for code in ("rwa", "che")
     }  # fmt: skip
     parameters = manifest["parameters"]
-    assert [(one["code"], one["level"]) for one in parameters["countries"]] == [
+    assert [*levels_of(parameters, "uga").items()] == [
         ("rwa", "level_of_rwa"),
         ("che", "level_of_che"),
     ]
@@ -303,7 +303,7 @@ def test_a_country_among_those_trained_on_knows_which_members_saw_its_units(made
     assert [len(ids) for ids in saw] == [6, 6]
     assert set.union(*saw) == {f"{k:03d}" for k in range(12)}
     assert trained_on(store, predicted, "level_of_che") is None
-    trained = Trained("uga", YEAR, levels_of(told, "uga"), version, told)
+    trained = Trained("uga", YEAR, levels_of(told, "uga"), version, told=told)
     units = latest(made, "census_units", "rwa").file("units_level_of_rwa.tif")
     unseen = unseen_by(trained, "rwa", "level_of_rwa", units)
     assert unseen is not None
