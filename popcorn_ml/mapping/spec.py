@@ -70,6 +70,9 @@ class MappingSpec:
     kind: Kind = "bag"
     sensors: Sequence[Sensor] = SENSORS
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sensors", tuple(self.sensors))  # JSON has lists
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
