@@ -133,8 +133,9 @@ class Samples:
         """
         self.spec = spec
         self._places, self._grids = spec.places, grids_of(spec, grid)
-        same = isinstance(below, int | float)
-        self._below = (below,) * len(self._places) if same else tuple(below)
+        self._below = (
+            [float(below)] * len(self._places) if isinstance(below, int | float) else [*below]
+        )
         self._area = [area_over(one, grid) for one in self._grids]
         for place, one in zip(self._places, self._grids, strict=True):
             for path in (place.builtup, place.units, *place.s1.values(), *place.s2.values()):
@@ -253,7 +254,8 @@ class Samples:
         if found is not None:
             return found
         unit, tile = self._units[unit_key], self._tiles[unit_key][tile_index]
-        place, grid, below = (of[unit.place] for of in (self._places, self._grids, self._below))
+        place, grid = self._places[unit.place], self._grids[unit.place]
+        below = self._below[unit.place]
         scores = raster.read_float(place.builtup, tile.core, self._bands[unit.place])
         own = raster.read(place.units, tile.core, bands=1) == unit.number
         own &= kept(scores, below) if below else np.isfinite(scores).any(axis=0)
