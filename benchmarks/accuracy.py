@@ -149,10 +149,15 @@ def score(place: Place, members: list[Path], out: Path) -> dict[str, Any]:
         out: the map's folder.
     """
     grid, people = place.country.pixel_grid(), place.people(place.level)
-    names = (
-        out / name for name in ("population.tif", "population_members.tif", "builtup_score.tif")
+    adjust_map(
+        out / "population.tif",
+        out / "population_members.tif",
+        out / "builtup_score.tif",
+        place.units(place.level),
+        people,
+        grid,
+        out / "adjusted",
     )
-    adjust_map(*names, place.units(place.level), people, grid, out / "adjusted")
     found = evaluate(
         grid=grid,
         population=out / "population.tif",

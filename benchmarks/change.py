@@ -25,6 +25,8 @@ import numpy as np
 
 from benchmarks.accuracy import Place, asked, judge, look_at, prepare, seeds_parser, train
 from benchmarks.intervals import error_model
+from benchmarks.judging import family_of_seed
+from benchmarks.places import place_of
 from popcorn_assets.country import load_country
 from popcorn_ml import raster
 from popcorn_ml.evaluation.change import FALSE_DISCOVERIES, Found, write_change
@@ -170,7 +172,7 @@ def together(one: Place, two: Place, members: list[Path]) -> dict[str, float | i
 
 def measure_seed(seed: int, folder: Path, threads: int) -> dict[str, object]:
     """One seed from its scenes to what was found of its change."""
-    one = Place(seed, folder / str(seed), load_country("demo"), threads)
+    one = place_of(seed, folder, load_country("demo"), threads, family_of_seed(seed))
     two = replace(one, folder=one.folder / str(YEARS[1]), year=YEARS[1])
     prepare(one)
     members = train(one)

@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy import YEAR, Place, asked, judge, look_at, prepare, seeds_parser, train
+from benchmarks.judging import family_of_seed
+from benchmarks.places import place_of
 from popcorn_assets.country import load_country
 from popcorn_ml import raster
 from popcorn_ml.files import write_json
@@ -184,7 +186,7 @@ def _around(people: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def measure_seed(seed: int, folder: Path, threads: int) -> dict[str, object]:
     """One seed from its scenes to what its intervals hold."""
-    place = Place(seed, folder / str(seed), load_country("demo"), threads)
+    place = place_of(seed, folder, load_country("demo"), threads, family_of_seed(seed))
     prepare(place)
     members = train(place)
     out = place.folder / "map"

@@ -42,6 +42,7 @@ SECTIONS = {
     "Weights, training or the choice of a model": (
         "popcorn_ml/model", "popcorn_ml/training", "popcorn_ml/student", "popcorn_ml/intervals",
         "popcorn_assets/promotion", "popcorn_assets/assets/training.py",
+        "popcorn_assets/assets/student.py", "popcorn_assets/assets/student_checks.py",
         "popcorn_assets/assets/builtup.py", "popcorn_assets/assets/extractors.py",
         "popcorn_assets/assets/trained_from.py",
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from popcorn_assets.countries.grid import Section
+from popcorn_ml.student.spec import MAX_SEED, StudentSpec
 
 
 class StudentSettings(Section):
@@ -16,5 +17,5 @@ class StudentSettings(Section):
         seed: of first weights and draws.
     """
 
-    steps: int = Field(200, ge=1, le=1_000_000)
-    seed: int = Field(1700, ge=0, le=2**63 - 1)
+    steps: int = Field(StudentSpec.steps, ge=1, le=1_000_000)
+    seed: int = Field(StudentSpec.seed, ge=0, le=MAX_SEED)

@@ -6,7 +6,7 @@ What the rules decide by themselves is in `decide`.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from popcorn_assets.countries.model import Kind
 from popcorn_assets.country import Country, country_files, load_country
@@ -262,7 +262,7 @@ def _chosen(store: Store, settings: Country, source: str) -> Model:
             found=source,
         )
     country, year = match["country"] or settings.code, int(match["year"])
-    kind: Kind = match["kind"] or settings.model.kind
+    kind = cast(Kind, match["kind"] or settings.model.kind)
     address = Address(MODELS[kind], country, year)
     if match["version"] is None:
         latest = store.latest(address)

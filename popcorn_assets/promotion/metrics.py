@@ -101,11 +101,13 @@ def metrics_of(store: Store, model: Model) -> Metrics:
 def _of_student(store: Store, model: Model, version: Version) -> Metrics:
     """Of all units that the students of the folds told, each by one that never saw it."""
     units, by_unit = students.units_told(version), unit_losses(store, model)
-    found: dict[str, float | None] = dict.fromkeys(("log_l1", "total_ratio", "mae_people"))
+    found = _over_units(units) if units else {}
     return Metrics(
         loss=statistics.fmean(by_unit.values()) if by_unit else None,
         loss_spread=None,
-        **(_over_units(units) if units else found),
+        log_l1=found.get("log_l1"),
+        total_ratio=found.get("total_ratio"),
+        mae_people=found.get("mae_people"),
         members=1,
         units=len(units),
         level=str(version.manifest()["parameters"].get("level", "")),
@@ -165,7 +167,9 @@ def _of_members(store: Store, model: Model, version: Version) -> Metrics:
         loss_spread=None
         if loss is None or len(losses) < 2 or not all(is_number(value) for value in losses)
         else statistics.stdev(float(value) for value in losses if value is not None),
-        **found,
+        log_l1=found["log_l1"],
+        total_ratio=found["total_ratio"],
+        mae_people=found["mae_people"],
         members=len(kept),
         units=len(units),
         level=level_text(manifest["parameters"]),
@@ -262,7 +266,7 @@ def loss_in(metrics: Mapping[str, Any], *, of_people: bool) -> float | None:
     if not of_people:
         return metrics.get("loss")
     alone = metrics.get("log_l1")
-    return LOSS_SCALE * alone if is_number(alone) else None
+    return None if alone is None or not is_number(alone) else LOSS_SCALE * float(alone)
 
 
 def incomparable(metrics: Metrics, other: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ class FiniteTraining:
         rows: what is infinite or no number: member, epoch (0: weights), what, value.
         epochs: looked at, of all members.
         weights: numbers looked at, of all members.
+        parts: what is between two looks at the loss: an epoch, or so many steps.
     """
 
     rows: list[dict[str, Any]]
@@ -36,6 +37,7 @@ class FiniteTraining:
     weights: int
     name: str = "finite_training"
     severity: str = "error"
+    parts: str = "epochs"
 
     @property
     def passed(self) -> bool:
@@ -44,13 +46,13 @@ class FiniteTraining:
     @property
     def message(self) -> str:
         return (
-            f"{len(self.rows)} of the losses and weights of {self.epochs} epochs are infinite or "
-            "no number"
+            f"{len(self.rows)} of the losses and weights of {self.epochs} {self.parts} are "
+            "infinite or no number"
         )
 
     @property
     def metadata(self) -> dict[str, Any]:
-        return {"epochs": self.epochs, "weights": self.weights}
+        return {self.parts: self.epochs, "weights": self.weights}
 
 
 def finite_training(folder: Path, members: Iterable[str]) -> FiniteTraining:

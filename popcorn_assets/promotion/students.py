@@ -86,4 +86,6 @@ def finite_student(folder: Path) -> FiniteTraining:
         for unit in read_told(folder)
         if not (math.isfinite(unit.people) and math.isfinite(unit.predicted))
     ]
-    return FiniteTraining([*rows, *found, *told], len(history), weights, name="finite_student")
+    return FiniteTraining(
+        [*rows, *found, *told], len(history), weights, name="finite_student", parts="parts"
+    )

@@ -30,7 +30,7 @@ class MappingSpec:
         members: weights of the ensemble's members; of a student alone.
         grid: on which all rasters lie.
         out: folder that the map is written into.
-        tile_px: side of a tile; memory grows with it. 512, a block of the rasters, suits a CPU,
+        tile_px: side of a tile; memory grows with it. 512, four blocks of the rasters, suits a CPU,
             2048 a GPU.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         precision: float32, or bfloat16 for speed on a GPU.

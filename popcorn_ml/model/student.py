@@ -45,6 +45,9 @@ class Student(nn.Module):
         inputs: channels, those of `mapping.together` for some sensors.
     """
 
+    people_per_score: Tensor
+    """What occupancies are told in multiples of, (1,)."""
+
     def __init__(self, inputs: int) -> None:
         super().__init__()
         full, half, quarter = STUDENT_WIDTHS
@@ -96,6 +99,5 @@ def new_student(inputs: int, people_per_score: float, seed: int) -> Student:
         model.last.weight.normal_(0.0, 0.01, generator=chance)
         bias = model.last.bias
         bias.fill_(1.0)
-        scale: Any = model.people_per_score
-        scale.fill_(people_per_score)
+        model.people_per_score.fill_(people_per_score)
     return model

@@ -44,9 +44,10 @@ def moved_borders(rng: np.random.Generator, number: np.ndarray, most_px: float) 
     row = np.clip(rows + np.trunc(off[0] + 1e-6 * np.sign(off[0])), 0, shape[0] - 1).astype(int)
     col = np.clip(cols + np.trunc(off[1] + 1e-6 * np.sign(off[1])), 0, shape[1] - 1).astype(int)
     moved = number[row, col]
-    lost = np.setdiff1d(number, moved)
-    kept = np.isin(number, lost)
-    moved[kept] = number[kept]
+    # a unit that is lost gets its own ground back, which may be the last that another had taken
+    while (lost := np.setdiff1d(number, moved)).size:
+        kept = np.isin(number, lost)
+        moved[kept] = number[kept]
     return moved
 
 

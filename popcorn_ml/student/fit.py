@@ -142,7 +142,7 @@ class _School:
             if state.step:
                 loop.resume(state.running)
             while state.step < steps:
-                found = {"lesson": lesson.name, **loop.part(state.step)}
+                found: dict[str, Any] = {"lesson": lesson.name, **loop.part(state.step)}
                 state.step = int(found["step"])
                 state.running = loop.state()
                 state.history.append(found)
@@ -216,7 +216,9 @@ def _checked(spec: StudentSpec) -> dict[str, str]:
                 found=f"{season} by {by.get(season, 'both')}",
                 remedy="make the built-up score with composites of these sensors alone",
             )
-    return {EXTRACTOR_TAG: found} | extractor_tags([Path(m) for m in spec.members], spec.builtup)
+    return {EXTRACTOR_TAG: found} | extractor_tags(
+        [Path(m) for m in spec.members], Path(spec.builtup)
+    )
 
 
 def _on_one_grid(spec: StudentSpec, grid: Grid) -> None:

@@ -95,7 +95,7 @@ class Loop:
         workers: ThreadPoolExecutor,
     ) -> None:
         self._spec, self._crops, self._device, self._workers = spec, crops, device, workers
-        self._model = model.to(device).to(memory_format=torch.channels_last).train()
+        self._model = model.to(device).train()
         self._averaged = copy.deepcopy(self._model).requires_grad_(False)
         self._parameters = list(self._model.parameters())
         self._means = list(self._averaged.parameters())
@@ -166,7 +166,7 @@ class Loop:
         self._optimizer.step()
         decay = min(spec.average_decay, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(self._means, self._parameters, 1 - decay)
+            torch._foreach_lerp_([*self._means], [*self._parameters], 1 - decay)
         return loss
 
     def _gradient(self, crop: Crop, scale: float) -> tuple[float, tuple[Tensor, ...]]:

@@ -133,9 +133,8 @@ class Samples:
         """
         self.spec = spec
         self._places, self._grids = spec.places, grids_of(spec, grid)
-        self._below = (
-            [float(below)] * len(self._places) if isinstance(below, int | float) else [*below]
-        )
+        each = below if isinstance(below, Sequence) else (below,) * len(self._places)
+        self._below: tuple[float, ...] = tuple(each)
         self._area = [area_over(one, grid) for one in self._grids]
         for place, one in zip(self._places, self._grids, strict=True):
             for path in (place.builtup, place.units, *place.s1.values(), *place.s2.values()):

@@ -33,7 +33,7 @@ class Scratch:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder, prefix=".scratch-")  # noqa: SIM115
         self._least_free = LEFT_FREE * self._free()
-        self._places: dict[Hashable, Place] = {}
+        self._places: dict[Hashable, Place | None] = {}  # None while they are being written
         self._end = 0
         self._full = False
         self._lock = threading.Lock()
@@ -54,6 +54,7 @@ class Scratch:
                 return
             start = self._end
             self._end += size
+            self._places[key] = None
         try:
             at = start
             for array in arrays:
@@ -93,16 +94,20 @@ class Scratch:
 
 
 def _write(file: int, array: np.ndarray, at: int) -> None:
-    left = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
+    left = _bytes_of(array)
     while left:
         done = os.pwrite(file, left, at)
         left, at = left[done:], at + done
 
 
 def _read(file: int, array: np.ndarray, at: int) -> None:
-    left = memoryview(array).cast("B") if array.size else memoryview(b"")
+    left = _bytes_of(array)
     while left:
         done = os.preadv(file, [left], at)
         if not done:
             raise OSError("the scratch file ends before its arrays do")
         left, at = left[done:], at + done
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).data.cast("B") if array.size else memoryview(b"")

@@ -167,6 +167,20 @@ def test_again_it_is_current(store, place):
     assert store.latest(at("student")).manifest()["run_id"] == before.manifest()["run_id"]
 
 
+def test_a_check_of_it_asked_for_alone_says_what_its_manifest_says(store, place):
+    from popcorn_assets.definitions import defs
+
+    before = store.latest(at("student")).manifest()
+    check = dg.AssetCheckKey(dg.AssetKey("student"), "keeps_up_with_the_bag")
+    job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_check_selection={check})
+    with place.instance() as instance:
+        done = job.execute_in_process(instance=instance, partition_key=partition_key("demo", 2020))
+    (said,) = done.get_asset_check_evaluations()
+    (kept,) = [c for c in before["checks"] if c["name"] == check.name]
+    assert (said.passed, said.description) == (kept["passed"], kept["message"])
+    assert store.latest(at("student")).manifest() == before
+
+
 @pytest.mark.usefixtures("mapped")
 def test_both_years_are_mapped_with_it(store, place):
     model = store.latest(at("student"))

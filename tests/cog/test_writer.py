@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from rio_cogeo import cog_validate
 
 from popcorn_ml import raster
-from popcorn_ml.cog import layout, parts
+from popcorn_ml.cog import blocks, layout, parts
+from popcorn_ml.cog.profile import BLOCK_PX, Profile
 from popcorn_ml.errors import RasterError
 from popcorn_ml.grid import Grid, Window
 from popcorn_ml.raster import CogWriter, together
@@ -282,3 +283,19 @@ with raster.CogWriter({str(tmp_path / "a.tif")!r}, grid, ["a"], "float32", np.na
     assert all(path.name.startswith(".a.") for path in tmp_path.iterdir())
     raster.write(tmp_path / "a.tif", np.ones((5, 5), np.float32), grid_of_size(5, 5), ["a"], np.nan)
     raster.check(tmp_path / "a.tif", readable=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_a_block_of_one_number_is_as_any_other(dtype):
+    """It is encoded once and taken again; to the byte what it would have been."""
+    side = BLOCK_PX
+    profile = Profile(2 * side, 2 * side, 3, dtype, 0, "average")
+    for number, rows, cols in ((0, side, side), (7, side, 88), (7, 188, side), (0, side, side)):
+        values = np.full((3, rows, cols), number, profile.numpy_dtype)
+        filled = np.full((3, side, side), number, profile.numpy_dtype)
+        direct = blocks._deflated(filled, profile.numpy_dtype, 3, profile.predictor)
+        assert blocks.encoded(values, profile) == direct
+    values[1, 30, 2] = 1
+    assert blocks.encoded(values, profile) != direct
+    holes = np.full((3, side, side), np.nan, "<f4")
+    assert blocks._everywhere(holes) is not None

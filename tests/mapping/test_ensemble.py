@@ -55,3 +55,13 @@ def test_a_missing_season_is_left_out_of_its_pixels_mean_only():
     mean.add(np.array([2.0, 2.0, np.nan], np.float32))
     mean.add(np.array([4.0, np.nan, np.nan], np.float32))
     np.testing.assert_array_equal(mean.mean(), [3.0, 2.0, np.nan])
+
+
+def test_members_of_one_season_share_where_it_was_seen():
+    mean = SeasonMean((2, 3))
+    seen = np.array([True, True, False])
+    mean.add(np.array([[2.0, 3.0, 0.0], [4.0, 5.0, 0.0]], np.float32), seen)
+    mean.add(np.array([[4.0, 0.0, 0.0], [6.0, 0.0, 0.0]], np.float32), seen & [True, False, True])
+    np.testing.assert_array_equal(mean.mean(), [[3.0, 3.0, np.nan], [5.0, 5.0, np.nan]])
+    nothing = SeasonMean((2, 3))
+    assert np.isnan(nothing.mean()).all()

@@ -341,3 +341,18 @@ def test_memory_is_bounded_by_the_tile(tmp_path):
         peaks.append(float(ran.stdout))
     one_raster_mb = 1536 * 2048 * 4 / 2**20
     assert peaks[1] - peaks[0] < 5 * one_raster_mb, peaks
+
+
+def test_pixels_without_a_score_are_not_computed(tmp_path):
+    """As beyond a country's imagery; what has one is as it was."""
+    spec = a_spec(tmp_path, (200, 260))
+    map_population(spec)
+    whole = read_map(spec)
+    score = raster.read_float(spec.builtup)
+    score[:, :, :128] = np.nan
+    raster.write(spec.builtup, score, spec.grid, SEASONS, np.nan)
+    cut = replace(spec, out=tmp_path / "cut")
+    assert map_population(cut).counts["pixels computed"] == 200 * (260 - 128)
+    for name, values in read_map(cut).items():
+        assert np.isnan(values[..., :128]).all()
+        np.testing.assert_allclose(values[..., 128:], whole[name][..., 128:], rtol=0, atol=1e-5)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError
-from popcorn_ml.simulate import optics
+from popcorn_ml.simulate import dryland, optics
 from popcorn_ml.simulate.country import make_world, write_country
 from popcorn_ml.simulate.dryland.kinds import KIND_NAMES, KINDS, ROOFS
 from popcorn_ml.simulate.dryland.units import make_units
@@ -71,6 +72,14 @@ def test_a_specification_of_before_is_read_and_said_as_before():
     assert "census_error" not in TINY.as_dict()
     for spec in (TINY, LARGE):
         assert CountrySpec.from_dict(spec.as_dict()) == spec
+
+
+def test_a_change_of_any_module_of_a_family_is_a_change_of_its_countries():
+    folder = Path(dryland.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert set(dryland.MODULES) == modules
+    for family in FAMILIES.values():
+        assert all((folder.parent / name).is_file() for name in family.code)
 
 
 def test_an_unknown_family_is_refused():

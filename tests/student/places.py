@@ -36,7 +36,7 @@ def write_teacher(place: Place, seed: int = 3) -> None:
     seen = ~np.isnan(place.scores)
     with np.errstate(invalid="ignore"):
         score = np.where(seen, place.scores, 0).sum(axis=0) / seen.sum(axis=0)
-    noise = chance.lognormal(0, 0.3, (FOLDS, *score.shape))
+    noise = chance.lognormal(0, 0.1, (FOLDS, *score.shape))
     people = (score**3 * PEOPLE_PER_BUILT_PIXEL * noise).astype(np.float32)
     names = [f"member {i + 1}" for i in range(FOLDS)]
     raster.write(place.folder / "members.tif", people, place.grid, names, float("nan"))

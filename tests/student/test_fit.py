@@ -91,7 +91,7 @@ def test_distilling_brings_the_student_nearer(tmp_path, monkeypatch):
     taught = write_taught_place(tmp_path / "taught")
     for path in (taught.folder / "members").glob("*/units.json"):
         path.unlink()
-    result = train_student(student_spec(taught, steps=40, learning_rate=5e-3))
+    result = train_student(student_spec(taught, steps=40, learning_rate=1e-2))
     losses = [entry["loss"] for entry in result.history]
     assert losses[-1] < 0.5 * losses[0]
 

@@ -121,23 +121,20 @@ def make_land(rng: np.random.Generator, shape: tuple[int, int]) -> DryLand:
     shrub = 0.05 + 0.16 * np.exp(-dry / 5) + 0.03 * smooth_noise(rng, shape, 20, octaves=3)
     herb = 0.22 + 0.1 * smooth_noise(rng, shape, 35, octaves=3)
     tone = 1 + 0.1 * smooth_noise(rng, shape, 70, octaves=4) + 0.03 * rng.standard_normal(shape)
-    layers = (
-        water,
-        gravel,
-        rock,
-        salt,
-        sand,
-        irrigated * trees * 0.85,
-        irrigated * (1 - trees) * 0.95,
-    )
     return DryLand(
-        valley,
-        *(layer.astype(np.float32) for layer in layers),
-        calendar,
-        np.clip(herb, 0.02, 0.6).astype(np.float32),
-        np.clip(shrub, 0.01, 0.5).astype(np.float32),
-        np.clip(tone, 0.65, 1.4).astype(np.float32),
-        dry.astype(np.float32),
+        valley=valley,
+        water=water.astype(np.float32),
+        gravel=gravel.astype(np.float32),
+        rock=rock.astype(np.float32),
+        salt=salt.astype(np.float32),
+        sand=sand.astype(np.float32),
+        orchard=(irrigated * trees * 0.85).astype(np.float32),
+        crop=(irrigated * (1 - trees) * 0.95).astype(np.float32),
+        calendar=calendar,
+        herb=np.clip(herb, 0.02, 0.6).astype(np.float32),
+        shrub=np.clip(shrub, 0.01, 0.5).astype(np.float32),
+        tone=np.clip(tone, 0.65, 1.4).astype(np.float32),
+        wadi_distance_px=dry.astype(np.float32),
     )
 
 

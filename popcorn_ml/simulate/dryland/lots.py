@@ -37,9 +37,14 @@ class Lots:
 
     def where(self, chosen: np.ndarray) -> Lots:
         """Only the chosen rectangles, houses numbered again."""
-        house = np.unique(self.house[chosen], return_inverse=True)[1]
-        kept = (self.row, self.col, self.length_m, self.width_m, self.angle)
-        return Lots(*(values[chosen] for values in kept), house)
+        return Lots(
+            self.row[chosen],
+            self.col[chosen],
+            self.length_m[chosen],
+            self.width_m[chosen],
+            self.angle[chosen],
+            np.unique(self.house[chosen], return_inverse=True)[1],
+        )
 
 
 def inhabit(rng: np.random.Generator, name: str, lots: Lots, built: np.ndarray) -> Buildings:

@@ -83,7 +83,7 @@ def make_towns(rng: np.random.Generator, land: DryLand) -> list[Town]:
     towns = []
     for along, weight in spots:
         bank = 1.0 if rng.random() < 0.5 else -1.0
-        across = bank * float(valley.reach(along)) * rng.uniform(1.1, 1.3)
+        across = bank * float(valley.reach(np.array(along))) * rng.uniform(1.1, 1.3)
         row, col = valley.at(np.array(along), np.array(across))
         if 0 <= row < shape[0] and 0 <= col < shape[1]:
             towns.append(Town(float(row), float(col), along, weight))
