@@ -22,7 +22,7 @@ from popcorn_assets.promotion.trained_on import COUNTRIES
 from popcorn_assets.store.making import Making
 from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import ConfigError, StoreError
-from popcorn_ml.sentinel import Season
+from popcorn_ml.sentinel import Season, Sensor
 from popcorn_ml.training.places import TrainingPlace, require_like_pixels
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class CountryInputs:
     counts: Path
     level: str
     pixel_area_m2: float
-    provenance: Mapping[str, Mapping[str, str]]
+    provenance: Mapping[Sensor, Mapping[str, str]]
 
     def as_place(self, *, named: bool) -> TrainingPlace:
         """For a training's specification."""

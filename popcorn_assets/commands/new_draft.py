@@ -138,7 +138,9 @@ def _like(code: str | None) -> dict[str, Any]:
     if code is None:
         return {}
     given = written_file(code)
-    taken = {k: given[k] for k in ("imagery", "extractor", "training", "mapping") if k in given}
+    taken: dict[str, Any] = {
+        k: given[k] for k in ("imagery", "extractor", "training", "mapping") if k in given
+    }
     return taken | {"training": own_training(taken["training"])} if "training" in taken else taken
 
 
