@@ -36,7 +36,7 @@ AHEAD = ("__main__", "popcorn_assets.ahead")
 program that the run was started by, which every one of them would load again, and the definitions.
 """
 
-GPU_STEPS = ("builtup_area", "train_member", "population_map")
+GPU_STEPS = ("builtup_area", "train_member", "student", "population_map")
 """Steps that work on a GPU: those of the pool `gpu`."""
 
 ONE_GPU = {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}

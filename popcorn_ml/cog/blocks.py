@@ -3,7 +3,8 @@
 A block is stored pixel by pixel (all bands of one beside each other), differenced along its rows as
 TIFF's predictors 2 and 3 say (Adobe's TIFF technical notes 2 and 3), and deflated. The deflating is
 ISA-L's: on composites three to five times as fast as libdeflate's lowest level, and as small. All
-of it lets go of Python's lock, so that threads do it side by side.
+of it lets go of Python's lock, so that threads do it side by side. ISA-L is loaded when it is used: a
+bare GPU node imports this module and writes nothing.
 """
 
 from __future__ import annotations
@@ -50,8 +51,15 @@ def _all_alike(same: bytes, dtype: np.dtype, bands: int, predictor: int) -> byte
     return _deflated(np.broadcast_to(values, (bands, BLOCK_PX, BLOCK_PX)), dtype, bands, predictor)
 
 
+def crc32(data: bytes | memoryview, before: int = 0) -> int:
+    """CRC-32 of bytes that follow others of that CRC-32."""
+    from isal import isal_zlib
+
+    return isal_zlib.crc32(data, before)
+
+
 def _deflated(values: np.ndarray, dtype: np.dtype, bands: int, predictor: int) -> bytes:
-    from isal import isal_zlib  # a bare GPU node imports this module and writes nothing
+    from isal import isal_zlib
 
     below, right = BLOCK_PX - values.shape[1], BLOCK_PX - values.shape[2]
     if below or right:

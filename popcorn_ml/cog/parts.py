@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from isal import isal_zlib
-
+from popcorn_ml.cog.blocks import crc32
 from popcorn_ml.cog.profile import Place, Profile
 from popcorn_ml.errors import RasterError
 
@@ -57,14 +56,14 @@ class Parts:
 
     def keep(self, place: Place, data: bytes) -> None:
         """Write a block down."""
-        crc = isal_zlib.crc32(data)
+        crc = crc32(data)
         with self._lock:
             self._note(place, self._append(place.level > 0, data, crc))
 
     def append(self, data: bytes) -> Kept:
         """Write down something that is no block; it is found by what is returned."""
         with self._lock:
-            return self._append(True, data, isal_zlib.crc32(data))
+            return self._append(True, data, crc32(data))
 
     def _append(self, coarse: bool, data: bytes, crc: int) -> Kept:
         number, file, size = self._open.get(coarse, (0, -1, FILE_BYTES))
@@ -118,12 +117,12 @@ class Parts:
         if kept.file not in self._reading:
             self._reading[kept.file] = os.open(self.files[kept.file], os.O_RDONLY)
         data = os.pread(self._reading[kept.file], kept.size, kept.offset)
-        if len(data) != kept.size or isal_zlib.crc32(data) != kept.crc:
+        if len(data) != kept.size or crc32(data) != kept.crc:
             raise RasterError(
                 "a block of the raster was not written as it was made",
                 where=self.files[kept.file],
                 expected=f"{kept.size} bytes with checksum {kept.crc:08x}",
-                found=f"{len(data)} bytes with checksum {isal_zlib.crc32(data):08x}",
+                found=f"{len(data)} bytes with checksum {crc32(data):08x}",
                 remedy="see whether the disk is failing, and run again",
             )
         return data

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 
+from popcorn_ml.cog.blocks import crc32
 from popcorn_ml.cog.layout import Entry, Layout, described, laid_out
 from popcorn_ml.cog.parts import Kept, Parts, in_file_order
 from popcorn_ml.cog.profile import BLOCK_PX, Place, Profile
@@ -263,14 +263,14 @@ class CogWriter:
 
     def _join(self, layout: Layout, whole: Path) -> int:
         """Put the blocks in their order into one file; its CRC-32."""
-        checksum = isal_zlib.crc32(layout.head)
+        checksum = crc32(layout.head)
         with open(whole, "wb", buffering=COPY_BYTES) as out:
             out.write(layout.head)
             for place in in_file_order(self.profile):
                 kept = self._parts.index[place]
                 data = self._parts.read(kept)
                 framed = struct.pack("<I", kept.size) + data + data[-4:]
-                checksum = isal_zlib.crc32(framed, checksum)
+                checksum = crc32(framed, checksum)
                 out.write(framed)
                 self._parts.release(kept)
         return checksum
@@ -302,7 +302,7 @@ def _check_written(path: Path, layout: Layout, checksum: int, profile: Profile) 
     found, size = 0, 0
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(COPY_BYTES):
-            found, size = isal_zlib.crc32(chunk, found), size + len(chunk)
+            found, size = crc32(chunk, found), size + len(chunk)
     if (size, found) != (layout.total, checksum):
         raise RasterError(
             "the raster on disk is not what was written",

@@ -7,7 +7,6 @@ column holds wherever a column of its name has none of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from popcorn_ml.warehouse.schema import identifier, text_literal
@@ -181,33 +180,25 @@ def comment_of(table: str, column: str) -> str | None:
 
 
 def write_comments(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give every table, view and column of the database in use its comment, where it lacks it."""
-    statements = [
-        f"COMMENT ON {what} {place} IS {text_literal(wanted)}"
-        for what, place, found, wanted in _commented(connection)
-        if wanted is not None and found != wanted
-    ]
-    if not statements:
-        return  # as a rule: they are written once, and each takes a while
+    """Give every table, view and column of the database in use its comment, where it lacks it.
+
+    As a rule none does: they are written once, and each takes a while.
+    """
     connection.execute("BEGIN")
-    for statement in statements:
-        connection.execute(statement)
-    connection.execute("COMMIT")
-
-
-def _commented(
-    connection: duckdb.DuckDBPyConnection,
-) -> Iterator[tuple[str, str, str | None, str | None]]:
-    """What has a comment, or should: what it is, its name, its comment and the one wanted."""
-    for kind in ("table", "view"):
+    for kind in ("TABLE", "VIEW"):
         for name, found in connection.execute(
             f"SELECT {kind}_name, comment FROM duckdb_{kind}s() "
             "WHERE database_name = current_database() AND NOT internal"
         ).fetchall():
-            yield kind.upper(), identifier(name), found, TABLE_COMMENTS.get(name)
+            said = TABLE_COMMENTS.get(name)
+            if said and said != found:
+                connection.execute(f"COMMENT ON {kind} {identifier(name)} IS {text_literal(said)}")
     for table, column, found in connection.execute(
         "SELECT table_name, column_name, comment FROM duckdb_columns() "
         "WHERE database_name = current_database() AND NOT internal"
     ).fetchall():
-        place = f"{identifier(table)}.{identifier(column)}"
-        yield "COLUMN", place, found, comment_of(table, column)
+        said = comment_of(table, column)
+        if said and said != found:
+            place = f"{identifier(table)}.{identifier(column)}"
+            connection.execute(f"COMMENT ON COLUMN {place} IS {text_literal(said)}")
+    connection.execute("COMMIT")

@@ -53,7 +53,7 @@ ASSETS: dict[str, tuple[str, ...]] = {
     "fetch": SEASON_ASSETS,
     "composite": (*SEASON_ASSETS, "s1_composites", "s2_composites"),
     "census": ("census_units", "census_counts"),
-    "training": ("checkpoints",),
+    "training": ("checkpoints", "student"),
     "mapping": ("builtup_area", "population_map", "adjusted_map", "hectare_map", "evaluation"),
     "publishing": ("change", "publication"),
 }
@@ -310,7 +310,7 @@ def phase_of(step: str) -> str:
 
 def asset_of(step: str) -> str:
     """The asset that a step belongs to."""
-    return "checkpoints" if phase_of(step) == "training" else step
+    return "checkpoints" if phase_of(step) == "training" and step != "student" else step
 
 
 # What must hold -----------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ VENDOR = (
 )  # fmt: skip
 
 
-STATIC_SHA256 = "8db5ac53378d0c117170925edc6ca9156c20fa221d8528a3e7b45b7a643bdb7d"
+STATIC_SHA256 = "6d361f2624867846d1460c4ecadde22b3ca48d72ea29c34a9e0a73ccbc1632b2"
 """What `static_digest` gives. A publication's code version counts Python files: so it counts these
 as well, and a changed page has maps published again."""
 
