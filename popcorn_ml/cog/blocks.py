@@ -3,8 +3,8 @@
 A block is stored pixel by pixel (all bands of one beside each other), differenced along its rows as
 TIFF's predictors 2 and 3 say (Adobe's TIFF technical notes 2 and 3), and deflated. The deflating is
 ISA-L's: on composites three to five times as fast as libdeflate's lowest level, and as small. All
-of it lets go of Python's lock, so that threads do it side by side. ISA-L is loaded when it is used: a
-bare GPU node imports this module and writes nothing.
+of it lets go of Python's lock, so that threads do it side by side. ISA-L is loaded when it is used:
+a bare GPU node imports this module and writes nothing.
 """
 
 from __future__ import annotations
