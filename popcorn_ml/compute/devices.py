@@ -263,3 +263,20 @@ def _claim(
             waiting(f"all {len(wanted)} GPUs are taken, the last by {holder(path) or 'somebody'}")
         told = True
         time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def one_thread_each(device: torch.device) -> Iterator[None]:
+    """One thread an operation on the CPU, for the block: pieces of work run side by side instead,
+    and sums stay the same however many do."""
+    import torch
+
+    before = torch.get_num_threads()
+    # Pieces come in many shapes, and oneDNN forgets all but 1024 kernels; read at its first use.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 
 from popcorn_ml import raster
-from popcorn_ml.compute.devices import pick_device
+from popcorn_ml.compute.devices import one_thread_each, pick_device
 from popcorn_ml.errors import WeightsError
 from popcorn_ml.files import write_bytes
 from popcorn_ml.grid import Grid
@@ -97,7 +96,7 @@ def train_student(spec: StudentSpec, progress: Progress | None = None) -> Studen
     grid, units = find_units(spec.units, spec.builtup, spec.counts, spec.seasons, 0.0)
     _on_one_grid(spec, grid)
     lessons = lessons_of(spec, units.trained)
-    with raster.bounded_cache(), _one_thread(device), _workers(spec, device) as workers:
+    with raster.bounded_cache(), one_thread_each(device), _workers(spec, device) as workers:
         school = _School(spec, grid, units, lessons, device, workers)
         state = state_of(Path(spec.work), spec)
         resumed_after = len(state.done) * spec.steps + state.step
@@ -244,20 +243,6 @@ def _workers(spec: StudentSpec, device: torch.device) -> Iterator[ThreadPoolExec
         initializer=partial(torch.set_num_threads, 1) if device.type == "cpu" else None,
     ) as workers:
         yield workers
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """One thread an operation on the CPU: crops are what runs side by side, and sums stay put."""
-    before = torch.get_num_threads()
-    # Crops come in few shapes, a map's windows in many; read at oneDNN's first use.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write(

@@ -10,18 +10,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.sentinel import SEASONS
+from popcorn_ml.training.spec import MAX_SEED, digest_of, is_number, stamp_of, values_of_json
 
 StudentSensors = Literal["both", "s2", "s1"]
-
-MAX_SEED = 2**63 - 1
-"""The largest that torch takes."""
 
 CROP_MULTIPLE_PX = 16
 
@@ -118,13 +115,13 @@ class StudentSpec:
             _refuse("crop_px", f"a multiple of {CROP_MULTIPLE_PX}", self.crop_px)
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
-            if not (_number(value) and value > 0):
+            if not (is_number(value) and value > 0):
                 _refuse(name, "a number above 0", value)
-        if not (_number(self.weight_decay) and self.weight_decay >= 0):
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             _refuse("weight_decay", "a number, 0 or above", self.weight_decay)
-        if not (_number(self.average_decay) and 0 <= self.average_decay < 1):
+        if not (is_number(self.average_decay) and 0 <= self.average_decay < 1):
             _refuse("average_decay", "at least 0 and below 1", self.average_decay)
-        if not (_number(self.stretch) and self.stretch >= 1):
+        if not (is_number(self.stretch) and self.stretch >= 1):
             _refuse("stretch", "a number, 1 or above", self.stretch)
 
     def _check_composites(self) -> None:
@@ -176,28 +173,7 @@ class StudentSpec:
         Raises:
             ConfigError: not JSON, an unknown or missing field, or a value that cannot be.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(
-                "the student's specification is not JSON", where=where, found=str(error)
-            ) from error
-        if not isinstance(values, dict):
-            raise ConfigError("the student's specification is not a JSON object", where=where)
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        needed = {
-            name
-            for name, f in fields.items()
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        }
-        unknown, missing = sorted(values.keys() - fields), sorted(needed - values.keys())
-        if unknown or missing:
-            raise ConfigError(
-                "the student's specification does not have the right fields",
-                where=where,
-                expected=f"{', '.join(sorted(needed))} and optionally {', '.join(sorted(fields))}",
-                found=f"unknown {unknown}, missing {missing}",
-            )
+        values = values_of_json(cls, text, "the student's specification", where)
         return cls(**values)
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -216,25 +192,12 @@ class StudentSpec:
         content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _ELSEWHERE}
         rasters = [Path(p) for p in (self.builtup, self.units, self.teacher, self.teacher_builtup)]
         rasters += [path for pair in self.pairs().values() for path in pair if path is not None]
-        content["rasters"] = [_stamp(path) for path in rasters]
-        content["files"] = [_digest(Path(p)) for p in (self.counts, self.extractor, *self.members)]
+        content["rasters"] = [stamp_of(path) for path in rasters]
+        content["files"] = [
+            digest_of(Path(p)) for p in (self.counts, self.extractor, *self.members)
+        ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _refuse(name: str, expected: str, found: object) -> None:
     raise ConfigError(f"{name} cannot be used", where="student", expected=expected, found=found)
-
-
-def _stamp(path: Path) -> list[int] | None:
-    if not path.exists():
-        return None
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import time
 import warnings
@@ -25,7 +24,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from popcorn_ml import raster
-from popcorn_ml.compute.devices import pick_device
+from popcorn_ml.compute.devices import one_thread_each, pick_device
 from popcorn_ml.errors import TrainingError, WeightsError
 from popcorn_ml.files import write_bytes
 from popcorn_ml.mapping.builtup import EXTRACTOR_TAG, extractor_of_score
@@ -119,7 +118,7 @@ def train_member(
     )
     member = Member(spec, units, samples, model, device, progress, ways)
     try:
-        with _quiet(), _one_thread_each(device), raster.bounded_cache():
+        with _quiet(), one_thread_each(device), raster.bounded_cache():
             trainer = _trainer(spec, device, bar)
             trainer.fit(member, ckpt_path=state, weights_only=None if state is None else True)
             if member.best is None:
@@ -275,20 +274,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _one_thread_each(device: torch.device) -> Iterator[None]:
-    """One thread an operation on the CPU: units are what runs side by side, and sums stay put."""
-    before = torch.get_num_threads()
-    # Units come in many shapes, and oneDNN forgets all but 1024 kernels; read at its first use.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write(

@@ -153,25 +153,25 @@ class TrainingSpec:
             _refuse("seed", f"a whole number of at most {MAX_SEED}", self.seed)
         for name in ("learning_rate", "learning_rate_decay", "gradient_clip"):
             value = getattr(self, name)
-            if not (_number(value) and value > 0):
+            if not (is_number(value) and value > 0):
                 _refuse(name, "a number above 0", value)
         for name in ("weight_decay", "occupancy_weight"):
             value = getattr(self, name)
-            if not (_number(value) and value >= 0):
+            if not (is_number(value) and value >= 0):
                 _refuse(name, "a number, 0 or above", value)
-        if not (_number(self.stretch) and self.stretch >= 1):
+        if not (is_number(self.stretch) and self.stretch >= 1):
             _refuse("stretch", "a number, 1 or above", self.stretch)
-        if not (_number(self.average_decay) and 0 <= self.average_decay < 1):
+        if not (is_number(self.average_decay) and 0 <= self.average_decay < 1):
             _refuse("average_decay", "at least 0 and below 1", self.average_decay)
-        if not (_number(self.leave_out) and 0 <= self.leave_out < 1):
+        if not (is_number(self.leave_out) and 0 <= self.leave_out < 1):
             _refuse("leave_out", "at least 0 and below 1", self.leave_out)
-        if not (_number(self.held_out_share) and 0 <= self.held_out_share < 1):
+        if not (is_number(self.held_out_share) and 0 <= self.held_out_share < 1):
             _refuse("held_out_share", "at least 0 and below 1", self.held_out_share)
         if self.held_out not in ("folds", "same", "none"):
             _refuse("held_out", "'folds', 'same' or 'none'", self.held_out)
         if self.held_out == "folds" and self.fold >= self.folds:
             _refuse("fold", f"one of {self.folds} folds, the first being 0", self.fold)
-        if self.initial_bias is not None and not _number(self.initial_bias):
+        if self.initial_bias is not None and not is_number(self.initial_bias):
             _refuse("initial_bias", "a number, or null to work it out", self.initial_bias)
         if self.keep_epoch not in ("best", "last"):
             _refuse("keep_epoch", "'best' or 'last'", self.keep_epoch)
@@ -229,28 +229,7 @@ class TrainingSpec:
         Raises:
             ConfigError: not JSON, an unknown or missing field, or a value that cannot be.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ConfigError(
-                "the training specification is not JSON", where=where, found=str(error)
-            ) from error
-        if not isinstance(values, dict):
-            raise ConfigError("the training specification is not a JSON object", where=where)
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        needed = {
-            name
-            for name, f in fields.items()
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        }
-        unknown, missing = sorted(values.keys() - fields), sorted(needed - values.keys())
-        if unknown or missing:
-            raise ConfigError(
-                "the training specification does not have the right fields",
-                where=where,
-                expected=f"{', '.join(sorted(needed))} and optionally {', '.join(sorted(fields))}",
-                found=f"unknown {unknown}, missing {missing}",
-            )
+        values = values_of_json(cls, text, "the training specification", where)
         further = _further(values.pop("further", ()), where)
         return cls(**values, further=further)
 
@@ -279,8 +258,8 @@ class TrainingSpec:
             for season in self.seasons:
                 rasters += [place.s1[season], place.s2[season]]
         files = [self.counts, self.extractor, *(place.counts for place in self.further)]
-        content["rasters"] = [_stamp(Path(path)) for path in rasters]
-        content["files"] = [_digest(Path(path)) for path in files]
+        content["rasters"] = [stamp_of(Path(path)) for path in rasters]
+        content["files"] = [digest_of(Path(path)) for path in files]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -313,7 +292,43 @@ def _further(given: Any, where: str | Path | None) -> tuple[TrainingPlace, ...]:
         ) from None
 
 
-def _number(value: object) -> bool:
+def values_of_json(cls: type, text: str, what: str, where: str | Path | None) -> dict[str, Any]:
+    """The fields of a specification of training, from a JSON object.
+
+    Args:
+        cls: a dataclass; fields without a default have to be there, and no others may.
+        text: the JSON.
+        what: the specification, for messages.
+        where: the file it came from, for messages.
+
+    Raises:
+        ConfigError: not JSON, or an unknown or missing field.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{what} is not JSON", where=where, found=str(error)) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{what} is not a JSON object", where=where)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    needed = {
+        name
+        for name, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    unknown, missing = sorted(values.keys() - fields), sorted(needed - values.keys())
+    if unknown or missing:
+        raise ConfigError(
+            f"{what} does not have the right fields",
+            where=where,
+            expected=f"{', '.join(sorted(needed))} and optionally {', '.join(sorted(fields))}",
+            found=f"unknown {unknown}, missing {missing}",
+        )
+    return values
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a specification is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -321,12 +336,14 @@ def _refuse(name: str, expected: str, found: object) -> None:
     raise ConfigError(f"{name} cannot be used", where="training", expected=expected, found=found)
 
 
-def _stamp(path: Path) -> list[int] | None:
+def stamp_of(path: Path) -> list[int] | None:
+    """Size and time of change of a raster; None where there is none."""
     if not path.exists():
         return None
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 
 
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+def digest_of(path: Path) -> str | None:
+    """sha256 of a small file; None where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
