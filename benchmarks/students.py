@@ -25,11 +25,14 @@ class StudentOf:
         place: the place, trained and mapped by its members.
         members: their weights.
         sensors: "both", "s2" or "s1": what the student looks at.
+        unseen: whether students are trained as well that say what they make of units unseen. The
+            one that maps is the same without them.
     """
 
     place: Place
     members: list[Path]
     sensors: str
+    unseen: bool = True
 
     @property
     def folder(self) -> Path:
@@ -81,7 +84,7 @@ class StudentOf:
             units=str(place.units(place.level)),
             counts=str(place.counts(place.level)),
             extractor=str(DEMO_EXTRACTOR),
-            members=[str(path) for path in self.members],
+            members=[str(path) for path in self.teachers()],
             teacher=str(teacher / "population_members.tif"),
             teacher_builtup=str(teacher / "builtup_score.tif"),
             out=str(self.folder / "out"),
@@ -90,6 +93,19 @@ class StudentOf:
             **{"device": "cpu", "threads": place.threads, **settings_of_student(place)},
         )
         return train_student(spec).weights
+
+    def teachers(self) -> list[Path]:
+        """The members' weights; without what they held out where nothing is told of units unseen."""
+        if self.unseen:
+            return self.members
+        alone = []
+        for number, weights in enumerate(self.members):
+            link = self.folder / "members" / str(number) / weights.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to(weights.resolve())
+            alone.append(link)
+        return alone
 
     def map(self, weights: Path) -> Path:
         """Its map; the folder."""
