@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +96,16 @@ class StudentOf:
         return train_student(spec).weights
 
     def teachers(self) -> list[Path]:
-        """The members' weights; without what they held out where nothing is told of units unseen."""
+        """The members' weights; without what they held out where units unseen do not matter."""
         if self.unseen:
             return self.members
         alone = []
         for number, weights in enumerate(self.members):
-            link = self.folder / "members" / str(number) / weights.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            if not link.exists():
-                link.symlink_to(weights.resolve())
-            alone.append(link)
+            folder = self.folder / "members" / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in (weights, weights.with_name("card.json")):
+                shutil.copyfile(file, folder / file.name)
+            alone.append(folder / weights.name)
         return alone
 
     def map(self, weights: Path) -> Path:
