@@ -2,7 +2,8 @@
 
     python -m benchmarks.accuracy --folder FOLDER [--family second] [--seeds 101 401]
         [--model bag student] [--sensors both s2] [--census-error counts=5,borders=3]
-        [--set epochs=30] [--set student.steps=300] [--run NAME] [--threads 2] [--maps-only] [--json]
+        [--set epochs=30] [--set student.steps=300] [--run NAME] [--threads 2] [--maps-only]
+        [--json]
 
 For each seed: writes the country's scenes and census, makes composites and built-up area, trains
 all members with the settings of `countries/demo.yaml`, maps, adjusts to the census and evaluates
