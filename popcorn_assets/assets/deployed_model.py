@@ -20,7 +20,7 @@ from popcorn_assets.promotion.decide import Decision, decide
 from popcorn_assets.promotion.entries import CHECKPOINTS, MODELS, STUDENT, Model, deployed_as
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, FACT, digest_of, read_ledger
 from popcorn_assets.promotion.students import STUDENT_FILE, sensors_of
-from popcorn_assets.promotion.trained_on import COUNTRIES, levels_of
+from popcorn_assets.promotion.trained_on import COUNTRIES, TAUGHT_BY, levels_of
 from popcorn_assets.promotion.who import launched_by
 from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.show import as_check_result, check_specs, markdown_table
@@ -91,6 +91,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                     if COUNTRIES in parameters
                     else {}
                 ),
+                **({TAUGHT_BY: parameters[TAUGHT_BY]} if TAUGHT_BY in parameters else {}),
             },
         )
         return Outcome(
