@@ -71,6 +71,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
     manifest = chosen.manifest()
     parameters = manifest["parameters"]
     levels = levels_of(parameters, model.country)
+    units_of = list(levels) if COUNTRIES in parameters else parameters.get(TAUGHT_BY)
     entry = read_ledger(making.store, making.country).find(decision.entry or "")
     assert entry is not None
 
@@ -104,7 +105,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                 "reason": entry.reason,
                 "forced": entry.forced,
                 "from another country": making.country not in levels,
-                **({"trained on units of": ", ".join(levels)} if COUNTRIES in parameters else {}),
+                **({"trained on units of": ", ".join(units_of)} if units_of else {}),
             },
             {FACT: {**entry.model_dump(mode="json"), "sha256": digest_of(entry)}},
         )

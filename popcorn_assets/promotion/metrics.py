@@ -21,6 +21,7 @@ from popcorn_assets.promotion.entries import InUse, Model
 from popcorn_assets.promotion.soundness import finite_training
 from popcorn_assets.promotion.trained_on import (
     COUNTRIES,
+    ids_in,
     level_text,
     levels_of,
     units_in,
@@ -196,20 +197,14 @@ def _own_part(store: Store, model: Model, version: Version) -> dict[str, Any] | 
     told = units_in(parameters, read_collected(version.path / OUT_OF_FOLD_FILE), model.country)
     if not told:
         return None
-    people = held_out_people(store, model)
+    people = _people(store, model, _counts_of(store, model), own=True)
     return {
         "units": len(told),
         "level": levels_of(parameters, model.country)[model.country],
         "log_l1": _over_units(told)["log_l1"],
         "held_out": _digest({"\n".join(sorted(unit.id for unit in told))}),
-        "people": _digest_of_people(None if people is None else _own(store, model, people)),
+        "people": _digest_of_people(people),
     }
-
-
-def _own(store: Store, model: Model, by_unit: dict[str, float]) -> dict[str, float]:
-    """Of values by unit those of the model's own country."""
-    told = store.version(model.address, model.version).manifest()["parameters"]
-    return values_in(told, by_unit, model.country)
 
 
 def _as_compared(metrics: Mapping[str, Any], *, of_people: bool) -> Mapping[str, Any]:
@@ -260,7 +255,7 @@ def unit_losses(store: Store, model: Model, *, of_people: bool = False) -> dict[
             distance = abs(log_ratio(unit.predicted, unit.people))
             found[unit.id] = LOSS_SCALE * (distance + weight * unit.occupancy)
     if of_people:
-        found = _own(store, model, found)
+        found = values_in(version.manifest()["parameters"], found, model.country)
     return found if all(is_number(value) for value in found.values()) else {}
 
 
@@ -370,12 +365,10 @@ def loss_shift(store: Store, model: Model, metrics: Metrics, other: InUse) -> fl
     used, others = _counts_of(store, model), _counts_of(store, other.model)
     if used is not None and used == others:
         return 0.0
-    ours, theirs = _people(store, model, used), _people(store, model, others)
+    ours, theirs = (_people(store, model, counts, own=alone) for counts in (used, others))
     if ours is None or theirs is None:
         nothing_known = not (own or kept or used or others)
         return 0.0 if nothing_known else None
-    if alone:
-        ours, theirs = _own(store, model, ours), _own(store, other.model, theirs)
     from popcorn_ml.training.loss import LOSS_SCALE  # only here: it loads PyTorch
 
     logs = [abs(math.log(ours[unit] + 1) - math.log(theirs[unit] + 1)) for unit in ours]
@@ -399,9 +392,13 @@ def _counts_of(store: Store, model: Model) -> dict[str, Version] | None:
 
 
 def _people(
-    store: Store, model: Model, counts: dict[str, Version] | None
+    store: Store, model: Model, counts: dict[str, Version] | None, *, own: bool = False
 ) -> dict[str, float] | None:
-    """People by id of a model's held-out units in some counts; None: they are not all there."""
+    """People by id of a model's held-out units in some counts; None: they are not all there.
+
+    Args:
+        own: of its own country's units alone, by the ids of its census.
+    """
     if counts is None:
         return None
     try:
@@ -415,9 +412,12 @@ def _people(
                 for seed in manifest["facts"]["seeds"]
                 for unit in read_json(version.file(f"member_{seed}/units.json"))["held_out"]
             }
-        people = {}
-        for code, level in levels_of(parameters, model.country).items():
-            named = code if COUNTRIES in parameters else ""
+        levels, people = levels_of(parameters, model.country), {}
+        if own:
+            held_out = ids_in(parameters, held_out, model.country)
+            levels = {model.country: levels[model.country]}
+        for code, level in levels.items():
+            named = code if COUNTRIES in parameters and not own else ""
             for row in read_json(counts[code].file(f"counts_{level}.json")):
                 if (unit := qualified(named, row["id"])) in held_out:
                     people[unit] = float(row["people"])
