@@ -23,7 +23,7 @@ StudentSensors = Literal["both", "s2", "s1"]
 
 CROP_MULTIPLE_PX = 16
 
-STEPS: dict[str, int] = {"both": 300, "s2": 1200, "s1": 1200}
+STEPS: dict[str, int] = {"both": 400, "s2": 1200, "s1": 1200}
 """Of each training, unless told otherwise. With one sensor much is alike that people do not live in
 alike, bare ground and roofs above all, and the network takes longer to tell it apart."""
 

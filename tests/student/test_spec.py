@@ -97,7 +97,7 @@ def test_what_does_not_change_the_result_changes_no_fingerprint():
     assert set(spec.hyperparameters()) < set(asdict(spec))
 
 
-@pytest.mark.parametrize(("sensors", "steps", "delta"), [("both", 300, 0.0), ("s2", 1200, 1.0)])
+@pytest.mark.parametrize(("sensors", "steps", "delta"), [("both", 400, 0.0), ("s2", 1200, 1.0)])
 def test_what_is_not_told_follows_from_the_sensors(sensors: str, steps: int, delta: float) -> None:
     spec = StudentSpec(**values(sensors=sensors))
     assert (spec.step_count, spec.delta) == (steps, delta)
