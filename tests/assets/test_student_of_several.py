@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from popcorn_assets.assets.trained import told_by_folds, trained_on, unseen_by
 from popcorn_assets.audit.reproduce import reproduce
+from popcorn_assets.cli import cli
 from popcorn_assets.promotion.by_hand import promote
 from popcorn_assets.promotion.decide import decide
 from popcorn_assets.promotion.entries import Model
@@ -166,6 +168,10 @@ def test_it_is_made_again_to_the_byte(taught, store, monkeypatch):
     monkeypatch.setenv("POPCORN_LAUNCHER", "inline")
     remade = reproduce(store, Address("student", "uga", YEAR))
     assert remade.identical, (remade.files, remade.differences)
+    audited = CliRunner().invoke(cli, ["audit", "uga", str(YEAR)])
+    for told in ("student uga|2020", "checkpoints uga|2020", "census_counts rwa|2020"):
+        assert told in audited.output
+    assert "changed" not in audited.output
 
 
 def test_newer_counts_of_its_own_are_asked_for_and_of_another_country_its_teachers(
