@@ -16,8 +16,10 @@ import pytest
 
 from popcorn_assets.resources import ComputeResource
 from popcorn_assets.runs import launch
+from popcorn_ml.launching import cluster
 from popcorn_ml.mapping.builtup import map_builtup
 from popcorn_ml.mapping.spec import MappingSpec
+from popcorn_ml.model.weights import load_extractor
 from popcorn_ml.student.loop import STATE_FILE
 from popcorn_ml.student.run import LOCK_FILE, train
 from tests.launching.test_cluster import Killer, compute, two
@@ -49,7 +51,8 @@ def place(tmp_path_factory) -> Place:
         season: (None, Path(pair["s2"] or ""))
         for season, pair in student_spec(place).composites.items()
     }
-    map_builtup(an_extractor(), seen, place.grid, place.folder / "s2_score.tif", threads=1)
+    extractor = load_extractor(place.folder / "extractor.safetensors")
+    map_builtup(extractor, seen, place.grid, place.folder / "s2_score.tif", threads=1)
     return place
 
 
@@ -179,8 +182,6 @@ def test_a_worker_killed_while_a_student_maps_costs_no_byte(compute, two, tmp_pa
     """Another comes in its place, as its tests before this one have left one alone."""
     two.add("third", "--resources", "GPU=1")
     until = time.monotonic() + 60
-    from popcorn_ml.launching import cluster
-
     with cluster.connected(two.address) as client:
         while len(client.scheduler_info()["workers"]) < 2:
             assert time.monotonic() < until
