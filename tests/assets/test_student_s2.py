@@ -3,6 +3,7 @@ taken up where it was killed, mapped where Sentinel-1's files are damaged, audit
 
 from __future__ import annotations
 
+import csv
 import json
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from popcorn_assets.promotion.ledger import read_ledger
 from popcorn_assets.store.versions import Address, Store
 from popcorn_ml import raster
 from popcorn_ml.mapping.builtup import map_builtup, sensors_of_score
-from popcorn_ml.model.stored import read_card
+from popcorn_ml.model.stored import read_card, read_student
 from popcorn_ml.model.weights import load_extractor
 from popcorn_ml.sentinel import SEASONS
 from popcorn_ml.student.loop import State
@@ -185,6 +186,28 @@ def test_what_follows_the_map_rests_on_it_and_on_the_folds(mapped, store):
     intervals = store.latest(at("hectare_map")).manifest()["facts"]["intervals"]
     assert "12 counted units" in intervals["why"]  # too few of them
     assert "model" in dict(store.latest(at("hectare_map")).manifest()["shown"])
+
+
+def test_what_is_published_tells_of_sentinel_2_alone(mapped, store):
+    """As the images that the map was made from; the model is a network of its own kind."""
+    folder = store.latest(at("publication")).path
+    (path,) = folder.rglob("*_facts.json")
+    facts = json.loads(path.read_text("utf-8"))
+    assert (facts["model"]["kind"], facts["model"]["sensors"]) == ("student", "s2")
+    images = [one["name"] for one in facts["sources"] if one["kind"] == "imagery"]
+    assert images == ["Copernicus Sentinel-2"]
+    said = [facts["citation"], *facts["summary"], facts["method"]["text"]]
+    assert "learnt from the ensemble's map" in facts["method"]["text"]
+    assert not [text for text in said if "Sentinel-1" in text]
+    assert "from Sentinel-2 images" in facts["summary"][1]
+    scenes = [dict(one) for one in csv.DictReader(next(folder.rglob("*scenes.csv")).open())]
+    assert {scene["sensor"] for scene in scenes} == {"s2"}
+    assert len(scenes) == facts["lineage"]["scenes"]
+    (model,) = folder.rglob("*_model.json")
+    (told,) = json.loads(model.read_text("utf-8"))["properties"]["mlm:input"]
+    student = read_student(store.latest(at("student", 2020)).file("student.safetensors"))
+    assert told["input"]["shape"][1] == student["enter.convs.0.weight"].shape[1] == 5
+    assert "Sentinel-1" not in told["description"]
 
 
 def test_every_check_says_its_verdict(mapped, store):

@@ -17,9 +17,9 @@ import pytest
 from popcorn_assets.resources import ComputeResource
 from popcorn_assets.runs import launch
 from popcorn_ml.launching import cluster
-from popcorn_ml.mapping.builtup import map_builtup
+from popcorn_ml.mapping.builtup import BuiltupSpec, map_builtup
 from popcorn_ml.mapping.spec import MappingSpec
-from popcorn_ml.model.weights import load_extractor
+from popcorn_ml.model.weights import load_extractor, save_extractor
 from popcorn_ml.student.loop import STATE_FILE
 from popcorn_ml.student.run import LOCK_FILE, train
 from tests.launching.test_cluster import Killer, compute, two
@@ -33,6 +33,7 @@ pytest.importorskip("distributed")
 pytestmark = [pytest.mark.long(40), pytest.mark.timeout(300)]
 
 __all__ = ["compute", "two"]  # fixtures
+EXTRACTOR = "extractor.safetensors"
 STEPS = 20
 """Of each of the three trainings: enough for one to be killed before the last has ended."""
 
@@ -144,7 +145,16 @@ def test_a_training_on_the_cluster_survives_its_worker(place, undisturbed, two, 
 
 
 def mapped(compute: ComputeResource, spec: MappingSpec, tmp_path: Path, name: str):
+    """A map by whoever a launcher asks, and the score of Sentinel-2 that it goes by, if any."""
     out = replace(spec, out=tmp_path / name)
+    if (tmp_path / EXTRACTOR).exists():
+        score = out.out / "score.tif"
+        builtup = BuiltupSpec(
+            spec.composites, tmp_path / EXTRACTOR, spec.grid, score, tile_px=32, device="cpu"
+        )
+        made, *_ = run(lambda context: launch.map_builtup(context, compute, builtup, print))
+        assert made.success, failure(made)
+        out = replace(out, builtup=score)
     told: list[tuple[int, int]] = []
 
     def progress(done: int, total: int) -> None:
@@ -162,15 +172,14 @@ def test_maps_by_a_student_are_the_same_whoever_makes_them(compute, tmp_path, se
     student = write_student(tmp_path / "student", looks_at)
     if sensors == "s2":
         seen = {season: (None, s2) for season, (_, s2) in spec.composites.items()}
-        score = tmp_path / "score.tif"
-        map_builtup(an_extractor(), seen, spec.grid, score, threads=1)
-        spec = replace(spec, composites=seen, builtup=score)
+        save_extractor(an_extractor(), tmp_path / EXTRACTOR, {"name": "test"})
+        spec = replace(spec, composites=seen)
         for path in tmp_path.rglob("s1_*.tif"):
             path.unlink()
     spec = replace(spec, kind="student", members=[student], leave_out=1e-3, device="cpu")
     inline, process = (ComputeResource(device="cpu", launcher=n) for n in ("inline", "subprocess"))
     here, counts, _ = mapped(inline, spec, tmp_path, "here")
-    assert len(here) == 5
+    assert len(here) == (5 if sensors == "both" else 6)
     for name, where in {"process": process, "cluster": compute}.items():
         there, counted, told = mapped(where, spec, tmp_path, name)
         assert there == here
