@@ -2,7 +2,8 @@
 
     python -m benchmarks.accuracy --folder FOLDER [--family second] [--seeds 101 401]
         [--model bag student] [--sensors both s2] [--census-error counts=5,borders=3]
-        [--set epochs=30] [--set student.steps=300] [--run NAME] [--threads 2] [--json]
+        [--set epochs=30] [--set student.steps=300] [--run NAME] [--threads 2] [--maps-only]
+        [--json]
 
 For each seed: writes the country's scenes and census, makes composites and built-up area, trains
 all members with the settings of `countries/demo.yaml`, maps, adjusts to the census and evaluates
@@ -215,13 +216,16 @@ def estimates(place: Place, members: list[Path], out: Path, found: Evaluation) -
     }
 
 
-def measure(place: Place, models: Sequence[str], sensors: Sequence[str]) -> list[dict[str, Any]]:
+def measure(
+    place: Place, models: Sequence[str], sensors: Sequence[str], unseen: bool = True
+) -> list[dict[str, Any]]:
     """One place from its scenes to its scores, a row a model.
 
     Args:
         place: the place.
         models: of "bag" and "student".
         sensors: of the students: "both", "s2", "s1".
+        unseen: whether students for units unseen are trained as well.
     """
     taken = prepare_timed(place).taken
     place.work.mkdir(parents=True, exist_ok=True)
@@ -231,7 +235,7 @@ def measure(place: Place, models: Sequence[str], sensors: Sequence[str]) -> list
     rows = []
     if "bag" in models:
         rows.append(row_of(place, "bag", members, out, place.work, seconds.taken))
-    for student in (StudentOf(place, members, each) for each in sensors):
+    for student in (StudentOf(place, members, each, unseen) for each in sensors):
         if "student" not in models:
             break
         student.folder.mkdir(parents=True, exist_ok=True)
@@ -352,6 +356,10 @@ def accuracy_parser() -> argparse.ArgumentParser:
         "--sensors", nargs="+", choices=("both", "s2", "s1"), default=["both"],
         help="what students look at",
     )  # fmt: skip
+    parser.add_argument(
+        "--maps-only", action="store_true",
+        help="train of students the one that maps alone, not those for units unseen: same maps",
+    )  # fmt: skip
     parser.add_argument("--prepare-only", action="store_true", help="stop before training")
     parser.add_argument(
         "--census-error", type=census_error, action="append", metavar="counts=5,borders=3,older=2",
@@ -394,7 +402,7 @@ def main() -> int:
     )
     rows: list[dict[str, Any]] = []
     for place in places:
-        rows += measure(place, given.models, given.sensors)
+        rows += measure(place, given.models, given.sensors, not given.maps_only)
         look.found(
             {f"{r['seed']}, {r['census']}, {r['model']}": round(r["ratio"], 3) for r in rows}
         )

@@ -24,8 +24,8 @@ CHOOSING: dict[str, tuple[int, ...]] = {
     SECOND: (401, 402, 403, 404),
 }
 JUDGING: dict[str, tuple[int, ...]] = {
-    FIRST: (20, 201, 202, 203, 301, 302, 303),
-    SECOND: (501, 502, 503),
+    FIRST: (20, 201, 202, 203, 301, 302, 303, 304, 305, 306),
+    SECOND: (501, 502, 503, 504, 505, 506),
 }
 RECORD = Path(__file__).with_name("judged.json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ class StudentOf:
         place: the place, trained and mapped by its members.
         members: their weights.
         sensors: "both", "s2" or "s1": what the student looks at.
+        unseen: whether students are trained as well that say what they make of units unseen. The
+            one that maps is the same without them.
     """
 
     place: Place
     members: list[Path]
     sensors: str
+    unseen: bool = True
 
     @property
     def folder(self) -> Path:
@@ -81,7 +85,7 @@ class StudentOf:
             units=str(place.units(place.level)),
             counts=str(place.counts(place.level)),
             extractor=str(DEMO_EXTRACTOR),
-            members=[str(path) for path in self.members],
+            members=[str(path) for path in self.teachers()],
             teacher=str(teacher / "population_members.tif"),
             teacher_builtup=str(teacher / "builtup_score.tif"),
             out=str(self.folder / "out"),
@@ -90,6 +94,19 @@ class StudentOf:
             **{"device": "cpu", "threads": place.threads, **settings_of_student(place)},
         )
         return train_student(spec).weights
+
+    def teachers(self) -> list[Path]:
+        """The members' weights; without what they held out where units unseen do not matter."""
+        if self.unseen:
+            return self.members
+        alone = []
+        for number, weights in enumerate(self.members):
+            folder = self.folder / "members" / str(number)
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in (weights, weights.with_name("card.json")):
+                shutil.copyfile(file, folder / file.name)
+            alone.append(folder / weights.name)
+        return alone
 
     def map(self, weights: Path) -> Path:
         """Its map; the folder."""

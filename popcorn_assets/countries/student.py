@@ -13,9 +13,9 @@ class StudentSettings(Section):
 
     Attributes:
         steps: of each of its trainings: one that never saw the units of a fold for each fold, and
-            the one that maps.
+            the one that maps. None: as many as the sensors it looks at need.
         seed: of first weights and draws.
     """
 
-    steps: int = Field(StudentSpec.steps, ge=1, le=1_000_000)
+    steps: int | None = Field(None, ge=1, le=1_000_000)
     seed: int = Field(StudentSpec.seed, ge=0, le=MAX_SEED)

@@ -99,7 +99,7 @@ def train_student(spec: StudentSpec, progress: Progress | None = None) -> Studen
     with raster.bounded_cache(), one_thread_each(device), _workers(spec, device) as workers:
         school = _School(spec, grid, units, lessons, device, workers)
         state = state_of(Path(spec.work), spec)
-        resumed_after = len(state.done) * spec.steps + state.step
+        resumed_after = len(state.done) * spec.step_count + state.step
         school.teach(state, progress)
         unseen = school.unseen(state)
     weights = _write(spec, grid, units, lessons, state, unseen, tags)
@@ -134,7 +134,7 @@ class _School:
 
     def teach(self, state: State, progress: Progress | None) -> None:
         """Every lesson that is not over yet."""
-        spec, steps = self._spec, self._spec.steps
+        spec, steps = self._spec, self._spec.step_count
         for number in range(len(state.done), len(self._lessons)):
             lesson = self._lessons[number]
             loop = self._loop(number)
@@ -284,7 +284,7 @@ def _write(
         "seed": spec.seed,
         "sensors": spec.sensors,
         "seasons": list(spec.seasons),
-        "steps": spec.steps,
+        "steps": spec.step_count,
         "metrics": {**_numbers(own[-1]), **_held_out_metrics(unseen)},
         **tags,
         PIXEL_AREA: grid.pixel_area_m2,

@@ -128,7 +128,7 @@ class Loop:
 
     def part(self, first: int) -> dict[str, float]:
         """Steps from `first` to the part's end; their mean loss and the last learning rate."""
-        last = min(first + PART_STEPS, self._spec.steps)
+        last = min(first + PART_STEPS, self._spec.step_count)
         losses = [self._step(step) for step in range(first, last)]
         return {
             "step": float(last),
@@ -138,7 +138,7 @@ class Loop:
 
     def _rate(self, step: int) -> float:
         """A short rise, then half a cosine down to nothing."""
-        falling = 0.5 * (1 + math.cos(math.pi * step / self._spec.steps))
+        falling = 0.5 * (1 + math.cos(math.pi * step / self._spec.step_count))
         return self._spec.learning_rate * min(1.0, (step + 1) / WARM_STEPS) * falling
 
     def _step(self, step: int) -> float:
@@ -171,5 +171,5 @@ class Loop:
 
     def _gradient(self, crop: Crop, scale: float) -> tuple[float, tuple[Tensor, ...]]:
         there = crop if self._device.type == "cpu" else crop.to(self._device)
-        loss = crop_loss(self._model, there, self._spec.cell_px, scale)
+        loss = crop_loss(self._model, there, self._spec, scale)
         return float(loss.detach()), torch.autograd.grad(loss, self._parameters)

@@ -47,7 +47,7 @@ def train(
     return {
         "done": True,
         "weights": str(result.weights),
-        "steps": spec.steps,
+        "steps": spec.step_count,
         "resumed_after": result.resumed_after,
         "trained": result.trained,
         "held_out": result.held_out,

@@ -22,6 +22,15 @@ StudentSensors = Literal["both", "s2", "s1"]
 
 CROP_MULTIPLE_PX = 16
 
+STEPS: dict[str, int] = {"both": 400, "s2": 1200, "s1": 1200}
+"""Of each training, unless told otherwise. With one sensor much is alike that people do not live in
+alike, bare ground and roofs above all, and the network takes longer to tell it apart."""
+
+HUBER_DELTA: dict[str, float] = {"both": 0.0, "s2": 1.0, "s1": 1.0}
+"""Unless told otherwise. With both sensors the absolute difference is better, which does not follow
+what a teacher alone believes; with one the student is often unsure, and should then say how many
+live there on average, where the absolute difference would let it say the lesser half."""
+
 _ELSEWHERE = ("out", "work", "device", "threads", "cache_mb", "about")
 """Fields that say where and how fast, not what: a training may be taken up under others."""
 
@@ -47,7 +56,7 @@ class StudentSpec:
         work: folder for the state that a killed run is resumed from.
         sensors: whose composites the student looks at: "both", "s2" or "s1".
         seed: of the first weights and of every draw.
-        steps: of each training.
+        steps: of each training; None: `STEPS` for its sensors.
         batch: crops a step.
         crop_px: side of a crop in pixels, a multiple of 16; its outer pixels are seen only.
         learning_rate: of Adam at the start; it falls to nothing along a half cosine.
@@ -55,6 +64,9 @@ class StudentSpec:
         gradient_clip: largest norm of the gradient.
         average_decay: of the running mean of the weights that is kept, a step.
         cell_px: side of the squares whose people are compared.
+        huber_delta: up to which difference, over the squares' mean, the square of the difference
+            counts (Huber 1964), beyond it the difference itself; 0: everywhere the difference;
+            None: `HUBER_DELTA` for its sensors.
         stretch: factor that Sentinel-2's brightness is varied by, at most, either way; 1 varies
             nothing.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -75,7 +87,7 @@ class StudentSpec:
     work: str
     sensors: StudentSensors = "both"
     seed: int = 1700
-    steps: int = 200
+    steps: int | None = None
     batch: int = 2
     crop_px: int = 192
     learning_rate: float = 3e-3
@@ -83,6 +95,7 @@ class StudentSpec:
     gradient_clip: float = 0.1
     average_decay: float = 0.98
     cell_px: int = 5
+    huber_delta: float | None = None
     stretch: float = 1.2
     device: str = "auto"
     threads: int = 2
@@ -93,13 +106,17 @@ class StudentSpec:
         if self.sensors not in get_args(StudentSensors):
             _refuse("sensors", " or ".join(get_args(StudentSensors)), self.sensors)
         self._check_composites()
+        if self.huber_delta is not None and not (
+            is_number(self.huber_delta) and self.huber_delta >= 0
+        ):
+            _refuse("huber_delta", "a number, 0 or above, or null", self.huber_delta)
         if not isinstance(self.members, list) or not self.members:
             _refuse("members", "a list of one or more members' weights", self.members)
         if len(set(self.members)) < len(self.members):
             _refuse("members", "each member once", self.members)
         whole = {
             "seed": (self.seed, 0),
-            "steps": (self.steps, 1),
+            "steps": (self.step_count, 1),
             "batch": (self.batch, 1),
             "crop_px": (self.crop_px, 4 * CROP_MULTIPLE_PX),
             "cell_px": (self.cell_px, 1),
@@ -142,6 +159,16 @@ class StudentSpec:
         return " and ".join(f"{names[sensor]} composite" for sensor in self.looks_at)
 
     @property
+    def step_count(self) -> int:
+        """Steps of each training."""
+        return STEPS[self.sensors] if self.steps is None else self.steps
+
+    @property
+    def delta(self) -> float:
+        """See `huber_delta`."""
+        return HUBER_DELTA[self.sensors] if self.huber_delta is None else self.huber_delta
+
+    @property
     def looks_at(self) -> tuple[str, ...]:
         """The sensors whose composites are read."""
         return ("s1", "s2") if self.sensors == "both" else (self.sensors,)
@@ -180,8 +207,12 @@ class StudentSpec:
         """What was chosen, without paths and without what does not change the result."""
         paths = {"composites", "builtup", "units", "counts", "extractor", "members"}
         paths |= {"teacher", "teacher_builtup"}
-        kept = dataclasses.asdict(self)
+        kept = dataclasses.asdict(self) | self._resolved()
         return {k: v for k, v in kept.items() if k not in paths and k not in _ELSEWHERE}
+
+    def _resolved(self) -> dict[str, Any]:
+        """What is not told, as it is for these sensors."""
+        return {"steps": self.step_count, "huber_delta": self.delta}
 
     def fingerprint(self) -> str:
         """sha256 of all that a half-done training must share with the one that takes it up.
@@ -189,7 +220,8 @@ class StudentSpec:
         Inputs count by their content (weights, counts) or by path, size and time of change
         (rasters).
         """
-        content = {k: v for k, v in dataclasses.asdict(self).items() if k not in _ELSEWHERE}
+        told = dataclasses.asdict(self) | self._resolved()
+        content = {k: v for k, v in told.items() if k not in _ELSEWHERE}
         rasters = [Path(p) for p in (self.builtup, self.units, self.teacher, self.teacher_builtup)]
         rasters += [path for pair in self.pairs().values() for path in pair if path is not None]
         content["rasters"] = [stamp_of(path) for path in rasters]

@@ -52,6 +52,8 @@ def test_one_sensor_needs_the_other_nowhere():
         ({"members": []}, "one or more"),
         ({"members": ["a", "a"]}, "each member once"),
         ({"steps": 0}, "at least 1"),
+        ({"huber_delta": -1.0}, "0 or above"),
+        ({"huber_delta": "much"}, "0 or above"),
         ({"steps": True}, "at least 1"),
         ({"batch": 1.5}, "whole number"),
         ({"crop_px": 100}, "multiple of 16"),
@@ -91,3 +93,15 @@ def test_what_does_not_change_the_result_changes_no_fingerprint():
     assert StudentSpec(**values(steps=9)).fingerprint() != spec.fingerprint()
     assert {"out", "work", "teacher", "threads"}.isdisjoint(spec.hyperparameters())
     assert set(spec.hyperparameters()) < set(asdict(spec))
+
+
+@pytest.mark.parametrize(("sensors", "steps", "delta"), [("both", 400, 0.0), ("s2", 1200, 1.0)])
+def test_what_is_not_told_follows_from_the_sensors(sensors: str, steps: int, delta: float) -> None:
+    spec = StudentSpec(**values(sensors=sensors))
+    assert (spec.step_count, spec.delta) == (steps, delta)
+    told = StudentSpec(**values(sensors=sensors, steps=steps, huber_delta=delta))
+    assert told.fingerprint() == spec.fingerprint(), "said or not, it is the same training"
+    assert told.hyperparameters() == spec.hyperparameters()
+    assert spec.hyperparameters()["steps"] == steps
+    other = StudentSpec(**values(sensors=sensors, huber_delta=0.5))
+    assert other.fingerprint() != spec.fingerprint()
