@@ -47,6 +47,7 @@ TABLES = {
     "census_units": ("units", "sources"),
     "census_counts": ("counts", "sources"),
     "checkpoints": ("out_of_fold",),
+    "student": ("student_out_of_fold",),
     "hectare_map": ("map_intervals",),
     "evaluation": ("evaluation", "map_sums"),
     "change": ("map_change",),

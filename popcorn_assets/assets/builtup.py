@@ -3,7 +3,9 @@
 Which buildings a network finds is popcorn_ml.model's and popcorn_ml.mapping.builtup's business.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ GROUP = "builtup"
 CODE = code_digest("model", "mapping")
 GPU_POOL = "gpu"
 BUILTUP = "builtup_score.tif"
+
+WHOLE = "whole"
+"""Written beside half-done work when it is done."""
 
 RAN = "networks run by"
 """Among a map's facts: engine, its version, precision and device of what ran the networks."""
@@ -151,7 +156,8 @@ def score_seen(
 ) -> Path:
     """The built-up score that a model goes by: `builtup_area`, unless it looks at one sensor only.
 
-    That sensor's score is made in this run's own half-done work.
+    That sensor's score is made in this run's own half-done work; one that an earlier try of the
+    very same work has finished is taken as it is.
 
     Args:
         score: a version of `builtup_area`.
@@ -162,21 +168,39 @@ def score_seen(
 
     if extractor is None:
         return score.file(BUILTUP)
-    out = making.lone_work() / BUILTUP
-    launch.map_builtup(
-        making.context,
-        compute,
-        BuiltupSpec(
-            composites=seen,
-            extractor=extractor,
-            grid=country.pixel_grid(),
-            out=out,
-            **tile_work(country, compute),
-            tags=place_tags(making),
-        ),
-        making.progress("tiles of the built-up score"),
-    )
-    return out
+    with part_of_work(making.lone_work() / "score") as (folder, done):
+        if not done:
+            making.context.log.info("making the built-up score of the one sensor looked at")
+            launch.map_builtup(
+                making.context,
+                compute,
+                BuiltupSpec(
+                    composites=seen,
+                    extractor=extractor,
+                    grid=country.pixel_grid(),
+                    out=folder / BUILTUP,
+                    **tile_work(country, compute),
+                    tags=place_tags(making),
+                ),
+                making.progress("tiles of the built-up score"),
+            )
+    return folder / BUILTUP
+
+
+@contextmanager
+def part_of_work(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """A folder for one part of half-done work, and whether an earlier try has finished it.
+
+    A part that was not finished is begun anew. One that was keeps its files as they are, times of
+    change included, by which a training that reads them knows that it may go on.
+    """
+    whole = folder / WHOLE
+    done = whole.is_file()
+    if not done:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    yield folder, done
+    whole.touch()
 
 
 def tile_work(country: Country, compute: ComputeResource) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
@@ -27,6 +27,7 @@ from popcorn_assets.store.versions import Address, Version
 from popcorn_ml.errors import ImageryError, StoreError
 from popcorn_ml.imagery.checks import CheckResult
 from popcorn_ml.mapping.pictures import Kind
+from popcorn_ml.mapping.spec import Composites
 from popcorn_ml.sentinel import BANDS, SEASONS, SENSORS, Period, Season, Sensor, season_period
 
 GROUP = "imagery"
@@ -295,6 +296,11 @@ def provenance(making: Making) -> dict[Sensor, dict[str, str]]:
     }
 
 
+def looks_at_text(sensors: str) -> str:
+    """For people, what a model looks at: "both", "s2" or "s1"."""
+    return " and ".join(SENSOR_NAMES[one] for one in SENSORS if sensors in ("both", one))
+
+
 def _one_provenance(seasons: list[Version]) -> dict[str, str]:
     """What the four seasons have in common.
 
@@ -385,16 +391,37 @@ def composites_by_season(making: Making) -> dict[Season, tuple[Path, Path]]:
     Raises:
         StoreError: they do not meet the limits of today's country file.
     """
+    return cast(dict[Season, tuple[Path, Path]], composites_seen(making, "both"))
+
+
+def composites_seen(making: Making, sensors: str) -> dict[Season, Composites]:
+    """As `composites_by_season`, for what looks at "both" sensors or at one, "s2" or "s1".
+
+    Both are noted; the files of a sensor that is not looked at may be damaged or gone, and None
+    stands in their place.
+
+    Raises:
+        StoreError: those looked at are not there, or do not meet the limits of today's country
+            file.
+    """
     from popcorn_ml.imagery.checks import filled_checks
 
     country = load_country(making.country)
     grid, settings = country.pixel_grid(), country.imagery
     found = [making.input(name) for name in FILLED]
-    for version in found:
+    seen = [sensors in ("both", sensor) for sensor in SENSORS]
+    for version in (version for version, is_seen in zip(found, seen, strict=True) if is_seen):
         facts = version.manifest()["facts"]
         refuse_failing(version, filled_checks(version.path, facts, grid, settings))
-    s1, s2 = found
-    return {s: (s1.file(f"{s}.tif"), s2.file(f"{s}.tif")) for s in SEASONS}
+
+    def of(season: Season) -> Composites:
+        s1, s2 = (
+            version.file(f"{season}.tif") if is_seen else None
+            for version, is_seen in zip(found, seen, strict=True)
+        )
+        return s1, s2
+
+    return {season: of(season) for season in SEASONS}
 
 
 assets: list[dg.AssetsDefinition] = [

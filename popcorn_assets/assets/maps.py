@@ -17,7 +17,6 @@ from popcorn_assets.assets.builtup import (
     builtup_area,
     builtup_of_composites,
     extractor_file,
-    looked_at,
     named_engine,
     place_tags,
     score_seen,
@@ -41,7 +40,12 @@ from popcorn_assets.assets.deployed_model import (
     same_quantities,
 )
 from popcorn_assets.assets.extractors import SAME_EXTRACTOR, SameExtractor, extractor_of
-from popcorn_assets.assets.imagery import SENSOR_NAMES, composites_by_season
+from popcorn_assets.assets.imagery import (
+    FILLED,
+    SENSOR_NAMES,
+    composites_seen,
+    looks_at_text,
+)
 from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
@@ -112,7 +116,8 @@ def population_map(
     making = Making(context, store.open(), "population_map", code_version=CODE)
     country = load_country(making.country)
     grid = making.grid(country)
-    composites = composites_by_season(making)
+    for name in FILLED:
+        making.input(name)
     score = builtup_of_composites(making)
     deployed = deployed_members(making)
     same = SameExtractor(extractor_of(making.store, score), deployed.extractor)
@@ -137,7 +142,7 @@ def population_map(
         **deployed.as_parameters(),
     )
     quantities = same_quantities(making, deployed)
-    seen = looked_at(composites, deployed.sensors)
+    seen = composites_seen(making, deployed.sensors)
     extractor = extractor_file(making, country) if deployed.sensors != "both" else None
 
     def make(folder: Path) -> Outcome:
@@ -169,6 +174,7 @@ def population_map(
                 **deployed.names(),
                 **({"people per pixel scaled by": scaled} if scaled else {}),
                 "extractor of the built-up score": str(same.score),
+                **({"looks at": looks_at_text(deployed.sensors)} if deployed.kind != "bag" else {}),
                 "members": len(deployed.files),
             },
             {

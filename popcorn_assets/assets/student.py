@@ -22,13 +22,14 @@ from popcorn_assets.assets.builtup import (
     extractor_file,
     looked_at,
     named_engine,
+    part_of_work,
     place_tags,
     score_seen,
     tile_work,
 )
 from popcorn_assets.assets.census import counts_file, units_raster
 from popcorn_assets.assets.extractors import extractor_of
-from popcorn_assets.assets.imagery import composites_by_season, provenance
+from popcorn_assets.assets.imagery import composites_by_season, looks_at_text, provenance
 from popcorn_assets.assets.maps import MEMBERS
 from popcorn_assets.assets.student_checks import CHECKS, Judged, judged
 from popcorn_assets.assets.training import CHECKPOINTS, GROUP, TRAINED_FROM, copy_member
@@ -36,7 +37,7 @@ from popcorn_assets.country import Country, load_country
 from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.entries import STUDENT
 from popcorn_assets.promotion.soundness import WEIGHTS, member_names
-from popcorn_assets.promotion.students import is_trained
+from popcorn_assets.promotion.students import is_trained, read_told
 from popcorn_assets.promotion.trained_on import COUNTRIES, TAUGHT_BY, units_in
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
@@ -57,11 +58,11 @@ AS_THE_FILE_SAYS = ("country_year", "train")
 """Jobs that make all of a country-year, or all that is trained: a student only where the country's
 file says `kind: student`. Whatever else names this asset asks for one."""
 
+TOLD = "student_out_of_fold"
+"""Table of the warehouse: what students of the folds say of units that they never saw."""
+
 SAYS = "student.json"
 """In a version without a student: why there is none."""
-
-WHOLE = "whole"
-"""Written beside half-done work when it is done."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def _made(making: Making, compute: ComputeResource, country: Country) -> dg.Mate
             _shown(inputs, found),
             extractor.as_fact() if extractor else {},
             checks=found.checks,
+            tables={TOLD: [unit.as_row() for unit in read_told(folder)]},
         )
 
     return making.publish(make)
@@ -259,22 +261,15 @@ def _require_their_kind(
             )
 
 
-def _done(folder: Path) -> bool:
-    """Whether an earlier try of the very same work has finished this part of it."""
-    if (folder / WHOLE).is_file():
-        return True
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return False
-
-
 def _teachers_map(
-    making: Making, compute: ComputeResource, country: Country, inputs: Inputs, out: Path
+    making: Making, compute: ComputeResource, country: Country, inputs: Inputs, folder: Path
 ) -> Path:
     """The members' maps of the images that they were trained on, as `population_map` makes them."""
     from popcorn_ml.mapping.predict import MappingSpec
 
-    if not _done(out):
+    with part_of_work(folder) as (out, done):
+        if done:
+            return out
         making.context.log.info("mapping what the members say of this country-year")
         launch.map_population(
             making.context,
@@ -293,7 +288,6 @@ def _teachers_map(
             ),
             progress=making.progress("tiles of the members' map"),
         )
-        (out / WHOLE).touch()
     return out
 
 
@@ -336,7 +330,6 @@ def _train(
 
 def _shown(inputs: Inputs, found: Judged) -> dict[str, Any]:
     """What an operator sees: both models on the units that neither saw, and what it looks at."""
-    looks_at = {"both": "Sentinel-1 and Sentinel-2", "s2": "Sentinel-2", "s1": "Sentinel-1"}
     numbers = {
         f"{title}, {row['model']}": float(row[name])
         for row in found.scores
@@ -345,7 +338,7 @@ def _shown(inputs: Inputs, found: Judged) -> dict[str, Any]:
     }
     return {
         **numbers,
-        "looks at": looks_at[inputs.sensors],
+        "looks at": looks_at_text(inputs.sensors),
         "taught by": f"{len(inputs.members())} members, version {inputs.checkpoints.version}",
         **({"trained on units of": ", ".join(inputs.countries)} if inputs.countries else {}),
         "units that neither saw": found.scores,

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from popcorn_ml.files import write_json
 from popcorn_ml.grid import Grid
+from popcorn_ml.mapping.together import inputs_of
 from popcorn_ml.publishing.facts import public_address
 from popcorn_ml.publishing.names import CATALOGUE, Names
+from popcorn_ml.sentinel import SENSORS
 
 if TYPE_CHECKING:
     import pystac
@@ -223,14 +225,13 @@ def _network(model: Mapping[str, Any]) -> dict[str, Any]:
             "looks_at": f"for each season {' and '.join(BANDS_OF.values())}",
             "inputs": 6,
         }
-    sensors = ("s2", "s1") if model.get("sensors") == "both" else (str(model.get("sensors")),)
-    channels = sum({"s2": 4, "s1": 2}[sensor] for sensor in sensors)
+    sensors = [s for s in reversed(SENSORS) if model.get("sensors") in ("both", s)]
     seen = " and ".join(BANDS_OF[sensor] for sensor in sensors)
     return {
         "architecture": "a U-Net over all seasons, taught by POPCORN members",
         "made_of": "one network",
-        "looks_at": f"mean and spread of the seasons of {seen}, and the built-up score",
-        "inputs": 2 * channels + 1,
+        "looks_at": f"the seasons' mean of {seen}, and of the built-up score",
+        "inputs": inputs_of(sensors),
     }
 
 

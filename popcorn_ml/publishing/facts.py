@@ -29,6 +29,11 @@ METHOD = {
     "from Sentinel-1 and Sentinel-2, Remote Sensing of Environment",
     "url": "https://arxiv.org/abs/2311.14006",
 }
+BY_A_STUDENT = (
+    "A frozen network finds built-up area in seasonal composites of {satellites}; an ensemble, "
+    "supervised by census counts alone, learns how many people a built-up pixel holds; one small "
+    "network, which has learnt from the ensemble's map adjusted to the census, gives this map."
+)
 LIMITS = (
     "People are placed where the images show buildings: the map is of where people live by the "
     "census, not of where they are by day.",
@@ -91,7 +96,7 @@ def facts_of(
         "totals": metrics["totals"],
         "totals_in_units": metrics["totals_in_units"],
         "model": _model(origin),
-        "method": METHOD,
+        "method": _method(origin),
         "census": _census(origin),
         "evaluation": metrics,
         "checks": _checks(origin),
@@ -138,8 +143,8 @@ def _summary(origin: Origin, metrics: Mapping[str, Any]) -> list[str]:
         first += " The country is simulated: it does not exist, and nor do its people."
     return [
         first,
-        f"A model estimates people from Sentinel-1 and Sentinel-2 images of the year; each of "
-        f"{units:,} census units ({origin.level}) is then scaled to its people by "
+        f"A model estimates people from {' and '.join(origin.satellites)} images of the year; each "
+        f"of {units:,} census units ({origin.level}) is then scaled to its people by "
         f"{' and '.join(kinds) or 'count'}.",
         "Use it for sums over areas, with the interval where one is given; a single cell is "
         "uncertain.",
@@ -148,6 +153,14 @@ def _summary(origin: Origin, metrics: Mapping[str, Any]) -> list[str]:
 
 MODELS = ("checkpoints", "student")
 """Assets of which a map is made with one."""
+
+
+def _method(origin: Origin) -> dict[str, Any]:
+    """How the map came about, by the kind of its model."""
+    if _model(origin).get("kind") != "student":
+        return METHOD
+    text = BY_A_STUDENT.format(satellites=" and ".join(origin.satellites))
+    return {**METHOD, "text": text}
 
 
 def _model(origin: Origin) -> dict[str, Any]:
@@ -279,7 +292,7 @@ def sources_of(origin: Origin) -> list[dict[str, Any]]:
             "url": COPERNICUS_TERMS,
             "attribution": origin.attribution(),
         }
-        for sensor, name in (("s1", "Sentinel-1"), ("s2", "Sentinel-2"))
+        for sensor, name in zip(origin.sensors, origin.satellites, strict=True)
         for facts in [origin.manifests[f"{sensor}_composites"]["facts"]]
     ]
     if origin.simulated:
@@ -309,9 +322,9 @@ def sources_of(origin: Origin) -> list[dict[str, Any]]:
 
 
 def scenes_of(origin: Origin) -> list[dict[str, Any]]:
-    """The scenes whose pixels are in the composites, each once."""
+    """The scenes whose pixels are in the composites that the model looked at, each once."""
     found: dict[str, dict[str, Any]] = {}
-    for sensor in SENSORS:
+    for sensor in origin.sensors:
         for season in SEASONS:
             facts = origin.manifests[f"{sensor}_{season}"]["facts"]
             other = facts.get("other_orbit") or {}

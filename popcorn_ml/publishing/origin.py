@@ -10,8 +10,11 @@ from typing import Any
 
 from popcorn_ml.grid import Grid
 from popcorn_ml.publishing.unit_tables import UnitRows
+from popcorn_ml.sentinel import SENSORS, Sensor
 
 Manifest = Mapping[str, Any]
+
+SATELLITES: Mapping[Sensor, str] = {"s1": "Sentinel-1", "s2": "Sentinel-2"}
 
 COPERNICUS_TERMS = (
     "https://sentinels.copernicus.eu/documents/247904/690755/Sentinel_Data_Legal_Notice"
@@ -87,6 +90,17 @@ class Origin:
         shown = dict(self.manifests["population_map"]["shown"])
         return str(shown.get("model", "not known"))
 
+    @property
+    def sensors(self) -> tuple[Sensor, ...]:
+        """Whose images that model looked at: both, but for a student of one."""
+        looked = self.manifests["population_map"].get("parameters", {}).get("sensors", "both")
+        return tuple(sensor for sensor in SENSORS if looked in ("both", sensor))
+
+    @property
+    def satellites(self) -> list[str]:
+        """Their names."""
+        return [SATELLITES[sensor] for sensor in self.sensors]
+
     def licence(self) -> str:
         """The licence, or that none was said."""
         return self.terms.licence or "not stated by the publisher"
@@ -105,8 +119,8 @@ class Origin:
             )
         by = f"{self.terms.publisher}: " if self.terms.publisher else ""
         return (
-            f"{by}{self.title}. People per hectare from Sentinel-1, Sentinel-2 and census counts, "
-            f"by POPCORN (Metzger, Daudt, Tuia and Schindler 2024, arXiv 2311.14006), "
+            f"{by}{self.title}. People per hectare from {', '.join(self.satellites)} and census "
+            f"counts, by POPCORN (Metzger, Daudt, Tuia and Schindler 2024, arXiv 2311.14006), "
             f"version {self.version('hectare_map')}."
         )
 

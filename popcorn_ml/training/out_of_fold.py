@@ -62,7 +62,7 @@ class OutOfFold:
     country: str = ""
 
     def as_row(self) -> dict[str, Any]:
-        """As the warehouse's table `out_of_fold` has it."""
+        """As the warehouse's tables `out_of_fold` and `student_out_of_fold` have it."""
         return {
             "unit_id": self.id,
             "people": self.people,

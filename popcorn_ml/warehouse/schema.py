@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from popcorn_ml.warehouse.schema_maps import MAP_CHANGE, MAP_INTERVALS
+from popcorn_ml.warehouse.schema_models import STUDENT_OUT_OF_FOLD
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -375,6 +376,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         FROM out_of_fold GROUP BY ALL
         """,
     ),
+    STUDENT_OUT_OF_FOLD,
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 
@@ -385,6 +387,7 @@ ROW_TABLES = (
     "map_sums",
     "evaluation",
     "out_of_fold",
+    "student_out_of_fold",
     "map_intervals",
     "map_change",
 )
@@ -405,6 +408,7 @@ VIEWS = (
     "map_against_census",
     "people_with_intervals",
     "out_of_fold_by_country",
+    "unseen_by_model",
     "unit_series",
     "totals",
     "current_versions",

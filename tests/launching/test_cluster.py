@@ -324,15 +324,22 @@ def test_a_training_that_nobody_waits_for_stops_at_its_next_epoch(two, tmp_path)
 class Killer(threading.Thread):
     """Kills the worker that trains, once its first epoch is on disk."""
 
-    def __init__(self, two: Cluster, names: dict[str, str], work: Path) -> None:
+    def __init__(
+        self,
+        two: Cluster,
+        names: dict[str, str],
+        work: Path,
+        state: str = STATE_FILE,
+        lock: str = LOCK_FILE,
+    ) -> None:
         super().__init__(daemon=True)
-        self.two, self.names, self.work = two, names, work
+        self.two, self.names, self.state, self.lock = two, names, work / state, work / lock
         self.killed = ""
 
     def run(self) -> None:
-        while not (self.work / STATE_FILE).exists():
+        while not self.state.exists():
             time.sleep(0.02)
-        self.killed = self.names[holder(self.work / LOCK_FILE).split(" on ")[1]]
+        self.killed = self.names[holder(self.lock).split(" on ")[1]]
         self.two.workers[self.killed].send_signal(signal.SIGKILL)
 
 

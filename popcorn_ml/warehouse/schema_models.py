@@ -1,0 +1,31 @@
+"""Step of the schema for what models other than checkpoints say of units that they never saw."""
+
+from __future__ import annotations
+
+STUDENT_OUT_OF_FOLD: tuple[str, ...] = (
+    # A table of its own: both models of a country-year tell the same units, and rows of a
+    # partition belong to one asset.
+    """
+    CREATE TABLE student_out_of_fold (
+        country VARCHAR NOT NULL,
+        year INTEGER NOT NULL,
+        unit_id VARCHAR NOT NULL,
+        people DOUBLE NOT NULL CHECK (people >= 0),
+        predicted DOUBLE,
+        members INTEGER NOT NULL,
+        fold INTEGER,
+        unit_country VARCHAR,
+        PRIMARY KEY (country, year, unit_id)
+    )
+    """,
+    """
+    CREATE VIEW unseen_by_model AS
+    SELECT 'bag' AS model, country, year, coalesce(unit_country, country) AS unit_country, unit_id,
+           people, predicted, ln((predicted + 1) / (people + 1)) AS log_ratio, members, fold
+    FROM out_of_fold
+    UNION ALL
+    SELECT 'student', country, year, coalesce(unit_country, country), unit_id,
+           people, predicted, ln((predicted + 1) / (people + 1)), members, fold
+    FROM student_out_of_fold
+    """,
+)
