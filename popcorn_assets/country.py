@@ -286,7 +286,7 @@ def _require_countries(country: Country, text: str, path: Path) -> None:
     """Refuse a training with countries that cannot be, with the line that names it.
 
     Raises:
-        ConfigError: there is no file of one, or a student is to be taught by it.
+        ConfigError: there is no file of one.
     """
     nodes = yaml.compose(text, Loader=yaml.SafeLoader)
     for i, code in enumerate(country.trained_on()):
@@ -298,14 +298,6 @@ def _require_countries(country: Country, text: str, path: Path) -> None:
                 found=code,
                 remedy=f"correct the code, or add {code}.yaml (popcorn new {code})",
             )
-    if country.model.kind == "student":
-        raise ConfigError(
-            "a student learns from members that were trained on its own country's units alone",
-            where=f"{path}:{_line(nodes, ['training', 'countries'])}: training.countries",
-            expected="model.kind: bag, or no training.countries",
-            found=f"model.kind: student, trained on {', '.join(country.trained_on())}",
-            remedy="write kind: bag, or take training.countries out",
-        )
 
 
 def country_of_text(text: str, path: Path) -> Country:

@@ -390,12 +390,11 @@ def test_countries_that_cannot_be_trained_on_are_refused_with_the_line(folder, g
     assert "abc" in country_codes()
 
 
-def test_a_student_of_members_of_several_countries_is_refused_before_any_imagery(folder):
+def test_a_student_may_be_taught_by_members_of_several_countries(folder):
     write(folder, "abc")
     write(folder, "mix", training__countries=["abc", "mix"], model={"kind": "student"})
-    with pytest.raises(ConfigError, match="a student learns from members") as raised:
-        load_country("mix")
-    assert re.search(r"mix\.yaml:\d+: training\.countries", str(raised.value))
+    found = load_country("mix")
+    assert (found.model.kind, found.trained_on()) == ("student", ["abc", "mix"])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from popcorn_assets.promotion.decide import Decision, decide
 from popcorn_assets.promotion.entries import CHECKPOINTS, MODELS, STUDENT, Model, deployed_as
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE, FACT, digest_of, read_ledger
 from popcorn_assets.promotion.students import STUDENT_FILE, sensors_of
-from popcorn_assets.promotion.trained_on import COUNTRIES, levels_of
+from popcorn_assets.promotion.trained_on import COUNTRIES, TAUGHT_BY, levels_of
 from popcorn_assets.promotion.who import launched_by
 from popcorn_assets.resources import NOTHING, StoreResource
 from popcorn_assets.show import as_check_result, check_specs, markdown_table
@@ -71,6 +71,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
     manifest = chosen.manifest()
     parameters = manifest["parameters"]
     levels = levels_of(parameters, model.country)
+    units_of = list(levels) if COUNTRIES in parameters else parameters.get(TAUGHT_BY)
     entry = read_ledger(making.store, making.country).find(decision.entry or "")
     assert entry is not None
 
@@ -91,6 +92,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                     if COUNTRIES in parameters
                     else {}
                 ),
+                **({TAUGHT_BY: parameters[TAUGHT_BY]} if TAUGHT_BY in parameters else {}),
             },
         )
         return Outcome(
@@ -103,7 +105,7 @@ def deployed_model(context: dg.AssetExecutionContext, store: StoreResource) -> d
                 "reason": entry.reason,
                 "forced": entry.forced,
                 "from another country": making.country not in levels,
-                **({"trained on units of": ", ".join(levels)} if COUNTRIES in parameters else {}),
+                **({"trained on units of": ", ".join(units_of)} if units_of else {}),
             },
             {FACT: {**entry.model_dump(mode="json"), "sha256": digest_of(entry)}},
         )

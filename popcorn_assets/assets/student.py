@@ -38,7 +38,7 @@ from popcorn_assets.partitions import COUNTRY_YEAR
 from popcorn_assets.promotion.entries import STUDENT
 from popcorn_assets.promotion.soundness import WEIGHTS, member_names
 from popcorn_assets.promotion.students import is_trained, read_told
-from popcorn_assets.promotion.trained_on import COUNTRIES
+from popcorn_assets.promotion.trained_on import COUNTRIES, TAUGHT_BY, units_in
 from popcorn_assets.resources import NOTHING, ComputeResource, StoreResource
 from popcorn_assets.runs import launch
 from popcorn_assets.show import PICTURE, as_check_result, check_specs
@@ -50,6 +50,7 @@ from popcorn_ml.files import write_json
 from popcorn_ml.grid import Grid
 from popcorn_ml.mapping.spec import Composites
 from popcorn_ml.sentinel import Season
+from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold, read_collected
 
 CODE = code_digest("model", "training", "mapping", "student")
 
@@ -69,6 +70,7 @@ class Inputs:
     """What a student is trained from, as files; all of it noted."""
 
     checkpoints: Version
+    countries: list[str]  # that the members were trained on, where these are several
     composites: Mapping[Season, Composites]
     score: Version
     units: Path
@@ -85,6 +87,11 @@ class Inputs:
         """The teachers' weights."""
         names = member_names(self.checkpoints)
         return [self.checkpoints.file(f"{name}/{WEIGHTS}") for name in names]
+
+    def told_by_members(self, country: str) -> list[OutOfFold]:
+        """The country's units as members told them that had not seen them."""
+        told = read_collected(self.checkpoints.path / OUT_OF_FOLD_FILE)
+        return units_in(self.checkpoints.manifest()["parameters"], told, country)
 
 
 DESCRIPTION = """One small network that learnt from the members' maps of this country-year, adjusted
@@ -138,6 +145,7 @@ def _made(making: Making, compute: ComputeResource, country: Country) -> dg.Mate
     making.parameter(
         student=country.student.model_dump(mode="json"),
         sensors=inputs.sensors,
+        **({TAUGHT_BY: inputs.countries} if inputs.countries else {}),
         level=country.census.train_level,
         grid=inputs.grid.as_dict(),
         pixel_area_m2=inputs.grid.pixel_area_m2,
@@ -156,7 +164,7 @@ def _made(making: Making, compute: ComputeResource, country: Country) -> dg.Mate
         _train(making, compute, country, inputs, teacher, score, work)
         copy_member(work / "out", folder)
         shutil.copyfile(folder / "loss.png", folder / PICTURE)
-        found = judged(folder, inputs.checkpoints.path, inputs.counts)
+        found = judged(folder, inputs.told_by_members(making.country), inputs.counts)
         return Outcome(
             _shown(inputs, found),
             extractor.as_fact() if extractor else {},
@@ -193,21 +201,16 @@ def _inputs(making: Making, country: Country) -> Inputs:
     """Checkpoints and what they were trained from, which is what is current.
 
     Raises:
-        StoreError: the checkpoints were trained from something else, or there are none.
+        StoreError: the checkpoints were trained from something else, or on images of another
+            kind, or there are none.
     """
     level = country.census.train_level
     checkpoints = making.input(CHECKPOINTS)
-    several = checkpoints.manifest()["parameters"].get(COUNTRIES)
-    if several:
-        raise StoreError(
-            "a student learns from members that were trained on one country's units",
-            where=checkpoints.path,
-            found="members trained on units of " + ", ".join(one["code"] for one in several),
-            remedy="map with the members (model.kind: bag), or leave training.countries out",
-        )
+    parameters = checkpoints.manifest()["parameters"]
     composites, score = composites_by_season(making), builtup_of_composites(making)
     inputs = Inputs(
         checkpoints=checkpoints,
+        countries=[one["code"] for one in parameters.get(COUNTRIES) or ()],
         composites=dict(composites),
         score=score,
         units=units_raster(making, level),
@@ -216,19 +219,46 @@ def _inputs(making: Making, country: Country) -> Inputs:
         grid=making.grid(country),
         sensors=country.model.sensors,
     )
-    noted = {entry["asset"]: entry["version"] for entry in making.inputs}
+    # Its own: of other countries that the members were trained on, a student reads nothing.
+    noted = {(one["asset"], one["country"]): one["version"] for one in making.inputs}
     for entry in checkpoints.manifest()["inputs"]:
-        asset = entry["asset"]
-        if asset == EXTRACTOR or asset not in noted or noted[asset] == entry["version"]:
+        asset, current = entry["asset"], noted.get((entry["asset"], entry["country"]))
+        if asset == EXTRACTOR or current in (None, entry["version"]):
             continue
         raise StoreError(
             "a student's teachers were trained from other inputs than the current ones",
             where=checkpoints.path,
-            expected=f"{asset} version {noted[asset]}",
+            expected=f"{asset} version {current}",
             found=entry["version"],
             remedy=f"materialise {checkpoints.address} again (job train), then the student",
         )
+    if inputs.countries:
+        _require_their_kind(making, checkpoints, parameters["provenance"])
     return inputs
+
+
+def _require_their_kind(
+    making: Making, checkpoints: Version, trained: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Refuse teachers that were trained elsewhere on images of another kind than here.
+
+    Maps by them say so in a check; maps by their student could not any more.
+
+    Raises:
+        StoreError: backscatter or reflectance are of another quantity.
+    """
+    from popcorn_ml.imagery.checks import backscatter_check
+
+    for sensor, here in provenance(making).items():
+        found = backscatter_check(trained[sensor], here)
+        if not found.passed:
+            raise StoreError(
+                "a student's teachers were trained on images of another kind than this country's",
+                where=checkpoints.path,
+                found=f"{sensor}: {found.message}",
+                remedy=f"give {making.country} and the countries it is trained on the same source "
+                "under `imagery`, then job prepare, train and distil",
+            )
 
 
 def _teachers_map(
@@ -252,7 +282,7 @@ def _teachers_map(
                 out=out,
                 precision=compute.precision,
                 **tile_work(country, compute),
-                trained_pixel_m2=inputs.grid.pixel_area_m2,
+                trained_pixel_m2=inputs.checkpoints.manifest()["parameters"]["pixel_area_m2"],
                 leave_out=country.mapping.leave_out,
                 tags=place_tags(making),
             ),
@@ -289,6 +319,7 @@ def _train(
         out=str(work / "out"),
         work=str(work / "state"),
         sensors=country.model.sensors,
+        place=making.country if inputs.countries else "",
         device=compute.device,
         threads=compute.thread_count(),
         about={"country": making.country, "year": making.year},
@@ -309,6 +340,7 @@ def _shown(inputs: Inputs, found: Judged) -> dict[str, Any]:
         **numbers,
         "looks at": looks_at_text(inputs.sensors),
         "taught by": f"{len(inputs.members())} members, version {inputs.checkpoints.version}",
+        **({"trained on units of": ", ".join(inputs.countries)} if inputs.countries else {}),
         "units that neither saw": found.scores,
     }
 

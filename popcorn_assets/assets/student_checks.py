@@ -13,7 +13,7 @@ from popcorn_assets.promotion.soundness import FiniteTraining
 from popcorn_assets.promotion.students import UNITS, finite_student, read_told
 from popcorn_ml.errors import StoreError
 from popcorn_ml.mapping.checks import MapCheck
-from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold, log_ratio, read_collected
+from popcorn_ml.training.out_of_fold import OutOfFold, log_ratio
 
 FINITE, ACCOUNTED, KEEPS_UP = "finite_student", "units_accounted_for", "keeps_up_with_the_bag"
 
@@ -46,18 +46,18 @@ class Judged:
     scores: list[dict[str, Any]]
 
 
-def judged(student: Path, checkpoints: Path, counts: Path) -> Judged:
+def judged(student: Path, told_by_bag: Sequence[OutOfFold], counts: Path) -> Judged:
     """Judge a trained student's folder.
 
     Args:
-        checkpoints: folder of the members that taught it.
+        told_by_bag: the units of its country that members which taught it had not seen.
         counts: JSON list of the counts that it was trained on.
 
     Raises:
         StoreError: a file cannot be read.
     """
     told = {unit.id: unit for unit in read_told(student)}
-    bag = {unit.id: unit for unit in read_collected(checkpoints / OUT_OF_FOLD_FILE)}
+    bag = {unit.id: unit for unit in told_by_bag}
     both = sorted(told.keys() & bag.keys())
     ours, theirs = [told[unit] for unit in both], [bag[unit] for unit in both]
     return Judged(
@@ -106,7 +106,10 @@ def keeps_up(ours: Sequence[OutOfFold], theirs: Sequence[OutOfFold]) -> MapCheck
     )
     if len(ours) < FEWEST:
         found = f"not judged: {len(ours)} units were told unseen by both, {FEWEST} are needed"
-        remedy = "train the members with training.held_out: folds, on a census of more units"
+        remedy = (
+            "train the members with training.held_out: folds, on a census of more units; this "
+            "country has to be among the training.countries where there are any"
+        )
         return MapCheck(KEEPS_UP, False, found, remedy, {"units": len(ours)}, "warn")
     mine, bags = off(ours), off(theirs)
     worse = mine / bags - 1 if bags > 0 else float(mine > 0)

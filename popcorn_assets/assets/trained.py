@@ -18,7 +18,7 @@ from popcorn_assets.countries.model import Kind
 from popcorn_assets.promotion.entries import MODELS
 from popcorn_assets.promotion.ledger import DEPLOYED, DEPLOYED_FILE
 from popcorn_assets.promotion.students import units_told
-from popcorn_assets.promotion.trained_on import ids_in, levels_of
+from popcorn_assets.promotion.trained_on import TAUGHT_BY, ids_in, levels_of
 from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import StoreError
 from popcorn_ml.training.out_of_fold import OUT_OF_FOLD_FILE, OutOfFold, read_collected
@@ -35,7 +35,8 @@ class Trained:
 
     Attributes:
         country, year: whose model it is.
-        levels: code -> level of the units that it was trained on; its own country's, as a rule.
+        levels: code -> level of the units that it was trained on; its own country's, as a rule. Of
+            a student also the countries that its teachers were trained on, without a level.
         model: the version of checkpoints or of a student; None where it is no longer in the store.
         kind: which of them.
         members: folders of the members in the order of the map's bands; one name for a student.
@@ -83,7 +84,8 @@ def trained_on(store: Store, predicted: Version) -> Trained:
     except StoreError:  # taken away since; maps outlive their models
         model = None
     members = tuple(decision.get("members", ()))
-    levels = levels_of({"level": "", **decision}, country)
+    by_teachers = dict.fromkeys(decision.get(TAUGHT_BY, ()), "")
+    levels = by_teachers | levels_of({"level": "", **decision}, country)
     return Trained(country, year, levels, model, kind, members, decision)
 
 

@@ -198,7 +198,8 @@ def _compare(
     if margin is None:
         margin = margin_of_chance(store, model, best_model, best)
         if margin is not None:
-            by_chance = f", by chance over {metrics.units} units"
+            units = (metrics.own or {}).get("units", metrics.units) if alone else metrics.units
+            by_chance = f", by chance over {units} units"
         margin = MARGIN if margin is None else min(margin, MOST_BY_CHANCE)
     change = f"{loss / best - 1:+.1%}" if best > 0 else f"{loss - best:+.4g}"
     said = (

@@ -19,7 +19,14 @@ from popcorn_assets.countries.model import Kind
 from popcorn_assets.promotion import students
 from popcorn_assets.promotion.entries import InUse, Model
 from popcorn_assets.promotion.soundness import finite_training
-from popcorn_assets.promotion.trained_on import COUNTRIES, level_text, levels_of
+from popcorn_assets.promotion.trained_on import (
+    COUNTRIES,
+    ids_in,
+    level_text,
+    levels_of,
+    units_in,
+    values_in,
+)
 from popcorn_assets.store.versions import Address, Store, Version
 from popcorn_ml.errors import StoreError, TrainingError
 from popcorn_ml.training.out_of_fold import (
@@ -27,6 +34,7 @@ from popcorn_ml.training.out_of_fold import (
     OutOfFold,
     collected,
     log_ratio,
+    read_collected,
     read_member,
 )
 from popcorn_ml.training.places import qualified
@@ -62,6 +70,8 @@ class Metrics:
             against; empty: the counts are no longer in the store, or the ledger entry that keeps
             these metrics was written before it was noted.
         kind: of the model.
+        own: of checkpoints of several countries: `units`, `level`, `log_l1`, `held_out`, `people`
+            of their own country's units alone, by which a student of theirs is compared.
     """
 
     loss: float | None
@@ -78,13 +88,12 @@ class Metrics:
     broken: bool = False
     people: str = ""
     kind: Kind = "bag"
+    own: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As a ledger keeps them; of checkpoints as before there were students."""
-        kept = asdict(self)
-        if self.kind == "bag":
-            del kept["kind"]
-        return kept
+        unsaid = {"kind": "bag", "own": None}
+        return {k: v for k, v in asdict(self).items() if k not in unsaid or v != unsaid[k]}
 
 
 def metrics_of(store: Store, model: Model) -> Metrics:
@@ -178,7 +187,29 @@ def _of_members(store: Store, model: Model, version: Version) -> Metrics:
         chosen_by=", ".join(sorted(chosen_by)),
         broken=not finite_training(version.path, [f"member_{seed}" for seed in seeds]).passed,
         people=_digest_of_people(held_out_people(store, model)),
+        own=_own_part(store, model, version) if COUNTRIES in manifest["parameters"] else None,
     )
+
+
+def _own_part(store: Store, model: Model, version: Version) -> dict[str, Any] | None:
+    """See `Metrics.own`."""
+    parameters = version.manifest()["parameters"]
+    told = units_in(parameters, read_collected(version.path / OUT_OF_FOLD_FILE), model.country)
+    if not told:
+        return None
+    people = _people(store, model, _counts_of(store, model), own=True)
+    return {
+        "units": len(told),
+        "level": levels_of(parameters, model.country)[model.country],
+        "log_l1": _over_units(told)["log_l1"],
+        "held_out": _digest({"\n".join(sorted(unit.id for unit in told))}),
+        "people": _digest_of_people(people),
+    }
+
+
+def _as_compared(metrics: Mapping[str, Any], *, of_people: bool) -> Mapping[str, Any]:
+    """Metrics as a ledger keeps them, or what of them a model of the other kind has too."""
+    return {**metrics, **(metrics.get("own") or {})} if of_people else metrics
 
 
 def _digest(held_out: set[str]) -> str:
@@ -192,7 +223,8 @@ def unit_losses(store: Store, model: Model, *, of_people: bool = False) -> dict[
     folds, or a loss is no number.
 
     Args:
-        of_people: the loss's part that people make alone, which is all that a student has.
+        of_people: the loss's part that people make alone, of the country's own units, which is all
+            that a student has.
 
     Raises:
         StoreError: the checkpoints are not in the store, or what they say cannot be read.
@@ -222,6 +254,8 @@ def unit_losses(store: Store, model: Model, *, of_people: bool = False) -> dict[
         for unit in unseen:
             distance = abs(log_ratio(unit.predicted, unit.people))
             found[unit.id] = LOSS_SCALE * (distance + weight * unit.occupancy)
+    if of_people:
+        found = values_in(version.manifest()["parameters"], found, model.country)
     return found if all(is_number(value) for value in found.values()) else {}
 
 
@@ -265,22 +299,25 @@ def loss_in(metrics: Mapping[str, Any], *, of_people: bool) -> float | None:
 
     if not of_people:
         return metrics.get("loss")
-    alone = metrics.get("log_l1")
+    alone = _as_compared(metrics, of_people=True).get("log_l1")
     return None if alone is None or not is_number(alone) else LOSS_SCALE * float(alone)
 
 
-def incomparable(metrics: Metrics, other: dict[str, Any]) -> str:
+def incomparable(metrics: Metrics, other: Mapping[str, Any]) -> str:
     """Why two models' held-out losses do not compare; empty if they do.
 
-    A student and checkpoints compare by the part of the loss that people make, over the same units.
+    A student and checkpoints compare by the part of the loss that people make, over the same units:
+    those of the student's country, where the checkpoints are of several.
     """
     if metrics.loss is None or not is_number(other.get("loss")):
         return "one of them has no held-out loss"
-    if metrics.level != other.get("level"):
-        return f"trained on level {metrics.level!r}, not {other.get('level')!r}"
-    if metrics.held_out != other.get("held_out"):
-        return "they hold out different census units"
     one_kind = metrics.kind == other.get("kind", "bag")
+    ours = _as_compared(metrics.as_dict(), of_people=not one_kind)
+    other = _as_compared(other, of_people=not one_kind)
+    if ours["level"] != other.get("level"):
+        return f"trained on level {ours['level']!r}, not {other.get('level')!r}"
+    if ours["held_out"] != other.get("held_out"):
+        return "they hold out different census units"
     if one_kind and metrics.occupancy_weight != other.get("occupancy_weight"):
         return "their losses weigh occupancy differently"
     if metrics.chosen_by != other.get("chosen_by"):  # the best epoch's loss flatters
@@ -318,15 +355,19 @@ def loss_shift(store: Store, model: Model, metrics: Metrics, other: InUse) -> fl
     """
     if (model.country, model.year) != (other.model.country, other.model.year):
         return 0.0
-    kept = other.metrics.get("people") or ""
-    if metrics.people and metrics.people == kept:
+    alone = model.kind != other.model.kind
+    own, kept = (
+        _as_compared(one, of_people=alone).get("people") or ""
+        for one in (metrics.as_dict(), other.metrics)
+    )
+    if own and own == kept:
         return 0.0
     used, others = _counts_of(store, model), _counts_of(store, other.model)
     if used is not None and used == others:
         return 0.0
-    ours, theirs = _people(store, model, used), _people(store, model, others)
+    ours, theirs = (_people(store, model, counts, own=alone) for counts in (used, others))
     if ours is None or theirs is None:
-        nothing_known = not (metrics.people or kept or used or others)
+        nothing_known = not (own or kept or used or others)
         return 0.0 if nothing_known else None
     from popcorn_ml.training.loss import LOSS_SCALE  # only here: it loads PyTorch
 
@@ -351,9 +392,13 @@ def _counts_of(store: Store, model: Model) -> dict[str, Version] | None:
 
 
 def _people(
-    store: Store, model: Model, counts: dict[str, Version] | None
+    store: Store, model: Model, counts: dict[str, Version] | None, *, own: bool = False
 ) -> dict[str, float] | None:
-    """People by id of a model's held-out units in some counts; None: they are not all there."""
+    """People by id of a model's held-out units in some counts; None: they are not all there.
+
+    Args:
+        own: of its own country's units alone, by the ids of its census.
+    """
     if counts is None:
         return None
     try:
@@ -367,9 +412,12 @@ def _people(
                 for seed in manifest["facts"]["seeds"]
                 for unit in read_json(version.file(f"member_{seed}/units.json"))["held_out"]
             }
-        people = {}
-        for code, level in levels_of(parameters, model.country).items():
-            named = code if COUNTRIES in parameters else ""
+        levels, people = levels_of(parameters, model.country), {}
+        if own:
+            held_out = ids_in(parameters, held_out, model.country)
+            levels = {model.country: levels[model.country]}
+        for code, level in levels.items():
+            named = code if COUNTRIES in parameters and not own else ""
             for row in read_json(counts[code].file(f"counts_{level}.json")):
                 if (unit := qualified(named, row["id"])) in held_out:
                     people[unit] = float(row["people"])

@@ -7,13 +7,21 @@ the country's code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from popcorn_ml.training.places import own_ids
+from popcorn_ml.training.out_of_fold import OutOfFold
+from popcorn_ml.training.places import own_ids, qualified
+
+T = TypeVar("T")
 
 COUNTRIES = "countries"
 """Parameter of a manifest, and key of deployed.json, that is only there with other countries'
 units: a list with `code`, `level` and in manifests more, in the order of the country's file."""
+
+TAUGHT_BY = "taught_by_units_of"
+"""Parameter of a student's manifest, and key of deployed.json, that is only there where its
+teachers were trained on several countries: their codes. It has learnt what they learnt there."""
 
 
 def levels_of(told: Mapping[str, Any], country: str) -> dict[str, str]:
@@ -32,6 +40,21 @@ def levels_of(told: Mapping[str, Any], country: str) -> dict[str, str]:
 def ids_in(told: Mapping[str, Any], ids: Iterable[str], country: str) -> set[str]:
     """Of the ids of units that checkpoints name, those of a country, as its census has them."""
     return own_ids(ids, country) if told.get(COUNTRIES) else set(ids)
+
+
+def units_in(told: Mapping[str, Any], units: Iterable[OutOfFold], country: str) -> list[OutOfFold]:
+    """Of the units that checkpoints tell of, those of a country, as its census has them."""
+    if not told.get(COUNTRIES):
+        return list(units)
+    return [
+        replace(unit, id=own, country="") for unit in units for own in own_ids([unit.id], country)
+    ]
+
+
+def values_in(told: Mapping[str, Any], by_id: Mapping[str, T], country: str) -> dict[str, T]:
+    """Of values by the ids that checkpoints name, those of a country, by its census's ids."""
+    named = country if told.get(COUNTRIES) else ""
+    return {own: by_id[qualified(named, own)] for own in ids_in(told, by_id, country)}
 
 
 def level_text(told: Mapping[str, Any]) -> str:

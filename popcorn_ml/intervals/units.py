@@ -124,7 +124,8 @@ def give(
     if len(unseen) < LEAST_UNITS:
         found = f"{len(unseen)} counted units were predicted by a member that never saw them"
         remedy = (
-            "train with training.held_out: folds, so that every unit is held out once"
+            "train on this country's units with training.held_out: folds, so that every unit is "
+            "held out once"
             if own
             else "give a census level with more counted units"
         )

@@ -172,6 +172,7 @@ def _model(origin: Origin) -> dict[str, Any]:
     student = trained.get("asset") == "student"
     of_a_student = {"kind": "student", "sensors": parameters.get("sensors")} if student else {}
     several = {one["code"]: one["level"] for one in parameters.get("countries") or ()}
+    units_of = [*several] or list(parameters.get("taught_by_units_of") or ())
     level = ", ".join(f"{code} {level}" for code, level in several.items())
     return {
         "title": origin.model,
@@ -183,7 +184,7 @@ def _model(origin: Origin) -> dict[str, Any]:
         "version": trained.get("version"),
         "level": level or parameters.get("level"),
         "another_country": origin.code not in (several or [trained.get("country") or origin.code]),
-        **({"countries": list(several)} if several else {}),
+        **({"countries": units_of} if units_of else {}),
         "extractor": facts.get("extractor"),
     }
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.sentinel import SEASONS
+from popcorn_ml.training.places import BETWEEN
 from popcorn_ml.training.spec import MAX_SEED, digest_of, is_number, stamp_of, values_of_json
 
 StudentSensors = Literal["both", "s2", "s1"]
@@ -69,6 +70,8 @@ class StudentSpec:
             None: `HUBER_DELTA` for its sensors.
         stretch: factor that Sentinel-2's brightness is varied by, at most, either way; 1 varies
             nothing.
+        place: code of this country among those that the members were trained on, with which the
+            ids in their `units.json` begin; empty where these are of one country and not named.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: crops worked on at the same time on a CPU; does not change the result.
         cache_mb: decoded pixels kept in memory.
@@ -97,6 +100,7 @@ class StudentSpec:
     cell_px: int = 5
     huber_delta: float | None = None
     stretch: float = 1.2
+    place: str = ""
     device: str = "auto"
     threads: int = 2
     cache_mb: int = 512
@@ -106,6 +110,8 @@ class StudentSpec:
         if self.sensors not in get_args(StudentSensors):
             _refuse("sensors", " or ".join(get_args(StudentSensors)), self.sensors)
         self._check_composites()
+        if not isinstance(self.place, str) or BETWEEN in self.place:
+            _refuse("place", f"a country's code, without {BETWEEN}, or nothing", self.place)
         if self.huber_delta is not None and not (
             is_number(self.huber_delta) and self.huber_delta >= 0
         ):
@@ -206,7 +212,7 @@ class StudentSpec:
     def hyperparameters(self) -> dict[str, Any]:
         """What was chosen, without paths and without what does not change the result."""
         paths = {"composites", "builtup", "units", "counts", "extractor", "members"}
-        paths |= {"teacher", "teacher_builtup"}
+        paths |= {"teacher", "teacher_builtup", "place"}
         kept = dataclasses.asdict(self) | self._resolved()
         return {k: v for k, v in kept.items() if k not in paths and k not in _ELSEWHERE}
 
@@ -222,6 +228,8 @@ class StudentSpec:
         """
         told = dataclasses.asdict(self) | self._resolved()
         content = {k: v for k, v in told.items() if k not in _ELSEWHERE}
+        if not self.place:
+            del content["place"]  # nor had those that came before it
         rasters = [Path(p) for p in (self.builtup, self.units, self.teacher, self.teacher_builtup)]
         rasters += [path for pair in self.pairs().values() for path in pair if path is not None]
         content["rasters"] = [stamp_of(path) for path in rasters]

@@ -3,6 +3,9 @@
 The student that maps is taught by the mean of all members and all counts. Of the units that some
 members held out, another student is to say what it makes of them unseen: it is taught by those
 members alone, adjusted to the other units' counts, and nothing is said to it of these units.
+
+Members that were trained on the units of several countries are asked for those of this one: which
+of another's they held out is of no consequence.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from popcorn_ml.grid import Grid, Window
 from popcorn_ml.mapping.dasymetric import Layers, plan_of_map
 from popcorn_ml.mapping.placing import Adjustment
 from popcorn_ml.student.spec import StudentSpec
+from popcorn_ml.training.places import own_ids
 from popcorn_ml.training.units import Count, Unit
 
 UNITS_FILE = "units.json"
@@ -51,7 +55,7 @@ def lessons_of(spec: StudentSpec, units: Sequence[Unit]) -> list[Lesson]:
     """The lesson of the student that maps, and one for each group of units held out together.
 
     A member without `units.json`, as a published one, may have seen any unit: it takes part in the
-    mean of all, and teaches no other student.
+    mean of all, and teaches no other student. So does one that held out none of this country's.
 
     Args:
         units: those that can be trained on.
@@ -70,7 +74,7 @@ def lessons_of(spec: StudentSpec, units: Sequence[Unit]) -> list[Lesson]:
             found=f"{bands} bands",
             remedy="give population_members.tif of the map that these members made",
         )
-    held_out = [_held_out(Path(member)) for member in spec.members]
+    held_out = [_held_out(Path(member), spec.place) for member in spec.members]
     numbers = {unit.id: unit.number for unit in units}
     lessons = [Lesson(None, tuple(range(1, bands + 1)))]
     for ids in dict.fromkeys(held_out):
@@ -81,13 +85,15 @@ def lessons_of(spec: StudentSpec, units: Sequence[Unit]) -> list[Lesson]:
     return lessons
 
 
-def _held_out(member: Path) -> frozenset[str]:
+def _held_out(member: Path, place: str) -> frozenset[str]:
+    """Ids of the units of this country that a member held out, as the census has them."""
     path = (member if member.is_dir() else member.parent) / UNITS_FILE
     if not path.exists():
         return frozenset()
     try:
-        return frozenset(json.loads(path.read_text("utf-8"))["held_out"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        ids = json.loads(path.read_text("utf-8"))["held_out"]
+        return frozenset(own_ids(ids, place) if place else ids)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TrainingError(
             "it cannot be read which units a member held out",
             where=path,

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import RESULT, measure, settings_of
-from benchmarks.places import Place, place_of
+from benchmarks.limits import people_of, ratio, taught
+from benchmarks.places import Place, place_of, prepare
 from benchmarks.students import settings_of_student
 from popcorn_assets.country import load_country
+from popcorn_ml import raster
 from popcorn_ml.errors import ConfigError
 from popcorn_ml.simulate.family import FAMILIES
 from tests.platforms import enter, make_place, write_demo_file
@@ -57,6 +59,26 @@ def test_a_country_is_measured_and_not_made_twice(place):
     assert measure(place, ["bag"], ["both"]) == rows[:1]  # seconds too: those of the first time
     assert all(path.read_bytes() == weights for path, weights in held.items() if path.exists())
     assert scene.stat().st_mtime_ns == stamp
+
+
+def test_the_student_that_maps_is_the_same_without_those_for_units_unseen(place):
+    whole = measure(place, ["student"], ["both"])
+    alone = measure(replace(place, run="alone"), ["student"], ["both"], unseen=False)
+    assert alone[0]["adjusted_rmse"] == whole[0]["adjusted_rmse"]
+    told = json.loads((place.folder / "runs/alone/student_both/out/units.json").read_text())
+    assert told["folds"] == []
+
+
+def test_what_images_allow_is_measured_as_maps_are(place):
+    prepare(place)
+    true = np.nan_to_num(raster.read_float(place.truth, None, 1)).astype(np.float64)
+    score = np.nan_to_num(raster.read_float(place.builtup)).mean(axis=0, dtype=np.float64)
+    assert ratio(true, place) == pytest.approx(0, abs=1e-3)
+    assert ratio(score, place) == pytest.approx(1)
+    model = taught(place.family, "s2", places=2, steps=2)
+    said = people_of(model, place, "s2")
+    assert said.shape == true.shape
+    assert np.isfinite(ratio(said, place))
 
 
 def test_settings_of_a_student_are_told_apart(place):

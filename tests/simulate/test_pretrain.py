@@ -93,6 +93,7 @@ def test_it_finds_the_demo_countrys_buildings(card):
     place = training_places.LabelledPlace(
         training_places.composite(world, covered, "autumn", rng)[None],
         covered.built >= training_places.BUILT_SHARE,
+        covered.built * 0,
     )
     found = pretrain.score(load_extractor(WEIGHTS), [place], "both")
     assert found.f1 > card["scores"]["both"]["f1"] - MARGIN_F1

@@ -55,6 +55,8 @@ def test_one_sensor_needs_the_other_nowhere():
         ({"huber_delta": -1.0}, "0 or above"),
         ({"huber_delta": "much"}, "0 or above"),
         ({"steps": True}, "at least 1"),
+        ({"place": "rwa/1"}, "a country's code"),
+        ({"place": None}, "a country's code"),
         ({"batch": 1.5}, "whole number"),
         ({"crop_px": 100}, "multiple of 16"),
         ({"crop_px": 48}, "at least 64"),
