@@ -173,6 +173,7 @@ OWN_COLUMN_COMMENTS = {
     ("unseen_by_model", "predicted"): "people predicted by models that did not see the unit",
     ("unseen_by_model", "members"): "how many members, or students, that is",
     ("unseen_by_model", "unit_country"): "country of the unit",
+    ("unseen_by_model", "unit_id"): "the agency's identifier, without its country's code",
     ("evaluation", "level"): "hectare (a cell of 10 x 10 pixels), or a census level",
     ("evaluation", "area_ha"): "mean true area of the cells of level hectare; null for units",
     ("received", "number"): "from 1, in the order that files of a country came",

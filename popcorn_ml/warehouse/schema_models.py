@@ -1,4 +1,4 @@
-"""Step of the schema for what models other than checkpoints say of units that they never saw."""
+"""Steps of the schema for what models other than checkpoints say of units that they never saw."""
 
 from __future__ import annotations
 
@@ -27,5 +27,23 @@ STUDENT_OUT_OF_FOLD: tuple[str, ...] = (
     SELECT 'student', country, year, coalesce(unit_country, country), unit_id,
            people, predicted, ln((predicted + 1) / (people + 1)), members, fold
     FROM student_out_of_fold
+    """,
+)
+
+UNSEEN_BY_MODEL: tuple[str, ...] = (
+    # Members of several countries have units whose ids begin with the country's code, a student of
+    # them has its own country's as the census writes them: as both are here.
+    """
+    CREATE OR REPLACE VIEW unseen_by_model AS
+    WITH told AS (
+        SELECT 'bag' AS model, * FROM out_of_fold
+        UNION ALL BY NAME
+        SELECT 'student' AS model, * FROM student_out_of_fold
+    )
+    SELECT model, country, year, coalesce(unit_country, country) AS unit_country,
+           CASE WHEN starts_with(unit_id, told.unit_country || '/')
+                THEN substr(unit_id, length(told.unit_country) + 2) ELSE unit_id END AS unit_id,
+           people, predicted, ln((predicted + 1) / (people + 1)) AS log_ratio, members, fold
+    FROM told
     """,
 )

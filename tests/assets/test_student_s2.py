@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner
 from rich.console import Console
 
-from popcorn_assets.assets.builtup import DEMO_EXTRACTOR
+from popcorn_assets.assets.builtup import DEMO_EXTRACTOR, part_of_work
 from popcorn_assets.audit.reproduce import reproduce
 from popcorn_assets.cli import cli
 from popcorn_assets.commands.progress import failure_text
@@ -144,6 +144,18 @@ def test_killed_once_its_training_goes_on(mapped, store):
     assert read_card(student.file("student.safetensors"))["sensors"] == "s2"
     assert student.manifest()["parameters"]["sensors"] == "s2"
     assert not list((store.root / ".work" / "student" / "demo").glob("2020/*/*"))
+
+
+def test_a_part_of_the_work_is_taken_as_it_is_once_it_is_done(tmp_path):
+    with suppress(OSError), part_of_work(tmp_path / "part") as (folder, done):
+        (folder / "half").touch()
+        raise OSError("killed")
+    for before in (False, True, True):
+        with part_of_work(tmp_path / "part") as (folder, done):
+            assert done is before
+            assert (folder / "score").exists() is before
+            assert not (folder / "half").exists()
+            (folder / "score").touch()
 
 
 def test_people_are_occupancy_times_the_score_of_sentinel_2(mapped, store, tmp_path):

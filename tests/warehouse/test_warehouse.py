@@ -199,6 +199,30 @@ def test_evaluation_and_sources(warehouse: Warehouse) -> None:
     ]
 
 
+def test_units_told_by_members_and_by_a_student_meet(warehouse: Warehouse) -> None:
+    """Also where the members were trained on several countries, whose ids begin with the code."""
+
+    def told(unit: str, predicted: float, country: str | None = None) -> dict:
+        return {
+            "unit_id": unit, "people": 99.0, "predicted": predicted, "members": 1, "fold": 0,
+            "unit_country": country,
+        }  # fmt: skip
+
+    members = [told("rwa/01", 99, "rwa"), told("uga/01", 49, "uga")]
+    publish(warehouse, "out_of_fold", "rwa", 2020, members)
+    publish(warehouse, "student_out_of_fold", "rwa", 2020, [told("01", 9)])
+    publish(warehouse, "out_of_fold", "uga", 2020, [told("uga/7", 9)])
+    assert warehouse.query(
+        "SELECT model, country, unit_country, unit_id, round(exp(log_ratio), 2) "
+        "FROM unseen_by_model ORDER BY ALL"
+    ) == [
+        ("bag", "rwa", "rwa", "01", 1.0),
+        ("bag", "rwa", "uga", "01", 0.5),
+        ("bag", "uga", "uga", "uga/7", 0.1),
+        ("student", "rwa", "rwa", "01", 0.1),
+    ]
+
+
 def test_a_path_with_quotes(tmp_path: Path) -> None:
     made = Warehouse(tmp_path / "it's; 'quoted'" / "w.duckdb")
     publish(made, "counts", "rwa", 2020, count_rows(5))
