@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from popcorn_ml.warehouse.schema_maps import MAP_CHANGE, MAP_INTERVALS
-from popcorn_ml.warehouse.schema_models import STUDENT_OUT_OF_FOLD, UNSEEN_BY_MODEL
+from popcorn_ml.warehouse.schema_models import STUDENT_OUT_OF_FOLD
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -377,7 +377,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
     ),
     STUDENT_OUT_OF_FOLD,
-    UNSEEN_BY_MODEL,
 )
 """Statements that take the schema from one version to the next; never edited, only added to."""
 

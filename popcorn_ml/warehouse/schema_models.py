@@ -18,23 +18,10 @@ STUDENT_OUT_OF_FOLD: tuple[str, ...] = (
         PRIMARY KEY (country, year, unit_id)
     )
     """,
-    """
-    CREATE VIEW unseen_by_model AS
-    SELECT 'bag' AS model, country, year, coalesce(unit_country, country) AS unit_country, unit_id,
-           people, predicted, ln((predicted + 1) / (people + 1)) AS log_ratio, members, fold
-    FROM out_of_fold
-    UNION ALL
-    SELECT 'student', country, year, coalesce(unit_country, country), unit_id,
-           people, predicted, ln((predicted + 1) / (people + 1)), members, fold
-    FROM student_out_of_fold
-    """,
-)
-
-UNSEEN_BY_MODEL: tuple[str, ...] = (
     # Members of several countries have units whose ids begin with the country's code, a student of
     # them has its own country's as the census writes them: as both are here.
     """
-    CREATE OR REPLACE VIEW unseen_by_model AS
+    CREATE VIEW unseen_by_model AS
     WITH told AS (
         SELECT 'bag' AS model, * FROM out_of_fold
         UNION ALL BY NAME
