@@ -7,7 +7,9 @@ commands take turns by a lock, which ends with its holder.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -35,6 +37,9 @@ AT_WORK = [
 WAIT_SECONDS = 1.0
 LOST_SECONDS = 10.0
 """After which a run that is waited for is asked for its process again."""
+
+ASKED_AGAIN_SECONDS = 30.0
+"""Long enough for a run to be cancelled in that was asked to end and has heard it."""
 
 
 @dataclass(frozen=True)
@@ -162,13 +167,31 @@ def _ended(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def ending_when_asked() -> Iterator[None]:
-    """Take a request to end, also of a terminal that is closed, as Ctrl-C, for the block."""
+    """Take a request to end, also of a terminal that is closed, as Ctrl-C, for the block.
+
+    Python loses what is raised while it calls back, as when something is disposed of. Whoever sits
+    at a terminal presses Ctrl-C again; for one that is closed it is asked again until the end.
+    """
     kept = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    left = threading.Event()
+
+    def ask_again() -> None:
+        while not left.wait(ASKED_AGAIN_SECONDS):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    asking = threading.Thread(target=ask_again, name="ask again", daemon=True)
+
+    def hung_up(*_: object) -> None:
+        if not asking.is_alive():
+            asking.start()
+        signal.raise_signal(signal.SIGINT)
+
     setup_interrupt_handlers()
     if kept[signal.SIGHUP] != signal.SIG_IGN:  # nohup
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGHUP, hung_up)
     try:
         yield
     finally:
+        left.set()
         for one, handler in kept.items():
             signal.signal(one, handler)

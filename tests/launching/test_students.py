@@ -106,7 +106,11 @@ def when(there: Callable[[], bool], then: Callable[[], None]) -> threading.Threa
 
 def kill_the_training() -> None:
     for child in psutil.Process().children(recursive=True):
-        if "popcorn_ml.student" in child.cmdline():
+        try:
+            trains = "popcorn_ml.student" in child.cmdline()
+        except psutil.Error:  # one that has just ended
+            continue
+        if trains:
             child.kill()
 
 
